@@ -113,9 +113,7 @@ impl FromStr for Fsync {
             "always" => Ok(Fsync::Always),
             "interval" => Ok(Fsync::Interval),
             "never" => Ok(Fsync::Never),
-            other => Err(format!(
-                "unknown fsync '{other}': use always, interval or never"
-            )),
+            other => Err(format!("unknown fsync '{other}': use always, interval or never")),
         }
     }
 }

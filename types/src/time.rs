@@ -21,20 +21,14 @@ impl Mono {
 impl Add<Duration> for Mono {
     type Output = Mono;
     fn add(self, rhs: Duration) -> Mono {
-        Mono(
-            self.0
-                .saturating_add(u64::try_from(rhs.as_nanos()).unwrap_or(u64::MAX)),
-        )
+        Mono(self.0.saturating_add(u64::try_from(rhs.as_nanos()).unwrap_or(u64::MAX)))
     }
 }
 
 impl Sub<Duration> for Mono {
     type Output = Mono;
     fn sub(self, rhs: Duration) -> Mono {
-        Mono(
-            self.0
-                .saturating_sub(u64::try_from(rhs.as_nanos()).unwrap_or(u64::MAX)),
-        )
+        Mono(self.0.saturating_sub(u64::try_from(rhs.as_nanos()).unwrap_or(u64::MAX)))
     }
 }
 
