@@ -3,21 +3,29 @@
 //! Every crate speaks in these words; the protocol cores depend on nothing else. Reading order: [`ids`] names things,
 //! [`time`] says what a core may know of time, [`mode`] holds the choices of a keyspace and of a request,
 //! [`configuration`] is a group's membership as the metadata store holds it, [`entry`] is one position of a group's log,
-//! [`receipt`] and [`session`] are what a client is told and what it carries back.
+//! [`operation`] and [`error`] are what clients ask and why they may be refused, [`receipt`] and [`session`] what they are told
+//! and carry back.
 
 pub mod ids;
 pub mod time;
 
 pub mod configuration;
 pub mod entry;
+pub mod error;
 pub mod mode;
+pub mod operation;
 pub mod receipt;
 pub mod session;
 
 pub use configuration::{GroupConfiguration, Member};
 pub use entry::{Entry, LogPosition, Payload};
+pub use error::{Act, Refusal};
 pub use ids::*;
 pub use mode::{Fsync, Level, Mode};
+pub use operation::{
+    Answer, Answered, Condition, GroupRequest, IdempotencyKey, Mutation, Operation, Query,
+    ReadRequest, RecordedOutcome, Version, Versioned, WriteOp, WriteOutcome,
+};
 pub use receipt::{Receipt, Role, StalenessBasis};
 pub use session::SessionToken;
 pub use time::{Mono, Now, ReplicatedTime};

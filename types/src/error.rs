@@ -1,0 +1,236 @@
+//! Refusals, by who must act. A refusal says that nothing was applied, except [`Refusal::Unknown`].
+
+use crate::entry::LogPosition;
+use crate::ids::{GroupId, KeyspaceId, MapVersion, NodeId};
+use crate::mode::{Level, Mode};
+use std::fmt;
+use std::time::Duration;
+
+/// Who must act on a refusal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Act {
+    /// Ask another node, or by a newer map: the router or smart client does it.
+    Redirect,
+    /// Try again after a pause; nothing was applied.
+    Retry,
+    /// The caller must change the request.
+    Reject,
+    /// The outcome is not known: look it up with the idempotency key.
+    LookUp,
+    /// An operator must act.
+    Operator,
+}
+
+/// Why a shard group did not do what it was asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The node holds no replica of that group, or the group no longer owns the slot.
+    WrongGroup {
+        /// The map by which the node says so.
+        map_version: MapVersion,
+    },
+    /// Only the primary can do that, and this is not it.
+    NotPrimary {
+        /// Who is, as far as known.
+        hint: Option<NodeId>,
+    },
+    /// This replica cannot serve the level asked; another may.
+    CannotServe {
+        /// The level asked.
+        level: Level,
+        /// The bound that it could prove, if any.
+        bound: Option<Duration>,
+        /// Who surely can, as far as known.
+        hint: Option<NodeId>,
+    },
+    /// The primary has not yet taken over (inherited entries or its no-op are not committed).
+    NotReady,
+    /// The primary's lease ran out and a confirming round did not succeed in time.
+    Fenced,
+    /// Fewer replicas in sync than the keyspace's `min_in_sync`.
+    NotEnoughReplicas {
+        /// In-sync replicas now.
+        have: u32,
+        /// Needed.
+        need: u32,
+    },
+    /// Queues are full; nothing was applied.
+    Overloaded,
+    /// The deadline passed before anything was ordered.
+    DeadlineExceeded,
+    /// This replica's history lacks what the session has seen: it was lost in an `async` failover (rule 8).
+    HistoryLost {
+        /// The group.
+        group: GroupId,
+        /// What the session has seen.
+        seen: LogPosition,
+    },
+    /// The keyspace's mode cannot give that level.
+    IllegalLevel {
+        /// The level asked.
+        level: Level,
+        /// The keyspace's mode.
+        mode: Mode,
+    },
+    /// No such keyspace.
+    UnknownKeyspace {
+        /// Its id, if the asker named one by id.
+        keyspace: KeyspaceId,
+    },
+    /// The request breaks a limit or makes no sense.
+    Invalid {
+        /// What and why, and the limit.
+        reason: String,
+    },
+    /// The outcome of an earlier request with this idempotency key is no longer kept: nothing was done now.
+    TooOldToTell,
+    /// It may or may not have been applied.
+    Unknown {
+        /// Why that is not known.
+        reason: String,
+    },
+    /// The replica stopped: its disk failed or its data is corrupt.
+    Stopped {
+        /// What happened.
+        reason: String,
+    },
+    /// The group cannot start without an operator's word: no listed data is left (rule 5).
+    NoDataLeft,
+    /// No node answered: the metadata store or the nodes cannot be reached.
+    Unreachable {
+        /// Who was tried and what they said.
+        reason: String,
+    },
+}
+
+impl Refusal {
+    /// Who must act.
+    #[must_use]
+    pub const fn act(&self) -> Act {
+        match self {
+            Refusal::WrongGroup { .. }
+            | Refusal::NotPrimary { .. }
+            | Refusal::CannotServe { .. } => Act::Redirect,
+            Refusal::NotReady
+            | Refusal::Fenced
+            | Refusal::NotEnoughReplicas { .. }
+            | Refusal::Overloaded
+            | Refusal::DeadlineExceeded
+            | Refusal::Stopped { .. }
+            | Refusal::Unreachable { .. } => Act::Retry,
+            Refusal::HistoryLost { .. }
+            | Refusal::IllegalLevel { .. }
+            | Refusal::UnknownKeyspace { .. }
+            | Refusal::Invalid { .. }
+            | Refusal::TooOldToTell => Act::Reject,
+            Refusal::Unknown { .. } => Act::LookUp,
+            Refusal::NoDataLeft => Act::Operator,
+        }
+    }
+
+    /// Short stable name: for metrics, scripts and the wire.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Refusal::WrongGroup { .. } => "WRONG_GROUP",
+            Refusal::NotPrimary { .. } => "NOT_PRIMARY",
+            Refusal::CannotServe { .. } => "CANNOT_SERVE",
+            Refusal::NotReady => "NOT_READY",
+            Refusal::Fenced => "FENCED",
+            Refusal::NotEnoughReplicas { .. } => "NOT_ENOUGH_REPLICAS",
+            Refusal::Overloaded => "OVERLOADED",
+            Refusal::DeadlineExceeded => "DEADLINE_EXCEEDED",
+            Refusal::HistoryLost { .. } => "HISTORY_LOST",
+            Refusal::IllegalLevel { .. } => "ILLEGAL_LEVEL",
+            Refusal::UnknownKeyspace { .. } => "UNKNOWN_KEYSPACE",
+            Refusal::Invalid { .. } => "INVALID",
+            Refusal::TooOldToTell => "TOO_OLD_TO_TELL",
+            Refusal::Unknown { .. } => "UNKNOWN",
+            Refusal::Stopped { .. } => "STOPPED",
+            Refusal::NoDataLeft => "NO_DATA_LEFT",
+            Refusal::Unreachable { .. } => "UNREACHABLE",
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refusal::WrongGroup { map_version } => {
+                write!(
+                    f,
+                    "this node does not own that key by map {map_version}: refresh the cluster map and ask again"
+                )
+            }
+            Refusal::NotPrimary { hint: Some(n) } => write!(f, "not the primary; ask node {n}"),
+            Refusal::NotPrimary { hint: None } => write!(
+                f,
+                "not the primary, and none is known yet: try again shortly"
+            ),
+            Refusal::CannotServe { level, bound, .. } => match bound {
+                Some(b) => write!(
+                    f,
+                    "this replica can prove only {} ms of staleness, not {level}",
+                    b.as_millis()
+                ),
+                None => write!(
+                    f,
+                    "this replica cannot prove what {level} asks for: ask the primary"
+                ),
+            },
+            Refusal::NotReady => {
+                write!(f, "the new primary is still taking over: try again shortly")
+            }
+            Refusal::Fenced => write!(
+                f,
+                "the primary could not confirm that it still is one: try again shortly"
+            ),
+            Refusal::NotEnoughReplicas { have, need } => write!(
+                f,
+                "{have} replicas in sync, min_in_sync is {need}: nothing was applied; bring replicas back or lower min_in_sync"
+            ),
+            Refusal::Overloaded => write!(
+                f,
+                "overloaded, nothing was applied: slow down and try again"
+            ),
+            Refusal::DeadlineExceeded => write!(
+                f,
+                "the deadline passed and nothing was applied: try again with more time"
+            ),
+            Refusal::HistoryLost { group, seen } => write!(
+                f,
+                "group {group} lost entry {seen}, which this session has seen, in a failover: start a new session; see `fulcrum failover report`"
+            ),
+            Refusal::IllegalLevel { level, mode } => write!(
+                f,
+                "a {mode} keyspace cannot serve {level} reads: use bounded, session or eventual, or a sync keyspace"
+            ),
+            Refusal::UnknownKeyspace { keyspace } => {
+                write!(f, "no keyspace {keyspace}: see `fulcrum keyspace list`")
+            }
+            Refusal::Invalid { reason } => f.write_str(reason),
+            Refusal::TooOldToTell => {
+                write!(
+                    f,
+                    "the request is too old to tell whether it was applied before; nothing was done now"
+                )
+            }
+            Refusal::Unknown { reason } => {
+                write!(
+                    f,
+                    "the outcome is unknown ({reason}): look it up with the idempotency key"
+                )
+            }
+            Refusal::Stopped { reason } => write!(f, "the replica has stopped: {reason}"),
+            Refusal::NoDataLeft => write!(
+                f,
+                "no replica with the group's data is left: an operator must decide (`fulcrum failover force`)"
+            ),
+            Refusal::Unreachable { reason } => {
+                write!(f, "no replica could be reached ({reason}): try again")
+            }
+        }
+    }
+}
+
+impl std::error::Error for Refusal {}

@@ -1,0 +1,197 @@
+//! What a client may ask of one shard group, and what it is answered.
+
+use crate::entry::LogPosition;
+use crate::ids::{ClientId, GroupId, KeyspaceId, MapVersion, Sequence};
+use crate::mode::Level;
+use crate::receipt::Receipt;
+use bytes::Bytes;
+use std::time::Duration;
+
+/// A key's version: the index of the log entry that wrote it. Grows with every write of the key and never recurs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Version(pub u64);
+
+/// A value as it is read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Versioned {
+    /// The value.
+    pub value: Bytes,
+    /// Version of the write that made it.
+    pub version: Version,
+    /// When it expires, in replicated time (milliseconds since the Unix epoch); 0 means never.
+    pub expires_at_ms: u64,
+}
+
+/// What must hold for a write to take effect.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Condition {
+    /// Nothing.
+    #[default]
+    None,
+    /// The key has no value.
+    Absent,
+    /// The key has a value.
+    Exists,
+    /// The key's value has this version.
+    VersionIs(Version),
+    /// The key has exactly this value.
+    ValueIs(Bytes),
+}
+
+/// What a write does to its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mutation {
+    /// Sets the value; with a time to live it expires by replicated time.
+    Put {
+        /// The new value.
+        value: Bytes,
+        /// Time to live; none means for ever.
+        ttl: Option<Duration>,
+    },
+    /// Removes the value. A versioned tombstone stays for a while.
+    Delete,
+}
+
+/// One conditional write of one key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WriteOp {
+    /// The key.
+    pub key: Bytes,
+    /// What must hold.
+    pub condition: Condition,
+    /// What is done.
+    pub mutation: Mutation,
+}
+
+/// What became of one conditional write. Decided when the command is applied, the same on every replica.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WriteOutcome {
+    /// It took effect, as this version.
+    Applied {
+        /// Version of the key now. For a delete: of the tombstone.
+        version: Version,
+        /// Whether the key had a value before.
+        existed: bool,
+    },
+    /// Its condition did not hold; nothing changed.
+    ConditionFailed {
+        /// The key's present version, if it has a value.
+        current: Option<Version>,
+    },
+}
+
+/// Makes a retry of a write safe: the state machine keeps the outcome (rule 10).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct IdempotencyKey {
+    /// Who asks.
+    pub client: ClientId,
+    /// The client's number for this request.
+    pub sequence: Sequence,
+    /// When a server issued the client's id, milliseconds since the Unix epoch. With the retention it bounds how long
+    /// the outcome is kept: later the request is refused as too old to tell.
+    pub issued_at_ms: u64,
+    /// Every request of this client below it is finished: outcomes below are dropped and such requests refused.
+    pub low_water: Sequence,
+}
+
+/// What a read asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadRequest {
+    /// The level wanted.
+    pub level: Level,
+    /// Weaker levels that the client accepts, best first. No other downgrade happens.
+    pub acceptable: Vec<Level>,
+    /// For [`Level::Session`]: the newest position of this group that the client has seen.
+    pub seen: Option<LogPosition>,
+    /// What to read.
+    pub query: Query,
+}
+
+/// What to read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Query {
+    /// Values of these keys, in this order.
+    Get(Vec<Bytes>),
+    /// Keys in order from `start` (inclusive) to `end` (exclusive; empty means no end).
+    Scan {
+        /// First key.
+        start: Bytes,
+        /// End, exclusive; empty means none.
+        end: Bytes,
+        /// At most so many rows.
+        limit: u32,
+        /// At most about so many bytes.
+        max_bytes: u32,
+    },
+}
+
+/// What is asked of one group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// Reads.
+    Read(ReadRequest),
+    /// Writes, each on its own condition, in this order, in one log entry.
+    Write {
+        /// What makes a retry safe; without it a lost answer is an unknown outcome.
+        idempotency: Option<IdempotencyKey>,
+        /// The newest position of this group that the client has seen: a replica without that history refuses (rule 8).
+        seen: Option<LogPosition>,
+        /// The writes.
+        ops: Vec<WriteOp>,
+    },
+    /// Asks what became of a write.
+    Outcome(IdempotencyKey),
+}
+
+/// One request to one group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupRequest {
+    /// The keyspace.
+    pub keyspace: KeyspaceId,
+    /// The group that the sender takes to own the keys.
+    pub group: GroupId,
+    /// The map that the sender went by.
+    pub map_version: MapVersion,
+    /// Time left before the client gives up.
+    pub deadline: Duration,
+    /// What is asked.
+    pub operation: Operation,
+}
+
+/// What a group answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// To [`Query::Get`]: a value or none for each key.
+    Values(Vec<Option<Versioned>>),
+    /// To [`Query::Scan`].
+    Rows {
+        /// In key order.
+        rows: Vec<(Bytes, Versioned)>,
+        /// Whether the range has been read to its end.
+        complete: bool,
+    },
+    /// To [`Operation::Write`]: an outcome for each write.
+    Written(Vec<WriteOutcome>),
+    /// To [`Operation::Outcome`].
+    Outcome(RecordedOutcome),
+}
+
+/// What is known of an earlier write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RecordedOutcome {
+    /// It was applied, with these outcomes.
+    Known(Vec<WriteOutcome>),
+    /// It was not applied, as of the answer. It may yet be, if it is still under way.
+    NotSeen,
+    /// Too old: the outcome is no longer kept.
+    TooOld,
+}
+
+/// An answer with its proof.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answered {
+    /// The answer.
+    pub answer: Answer,
+    /// The proof.
+    pub receipt: Receipt,
+}
