@@ -108,9 +108,7 @@ impl Refusal {
     #[must_use]
     pub const fn act(&self) -> Act {
         match self {
-            Refusal::WrongGroup { .. }
-            | Refusal::NotPrimary { .. }
-            | Refusal::CannotServe { .. } => Act::Redirect,
+            Refusal::WrongGroup { .. } | Refusal::NotPrimary { .. } | Refusal::CannotServe { .. } => Act::Redirect,
             Refusal::NotReady
             | Refusal::Fenced
             | Refusal::NotEnoughReplicas { .. }
@@ -163,20 +161,16 @@ impl fmt::Display for Refusal {
                 )
             }
             Refusal::NotPrimary { hint: Some(n) } => write!(f, "not the primary; ask node {n}"),
-            Refusal::NotPrimary { hint: None } => write!(
-                f,
-                "not the primary, and none is known yet: try again shortly"
-            ),
+            Refusal::NotPrimary { hint: None } => {
+                write!(f, "not the primary, and none is known yet: try again shortly")
+            }
             Refusal::CannotServe { level, bound, .. } => match bound {
                 Some(b) => write!(
                     f,
                     "this replica can prove only {} ms of staleness, not {level}",
                     b.as_millis()
                 ),
-                None => write!(
-                    f,
-                    "this replica cannot prove what {level} asks for: ask the primary"
-                ),
+                None => write!(f, "this replica cannot prove what {level} asks for: ask the primary"),
             },
             Refusal::NotReady => {
                 write!(f, "the new primary is still taking over: try again shortly")
@@ -189,10 +183,7 @@ impl fmt::Display for Refusal {
                 f,
                 "{have} replicas in sync, min_in_sync is {need}: nothing was applied; bring replicas back or lower min_in_sync"
             ),
-            Refusal::Overloaded => write!(
-                f,
-                "overloaded, nothing was applied: slow down and try again"
-            ),
+            Refusal::Overloaded => write!(f, "overloaded, nothing was applied: slow down and try again"),
             Refusal::DeadlineExceeded => write!(
                 f,
                 "the deadline passed and nothing was applied: try again with more time"

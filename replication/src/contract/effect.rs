@@ -1,0 +1,243 @@
+//! All that a core may ask of the world.
+
+use super::input::{CasId, ProposalId, ReadId, SnapshotChunk, TransferId};
+use super::message::Message;
+use super::status::HardState;
+use fulcrum_types::{
+    ConfigVersion, Entry, Epoch, GroupConfiguration, Index, LogPosition, Mono, NodeId, ReplicatedTime, StalenessBasis,
+    WriteId,
+};
+
+/// What a snapshot stands for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SnapshotMeta {
+    /// The last entry in it.
+    pub position: LogPosition,
+    /// That entry's replicated time.
+    pub time: ReplicatedTime,
+    /// First index of every epoch up to there (rule 8). Filled in by the core when it sends the last chunk.
+    pub epoch_starts: Vec<(Epoch, Index)>,
+}
+
+/// Entries that one replica held and the surviving history does not: part of a loss certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Divergence {
+    /// The epoch in which the entries were ordered by the old primary.
+    pub old_epoch: Epoch,
+    /// The epoch whose history took their place.
+    pub new_epoch: Epoch,
+    /// The last position that both histories share.
+    pub common: LogPosition,
+    /// The entries; `acknowledged` ones first: those at or below `acknowledged_through`.
+    pub entries: Vec<Entry>,
+    /// Up to here the old primary may have acknowledged (in doubt: acknowledged).
+    pub acknowledged_through: Index,
+}
+
+/// Something to make durable. The runner applies them to storage in the order of their ids.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogChange {
+    /// Epoch, configuration and promises.
+    HardState(HardState),
+    /// Entries behind the log's end.
+    Append(Vec<Entry>),
+    /// Entries from this index on go.
+    Truncate {
+        /// The first to go.
+        from: Index,
+    },
+    /// Entries up to here go: the state holds them, durably, by the time this write is.
+    Compact {
+        /// The last to go.
+        through: LogPosition,
+    },
+    /// A promotion opened a loss certificate (`async`), or a start by force did: extent unknown so far.
+    OpenCertificate {
+        /// The epoch that ended.
+        old_epoch: Epoch,
+        /// The epoch that began.
+        new_epoch: Epoch,
+        /// The new primary's last entry when it was promoted: what it lacks of the old epoch may be lost.
+        promotion: LogPosition,
+    },
+    /// Diverged entries, kept before they are truncated.
+    Diverged(Divergence),
+    /// The staged snapshot becomes the state and the log is empty behind it: all or nothing.
+    InstallSnapshot {
+        /// Which transfer was staged.
+        transfer: TransferId,
+        /// What it stands for.
+        meta: SnapshotMeta,
+    },
+    /// State and log go: the replica is to be rebuilt as a learner (diverged below its commit index).
+    DropState,
+}
+
+/// Leave to answer a read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadPermit {
+    /// Evaluate once the state machine has applied this.
+    pub at: Index,
+    /// After the evaluation the clock must still be before this; else ask again (the lease re-check).
+    pub recheck_before: Option<Mono>,
+    /// On this node's clock: everything acknowledged before this moment is in what is read. Staleness = now - this.
+    pub fresh_as_of: Option<Mono>,
+    /// Multiply `now - fresh_as_of` by 1 + this many parts per million: the drift bound, where two clocks are involved.
+    pub drift_ppm: u32,
+    /// Why.
+    pub basis: StalenessBasis,
+    /// Rounds of messages that it took.
+    pub rounds: u32,
+}
+
+/// Why a read cannot be served here and now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReadRefusal {
+    /// Only the primary can.
+    NotPrimary,
+    /// A new primary that has not taken over yet gave up waiting.
+    NotReady,
+    /// No valid lease, and a confirming round did not succeed in time.
+    Fenced,
+    /// Cannot prove the bound; this is what it could prove at the moment.
+    TooStale(Option<std::time::Duration>),
+    /// Behind the session's position; the primary is surely not.
+    Behind,
+    /// The history here lacks what the session has seen (rule 8).
+    HistoryLost,
+    /// Too many wait.
+    Overloaded,
+}
+
+/// A read's answer from the protocol.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answered {
+    /// It may be evaluated.
+    Permit(ReadPermit),
+    /// It may not.
+    Refused(ReadRefusal),
+}
+
+/// Why a proposal was not ordered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProposalRefusal {
+    /// Only the primary orders.
+    NotPrimary,
+    /// Has not taken over yet.
+    NotReady,
+    /// Its lease has run out (`async`), or it is handing over.
+    Fenced,
+    /// Too few in sync (rule 6).
+    NotEnoughReplicas {
+        /// In sync now.
+        have: usize,
+        /// Needed.
+        need: usize,
+    },
+    /// Too many wait.
+    Overloaded,
+}
+
+/// The closed list of effects. They are run in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Make durable; report with [`super::Input::Persisted`].
+    Write {
+        /// Grows by one with each write of this core in this life.
+        id: WriteId,
+        /// What.
+        change: LogChange,
+    },
+    /// Send to a peer, not before the named write is durable.
+    Send {
+        /// To whom.
+        to: NodeId,
+        /// What.
+        message: Message,
+        /// The write that must be durable first.
+        after: Option<WriteId>,
+    },
+    /// Entries up to here may be applied, in order. Never beyond what this replica has appended.
+    Commit {
+        /// The last of them.
+        through: Index,
+    },
+    /// The proposal was ordered here. If this replica is deposed before it is acknowledged, its outcome is unknown.
+    Proposed {
+        /// Which proposal.
+        id: ProposalId,
+        /// Where it stands.
+        position: LogPosition,
+    },
+    /// The proposal was not ordered and never will be.
+    ProposalRefused {
+        /// Which proposal.
+        id: ProposalId,
+        /// Why.
+        reason: ProposalRefusal,
+    },
+    /// Proposals up to here may be answered with their outcomes, once applied. Always preceded by their commit.
+    Acknowledge {
+        /// The last of them.
+        through: Index,
+        /// Who had them durable.
+        by: Vec<NodeId>,
+    },
+    /// Proposals ordered here and not yet acknowledged, up to this index, must be answered UNKNOWN.
+    Abandon {
+        /// The last of them.
+        through: Index,
+        /// Why, for the client.
+        reason: &'static str,
+    },
+    /// A read's answer.
+    AnswerRead {
+        /// Which read.
+        id: ReadId,
+        /// The answer.
+        answer: Answered,
+    },
+    /// Change the group's configuration, if it still has the expected version.
+    CompareAndSwap {
+        /// The core's name for it.
+        attempt: CasId,
+        /// The version that must still be in force.
+        expected: ConfigVersion,
+        /// The new configuration; its version is given by the metadata store.
+        proposal: GroupConfiguration,
+    },
+    /// Read the configuration back: answered by [`super::Input::Configuration`].
+    ReadConfiguration,
+    /// A learner needs a snapshot. The runner takes one at its applied index and passes the parts with
+    /// [`super::Input::SnapshotPart`], starting with number 0; for each later part it waits for [`Effect::SnapshotNext`].
+    SnapshotWanted {
+        /// For whom.
+        to: NodeId,
+        /// The transfer's name.
+        transfer: TransferId,
+    },
+    /// The peer holds all parts before this number: pass it.
+    SnapshotNext {
+        /// For whom.
+        to: NodeId,
+        /// Which transfer.
+        transfer: TransferId,
+        /// Number of the next part.
+        number: u64,
+    },
+    /// The transfer is over or pointless: release what it holds.
+    SnapshotDone {
+        /// For whom.
+        to: NodeId,
+        /// Which transfer.
+        transfer: TransferId,
+    },
+    /// Keep this part of an incoming snapshot aside (number 0 starts afresh). Need not be durable before
+    /// [`LogChange::InstallSnapshot`] is.
+    SnapshotStage {
+        /// Which transfer.
+        transfer: TransferId,
+        /// The part.
+        chunk: SnapshotChunk,
+    },
+}

@@ -1,0 +1,25 @@
+//! What replicas say to each other.
+
+use fulcrum_types::{BootId, ConfigVersion, DataId, Epoch};
+
+/// Goes with every message: who speaks, from which life, and by which configuration (rule 4).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Header {
+    /// The sender's epoch.
+    pub epoch: Epoch,
+    /// The newest configuration that the sender has accepted.
+    pub version: ConfigVersion,
+    /// The sender's life.
+    pub boot: BootId,
+    /// The sender's data.
+    pub data: DataId,
+}
+
+/// A message between two replicas of one group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// Who speaks.
+    pub header: Header,
+    /// What is said: the bodies of one protocol.
+    pub body: crate::primary_backup::Body,
+}
