@@ -1,2 +1,125 @@
-//! xtask
-fn main() {}
+//! Everything that is done *to* the workspace: test it, check it, repair it, measure it, rebuild its data set.
+//!
+//! Scripts are Rust, so that they run wherever the project does and need nothing but the toolchain. `.ci/run` and a
+//! laptop call the same two commands, `test` and `verify`; only `fix` and `dataset` write to the sources. Children run in
+//! a process group of their own that dies with this one, and their exit codes are ours ([`process`]).
+//!
+//! Reading order: [`tasks`] is what each command does, [`report`] what it prints, [`policy`] and [`tidy`] are the checks
+//! that no ready-made tool makes.
+
+mod tasks;
+
+mod policy;
+mod tidy;
+
+mod dataset;
+mod process;
+mod report;
+mod rust_source;
+mod workspace;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Automation for the Fulcrum workspace.
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    after_help = "A change is ready when `cargo xtask test` and `cargo xtask verify` pass; `.ci/run` calls both.\n\
+                  Exit code: that of the first command that failed; 130 after Ctrl-C."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Pass all tests: unit and end-to-end tests, 2,000 simulation seeds, planted bugs
+    #[command(after_help = "Needs the Rust toolchain and nothing else; cargo fetches the crates.")]
+    Test(TestArgs),
+    /// Check format, clippy, rustdoc, dependency policy and tidiness; writes nothing
+    #[command(after_help = "`cargo xtask fix` repairs what a tool can repair. The policy is in deny.toml.")]
+    Verify,
+    /// Check what compilers do not: module docs, file length, leftovers, links
+    Tidy,
+    /// Format the sources and apply what clippy can repair by itself
+    Fix,
+    /// Run the deterministic simulation, or replay one seed
+    #[command(after_help = "Examples:\n  \
+        cargo xtask sim --seeds 10000             10,000 seeds\n  \
+        cargo xtask sim --seed 42                 replay one seed; the same seed gives the same trace hash\n  \
+        cargo xtask sim --seeds 500 --start 2000  seeds 2000 to 2499\n  \
+        cargo xtask sim -- --help                 every flag of the simulation")]
+    Sim(PassThrough),
+    /// Plant each known bug in turn and show that the simulation finds it
+    #[command(after_help = "`cargo xtask mutants -- --help` shows every flag.")]
+    Mutants(PassThrough),
+    /// Measure speed, as ratios within one run (release build)
+    #[command(after_help = "`cargo xtask bench -- --help` shows every flag.")]
+    Bench(PassThrough),
+    /// Rebuild data/unicode/characters.tsv.gz from a UnicodeData.txt
+    Dataset(DatasetArgs),
+}
+
+#[derive(Args)]
+struct TestArgs {
+    /// Seeds of the simulation
+    #[arg(long, default_value_t = 2_000, value_name = "N")]
+    seeds: u64,
+}
+
+#[derive(Args)]
+struct PassThrough {
+    /// Flags, handed on as they are
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "FLAGS")]
+    flags: Vec<String>,
+}
+
+#[derive(Args)]
+struct DatasetArgs {
+    /// The table to read, from the Unicode Character Database
+    #[arg(value_name = "UnicodeData.txt")]
+    table: PathBuf,
+    /// The file to write [default: data/unicode/characters.tsv.gz of the workspace]
+    #[arg(long)]
+    output: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = process::forward_signals().and_then(|()| dispatch(cli.command));
+    match outcome {
+        Ok(code) => ExitCode::from(process::interrupted().unwrap_or(code)),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(process::interrupted().unwrap_or(1))
+        }
+    }
+}
+
+fn dispatch(command: Command) -> anyhow::Result<u8> {
+    match command {
+        Command::Test(args) => tasks::test(args.seeds),
+        Command::Verify => tasks::verify(),
+        Command::Tidy => tasks::tidy(),
+        Command::Fix => tasks::fix(),
+        Command::Sim(args) => tasks::run_binary(&tasks::SIM, &args.flags),
+        Command::Mutants(args) => tasks::run_binary(&tasks::MUTANTS, &args.flags),
+        Command::Bench(args) => tasks::run_binary(&tasks::BENCH, &args.flags),
+        Command::Dataset(args) => dataset::rebuild(&args.table, args.output.as_deref()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,156 @@
+//! Child processes: their output is ours, their exit codes are ours, and they do not outlive us.
+//!
+//! Each child leads a process group of its own. A first Ctrl-C, SIGTERM or SIGHUP is passed to the whole group, a second
+//! one kills it; killing `cargo` alone would leave behind the test binary that it started. Spawning and signalling hold
+//! one lock, so no child can slip between them. Children get no stdin: nothing here asks questions.
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process_group};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+struct State {
+    group: Option<Pid>,
+    signal: Option<i32>,
+}
+
+static STATE: Mutex<State> = Mutex::new(State {
+    group: None,
+    signal: None,
+});
+
+fn state() -> MutexGuard<'static, State> {
+    STATE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// From now on, signals that ask us to stop reach the running child's whole group.
+pub(crate) fn forward_signals() -> Result<()> {
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).context("install the signal handlers")?;
+    thread::Builder::new()
+        .name("signals".into())
+        .spawn(move || signals.forever().for_each(on_signal))
+        .context("start the signal thread")?;
+    Ok(())
+}
+
+fn on_signal(number: i32) {
+    let mut state = state();
+    let again = state.signal.replace(number).is_some();
+    let Some(group) = state.group else {
+        std::process::exit(i32::from(exit_code_of_signal(number)));
+    };
+    let signal = match number {
+        _ if again => Signal::KILL,
+        SIGINT => Signal::INT,
+        SIGHUP => Signal::HUP,
+        _ => Signal::TERM,
+    };
+    // The group may be gone already; then there is nothing left to stop.
+    let _ = kill_process_group(group, signal);
+}
+
+/// The exit code that says which signal stopped us, if one did.
+pub(crate) fn interrupted() -> Option<u8> {
+    state().signal.map(exit_code_of_signal)
+}
+
+fn exit_code_of_signal(number: i32) -> u8 {
+    128_u8.saturating_add(u8::try_from(number).unwrap_or(0))
+}
+
+/// Runs a command to its end and returns its exit code.
+pub(crate) fn run(command: &mut Command) -> Result<u8> {
+    let mut child = spawn(command)?;
+    finish(&mut child)
+}
+
+/// As [`run`], and shows every line of its standard output to `observe` after printing it.
+pub(crate) fn run_observed(command: &mut Command, mut observe: impl FnMut(&str)) -> Result<u8> {
+    let mut child = spawn(command.stdout(Stdio::piped()))?;
+    if let Some(stdout) = child.stdout.take() {
+        let mut ours = std::io::stdout().lock();
+        for line in BufReader::new(stdout).split(b'\n') {
+            let line = line.context("read the output of a child")?;
+            ours.write_all(&line)
+                .and_then(|()| ours.write_all(b"\n"))
+                .context("pass on the output of a child")?;
+            observe(&String::from_utf8_lossy(&line));
+        }
+    }
+    finish(&mut child)
+}
+
+/// The standard output of a command that must succeed.
+pub(crate) fn output_of(command: &mut Command) -> Result<Vec<u8>> {
+    let child = spawn(command.stdout(Stdio::piped()))?;
+    let output = child.wait_with_output();
+    state().group = None;
+    let output = output.with_context(|| format!("read the output of {}", shown(command)))?;
+    if !output.status.success() {
+        bail!("{} failed with exit code {}", shown(command), exit_code(output.status));
+    }
+    Ok(output.stdout)
+}
+
+fn spawn(command: &mut Command) -> Result<Child> {
+    let mut state = state();
+    if state.signal.is_some() {
+        bail!("interrupted");
+    }
+    let child = command
+        .stdin(Stdio::null())
+        .process_group(0)
+        .spawn()
+        .with_context(|| format!("start {}", command.get_program().to_string_lossy()))?;
+    state.group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    Ok(child)
+}
+
+fn finish(child: &mut Child) -> Result<u8> {
+    let status = child.wait();
+    state().group = None;
+    Ok(exit_code(status.context("wait for a child")?))
+}
+
+fn exit_code(status: ExitStatus) -> u8 {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => u8::try_from(code).unwrap_or(1),
+        (None, Some(signal)) => exit_code_of_signal(signal),
+        (None, None) => 1,
+    }
+}
+
+/// A command as one would type it.
+pub(crate) fn shown(command: &Command) -> String {
+    let program = command.get_program().to_string_lossy();
+    let program = program.rsplit('/').next().unwrap_or_default().to_owned();
+    let arguments = command
+        .get_args()
+        .map(|argument| argument.to_string_lossy().into_owned());
+    std::iter::once(program).chain(arguments).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_is_shown_as_typed() {
+        assert_eq!(
+            shown(Command::new("/opt/bin/cargo").args(["fmt", "--all"])),
+            "cargo fmt --all"
+        );
+    }
+
+    #[test]
+    fn a_death_by_signal_has_the_shells_exit_code() {
+        assert_eq!(exit_code(ExitStatus::from_raw(9)), 137);
+        assert_eq!(exit_code(ExitStatus::from_raw(3 << 8)), 3);
+    }
+}
