@@ -1,1 +1,3 @@
-//! common
+//! What every service shares.
+
+pub mod wire;

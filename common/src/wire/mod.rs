@@ -1,0 +1,53 @@
+//! The wire format, and every conversion to and from it. Wire types stop here and in each service's `service.rs`.
+//!
+//! Conversions *from* the wire never trust it: a missing or unknown field is a [`Malformed`], which names the field.
+//! [`types`] converts what all services share, [`shard`] what routers and shard-nodes exchange, [`status`] maps
+//! refusals to gRPC statuses with typed details and back.
+
+pub mod shard;
+pub mod status;
+pub mod types;
+
+/// Generated code, nested as its packages are.
+#[allow(missing_docs, clippy::all, reason = "generated code")]
+mod generated {
+    pub mod fulcrum {
+        pub mod v1 {
+            tonic::include_proto!("fulcrum.v1");
+        }
+        pub mod internal {
+            pub mod v1 {
+                tonic::include_proto!("fulcrum.internal.v1");
+            }
+        }
+    }
+}
+
+/// Between our own services.
+pub use generated::fulcrum::internal::v1 as internal;
+/// The public API.
+pub use generated::fulcrum::v1;
+
+/// The encoded descriptors of all services, for gRPC reflection.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/fulcrum_descriptors.bin"));
+
+/// A message that does not make sense; says which field and why.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("malformed message: {0}")]
+pub struct Malformed(pub String);
+
+impl Malformed {
+    /// A field that must be there and is not.
+    #[must_use]
+    pub fn missing(field: &str) -> Self {
+        Self(format!("{field} is missing"))
+    }
+}
+
+impl From<Malformed> for fulcrum_types::Refusal {
+    fn from(malformed: Malformed) -> Self {
+        fulcrum_types::Refusal::Invalid {
+            reason: malformed.to_string(),
+        }
+    }
+}

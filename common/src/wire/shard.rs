@@ -1,0 +1,209 @@
+//! Conversions of what routers and shard-nodes exchange: group requests and their answers.
+
+use super::{Malformed, internal, status, v1};
+use fulcrum_types::{
+    Answer, Answered, GroupId, GroupRequest, KeyspaceId, MapVersion, Operation, Query, ReadRequest, RecordedOutcome,
+    Refusal, WriteOutcome,
+};
+use std::time::Duration;
+
+/// A request as the wire has it, under the sender's id for it.
+#[must_use]
+pub fn request_to_wire(id: u64, request: GroupRequest) -> internal::Request {
+    use internal::request::Operation as Op;
+    let operation = match request.operation {
+        Operation::Read(read) => Op::Read(read_to_wire(read)),
+        Operation::Write { idempotency, seen, ops } => Op::Write(internal::WriteMany {
+            idempotency: idempotency.map(Into::into),
+            seen: seen.map(Into::into),
+            ops: ops.into_iter().map(Into::into).collect(),
+        }),
+        Operation::Outcome(key) => Op::Outcome(key.into()),
+    };
+    internal::Request {
+        id,
+        keyspace: request.keyspace.0,
+        group: request.group.0,
+        map_version: request.map_version.0,
+        deadline_ms: u32::try_from(request.deadline.as_millis()).unwrap_or(u32::MAX),
+        operation: Some(operation),
+    }
+}
+
+fn read_to_wire(read: ReadRequest) -> internal::Read {
+    use internal::read as r;
+    let query = match read.query {
+        Query::Get(keys) => r::Query::Get(r::Keys { keys }),
+        Query::Scan {
+            start,
+            end,
+            limit,
+            max_bytes,
+        } => r::Query::Scan(r::Scan {
+            start,
+            end,
+            limit,
+            max_bytes,
+        }),
+    };
+    internal::Read {
+        level: Some(read.level.into()),
+        acceptable: read.acceptable.into_iter().map(Into::into).collect(),
+        seen: read.seen.map(Into::into),
+        query: Some(query),
+    }
+}
+
+/// A request from the wire.
+///
+/// # Errors
+/// The field that is missing or wrong.
+pub fn request_from_wire(wire: internal::Request) -> Result<GroupRequest, Malformed> {
+    use internal::request::Operation as Op;
+    let operation = match wire.operation.ok_or_else(|| Malformed::missing("request.operation"))? {
+        Op::Read(read) => Operation::Read(read_from_wire(read)?),
+        Op::Write(write) => Operation::Write {
+            idempotency: write.idempotency.map(TryInto::try_into).transpose()?,
+            seen: write.seen.map(Into::into),
+            ops: write.ops.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
+        },
+        Op::Outcome(key) => Operation::Outcome(key.try_into()?),
+    };
+    Ok(GroupRequest {
+        keyspace: KeyspaceId(wire.keyspace),
+        group: GroupId(wire.group),
+        map_version: MapVersion(wire.map_version),
+        deadline: Duration::from_millis(wire.deadline_ms.into()),
+        operation,
+    })
+}
+
+fn read_from_wire(wire: internal::Read) -> Result<ReadRequest, Malformed> {
+    use internal::read::Query as Q;
+    let query = match wire.query.ok_or_else(|| Malformed::missing("read.query"))? {
+        Q::Get(keys) => Query::Get(keys.keys),
+        Q::Scan(scan) => Query::Scan {
+            start: scan.start,
+            end: scan.end,
+            limit: scan.limit,
+            max_bytes: scan.max_bytes,
+        },
+    };
+    Ok(ReadRequest {
+        level: wire.level.ok_or_else(|| Malformed::missing("read.level"))?.try_into()?,
+        acceptable: wire
+            .acceptable
+            .into_iter()
+            .map(TryInto::try_into)
+            .collect::<Result<_, _>>()?,
+        seen: wire.seen.map(Into::into),
+        query,
+    })
+}
+
+/// An answer as the wire has it.
+#[must_use]
+pub fn response_to_wire(id: u64, result: Result<Answered, Refusal>) -> internal::Response {
+    use internal::response::Result as R;
+    match result {
+        Err(refusal) => internal::Response {
+            id,
+            result: Some(R::Error(status::refusal_to_wire(&refusal))),
+            receipt: None,
+        },
+        Ok(answered) => internal::Response {
+            id,
+            result: Some(answer_to_wire(answered.answer)),
+            receipt: Some(answered.receipt.into()),
+        },
+    }
+}
+
+fn answer_to_wire(answer: Answer) -> internal::response::Result {
+    use internal::response::Result as R;
+    match answer {
+        Answer::Values(values) => R::Values(internal::Values {
+            values: values
+                .into_iter()
+                .map(|value| internal::MaybeValue {
+                    value: value.map(Into::into),
+                })
+                .collect(),
+        }),
+        Answer::Rows { rows, complete } => R::Rows(internal::Rows {
+            rows: rows
+                .into_iter()
+                .map(|(key, value)| internal::Row {
+                    key,
+                    value: Some(value.into()),
+                })
+                .collect(),
+            complete,
+        }),
+        Answer::Written(outcomes) => R::Written(written_to_wire(outcomes)),
+        Answer::Outcome(recorded) => R::Recorded(recorded_to_wire(recorded)),
+    }
+}
+
+fn written_to_wire(outcomes: Vec<WriteOutcome>) -> internal::Written {
+    internal::Written {
+        outcomes: outcomes.into_iter().map(Into::into).collect(),
+    }
+}
+
+fn written_from_wire(wire: internal::Written) -> Result<Vec<WriteOutcome>, Malformed> {
+    wire.outcomes.into_iter().map(TryInto::try_into).collect()
+}
+
+fn recorded_to_wire(recorded: RecordedOutcome) -> internal::Recorded {
+    use internal::recorded as r;
+    let state = match recorded {
+        RecordedOutcome::Known(outcomes) => r::State::Known(written_to_wire(outcomes)),
+        RecordedOutcome::NotSeen => r::State::NotSeen(r::NotSeen {}),
+        RecordedOutcome::TooOld => r::State::TooOld(r::TooOld {}),
+    };
+    internal::Recorded { state: Some(state) }
+}
+
+/// An answer from the wire: the sender's id, and the result or refusal.
+///
+/// # Errors
+/// The field that is missing or wrong.
+pub fn response_from_wire(wire: internal::Response) -> Result<(u64, Result<Answered, Refusal>), Malformed> {
+    use internal::response::Result as R;
+    let answer = match wire.result.ok_or_else(|| Malformed::missing("response.result"))? {
+        R::Error(error) => return Ok((wire.id, Err(status::refusal_from_wire(error)))),
+        R::Values(values) => Answer::Values(
+            values
+                .values
+                .into_iter()
+                .map(|value| value.value.map(Into::into))
+                .collect(),
+        ),
+        R::Rows(rows) => Answer::Rows {
+            rows: rows.rows.into_iter().map(row_from_wire).collect::<Result<_, _>>()?,
+            complete: rows.complete,
+        },
+        R::Written(written) => Answer::Written(written_from_wire(written)?),
+        R::Recorded(recorded) => Answer::Outcome(recorded_from_wire(recorded)?),
+    };
+    let receipt = wire
+        .receipt
+        .ok_or_else(|| Malformed::missing("response.receipt"))?
+        .try_into()?;
+    Ok((wire.id, Ok(Answered { answer, receipt })))
+}
+
+fn row_from_wire(row: internal::Row) -> Result<(bytes::Bytes, fulcrum_types::Versioned), Malformed> {
+    let value: v1::Value = row.value.ok_or_else(|| Malformed::missing("row.value"))?;
+    Ok((row.key, value.into()))
+}
+
+fn recorded_from_wire(wire: internal::Recorded) -> Result<RecordedOutcome, Malformed> {
+    use internal::recorded::State;
+    match wire.state.ok_or_else(|| Malformed::missing("recorded.state"))? {
+        State::Known(written) => Ok(RecordedOutcome::Known(written_from_wire(written)?)),
+        State::NotSeen(_) => Ok(RecordedOutcome::NotSeen),
+        State::TooOld(_) => Ok(RecordedOutcome::TooOld),
+    }
+}
