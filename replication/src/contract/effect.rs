@@ -69,7 +69,8 @@ pub enum LogChange {
         /// What it stands for.
         meta: SnapshotMeta,
     },
-    /// State and log go: the replica is to be rebuilt as a learner (diverged below its commit index).
+    /// State and log go: the replica is to be rebuilt as a learner (diverged below its commit index). The hard state
+    /// written just before carries a new data id, by which the replica must be restored from then on (rule 5).
     DropState,
 }
 

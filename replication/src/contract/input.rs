@@ -93,12 +93,11 @@ pub enum Input {
         /// What.
         message: Message,
     },
-    /// A client's command. Answered by [`super::Effect::Proposed`] or [`super::Effect::ProposalRefused`] in the same step.
+    /// Clients' commands, all that one turn of the event loop collected: they share one write and one message a peer.
+    /// Each is answered by [`super::Effect::Proposed`] or [`super::Effect::ProposalRefused`] in the same step.
     Propose {
-        /// The runner's name for it.
-        id: ProposalId,
-        /// The encoded command.
-        payload: Bytes,
+        /// The runner's name for each, and the encoded command.
+        commands: Vec<(ProposalId, Bytes)>,
     },
     /// A read. Answered by [`super::Effect::AnswerRead`], now or later.
     Read {

@@ -13,6 +13,8 @@ pub struct Header {
     pub boot: BootId,
     /// The sender's data.
     pub data: DataId,
+    /// The sender's wall clock: only to notice one that is far from its peers' (rule 11).
+    pub wall_ms: u64,
 }
 
 /// A message between two replicas of one group.

@@ -38,6 +38,8 @@ pub struct Options {
     pub in_flight_bytes: usize,
     /// Bytes of applied entries kept for peers that lag; who lags more gets a snapshot.
     pub retain_bytes: usize,
+    /// A node whose wall clock is further than this from its peers' does not stand for primary (rule 11).
+    pub wall_skew_max: Duration,
     /// Most proposals and reads that may wait in the core; more are refused as overload.
     pub waiting_max: usize,
 }
@@ -66,6 +68,7 @@ impl Options {
             append_bytes: 512 * 1024,
             in_flight_bytes: 4 * 1024 * 1024,
             retain_bytes: 4 * 1024 * 1024,
+            wall_skew_max: Duration::from_secs(10),
             waiting_max: 10_000,
         }
     }

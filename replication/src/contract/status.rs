@@ -18,6 +18,9 @@ pub struct HardState {
     pub epoch_starts: Vec<(Epoch, Index)>,
     /// The epoch that the present life of this replica led, if any: a later life needs a new one (rule 3).
     pub led: Epoch,
+    /// The epoch that an operator's word asked this replica to begin although no listed data was left, if any: its
+    /// certificate is owed also after a crash in between (rule 5).
+    pub forced: Epoch,
 }
 
 /// What a primary knows of a peer.

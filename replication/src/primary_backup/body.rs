@@ -1,15 +1,19 @@
 //! What primary and backups say to each other.
 
 use crate::contract::{SnapshotChunk, TransferId};
-use fulcrum_types::{Entry, Index, LogPosition, Mono};
+use fulcrum_types::{BootId, Entry, GroupConfiguration, Index, LogPosition, Mono};
 
 /// A primary's clock reading on its way to a backup and back: the base of leases and staleness bounds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Beat {
     /// The primary's clock when it sent.
     pub primary_clock: Mono,
+    /// The newest confirming round that had begun when it sent: a round counts only answers to beats sent after it began.
+    pub round: u64,
     /// The newest clock reading of *this backup* that the primary has seen, if its lease held when it sent.
     pub echoed_backup_clock: Option<Mono>,
+    /// The life of the backup that the echoed reading belongs to: readings of another life prove nothing (rule 4).
+    pub echoed_boot: BootId,
 }
 
 /// The bodies of messages between replicas.
@@ -30,20 +34,29 @@ pub enum Body {
     Acknowledge {
         /// Durable and matched in this epoch.
         persisted: Index,
+        /// Matched in this epoch, durable or not yet.
+        matched: Index,
         /// Applied.
         applied: Index,
         /// The newest primary clock reading seen in this epoch: with it the promise not to take over for `grace`.
         echo: Mono,
+        /// The newest confirming round seen in this epoch.
+        round: u64,
         /// This backup's own clock when it sent.
         own_clock: Mono,
     },
-    /// Backup to primary: `previous` does not match; go back to this.
+    /// Backup to primary: `refused` (the `previous` of an append) does not match; go back to `try_next`.
     Mismatch {
+        /// The position that the backup does not hold.
+        refused: LogPosition,
         /// Where the backup suggests to try next: at most its own end.
         try_next: LogPosition,
     },
-    /// Anyone to anyone with an older epoch or configuration: you are behind, read the configuration.
-    Stale,
+    /// Anyone to anyone with an older epoch or configuration: you are behind; this is the newest that I have accepted.
+    Stale {
+        /// The sender's configuration: as good as read from the metadata store, which so stays off every path.
+        configuration: GroupConfiguration,
+    },
     /// A part of a snapshot.
     Snapshot {
         /// Which transfer.
@@ -57,5 +70,24 @@ pub enum Body {
         transfer: TransferId,
         /// The next part wanted.
         next: u64,
+    },
+    /// A replica that hears no primary to its peers: how far are you, and would you stand?
+    Probe {
+        /// The end of the sender's log.
+        last: LogPosition,
+    },
+    /// The answer.
+    ProbeReply {
+        /// The end of the sender's log.
+        last: LogPosition,
+        /// In the in-sync set, every promise run out, disk and clock in order.
+        eligible: bool,
+    },
+    /// Primary to its chosen successor: I have given my lease up, you hold everything, take over at once (rule 7).
+    TakeOver {
+        /// The end of the log, which the successor must hold durably.
+        last: LogPosition,
+        /// When, on the primary's clock. It releases promises given for beats up to then, none given later.
+        given_up_at: Mono,
     },
 }
