@@ -1,0 +1,134 @@
+//! One primary an epoch, epochs that only grow, and fencing.
+//!
+//! Source: DESIGN section 5: the CAS decides every race, messages of an older epoch are refused, `async` acknowledges
+//! only under a lease so that two primaries never do at once. In what clients were told: two nodes never acknowledge in
+//! one epoch; and of two acknowledgements of a group of which one came before the other was asked for, the later one
+//! has the greater position. In what nodes report of themselves: an epoch never goes back, and has one primary.
+
+use crate::history::{History, Operation};
+use crate::violation::Violation;
+use fulcrum_types::{Epoch, GroupId, LogPosition, NodeId, Role};
+use std::collections::BTreeMap;
+
+/// What a node said of itself at some moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Observation {
+    /// The node.
+    pub node: NodeId,
+    /// One of its groups.
+    pub group: GroupId,
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// Its role.
+    pub role: Role,
+}
+
+/// Judges what clients were told.
+#[must_use]
+pub fn check(history: &History) -> Vec<Violation> {
+    let mut groups: BTreeMap<GroupId, Vec<(usize, LogPosition)>> = BTreeMap::new();
+    for (place, operation) in history.operations().iter().enumerate() {
+        if let Some((group, position)) = operation.position().filter(|_| operation.is_written()) {
+            groups.entry(group).or_default().push((place, position));
+        }
+    }
+    let mut violations = Vec::new();
+    for (group, acks) in &groups {
+        check_primaries(history.operations(), *group, acks, &mut violations);
+        check_fencing(history.operations(), *group, acks, &mut violations);
+    }
+    violations
+}
+
+fn check_primaries(
+    operations: &[Operation],
+    group: GroupId,
+    acks: &[(usize, LogPosition)],
+    violations: &mut Vec<Violation>,
+) {
+    let mut primaries: BTreeMap<Epoch, (NodeId, usize)> = BTreeMap::new();
+    for &(place, position) in acks {
+        let Some(receipt) = &operations[place].receipt else {
+            continue;
+        };
+        let first = *primaries
+            .entry(position.epoch)
+            .or_insert((receipt.replica, place));
+        if first.0 != receipt.replica {
+            let why = format!(
+                "{} and {} both acknowledged in {} of {group}",
+                first.0, receipt.replica, position.epoch
+            );
+            violations.push(Violation::new(
+                "one primary an epoch",
+                vec![place, first.1],
+                why,
+            ));
+        }
+    }
+}
+
+/// Compares each acknowledgement with the greatest position acknowledged before it was asked for.
+fn check_fencing(
+    operations: &[Operation],
+    group: GroupId,
+    acks: &[(usize, LogPosition)],
+    violations: &mut Vec<Violation>,
+) {
+    let order = |p: LogPosition| (p.epoch, p.index);
+    let mut by_end: Vec<(u64, usize, LogPosition)> = acks
+        .iter()
+        .filter_map(|&(place, at)| operations[place].returned.map(|end| (end, place, at)))
+        .collect();
+    by_end.sort_unstable_by_key(|(end, place, _)| (*end, *place));
+    let mut ended = by_end.into_iter().peekable();
+    let mut greatest: Option<(LogPosition, usize)> = None;
+    for &(place, position) in acks {
+        let begin = operations[place].invoked;
+        while let Some((_, earlier, at)) = ended.next_if(|(end, ..)| *end < begin) {
+            if greatest.is_none_or(|(g, _)| order(g) < order(at)) {
+                greatest = Some((at, earlier));
+            }
+        }
+        let Some((known, earlier)) = greatest else {
+            continue;
+        };
+        if order(position) < order(known) {
+            let why = format!(
+                "{group} acknowledged {position} to a request made after it had acknowledged {known}"
+            );
+            violations.push(Violation::new("fencing", vec![place, earlier], why));
+        }
+    }
+}
+
+/// Judges what nodes said of themselves, in the order in which they said it. Restarts count as the same node.
+#[must_use]
+pub fn check_observations(observations: &[Observation]) -> Vec<Violation> {
+    let mut epochs: BTreeMap<(NodeId, GroupId), Epoch> = BTreeMap::new();
+    let mut primaries: BTreeMap<(GroupId, Epoch), NodeId> = BTreeMap::new();
+    let mut violations = Vec::new();
+    for o in observations {
+        let known = epochs.entry((o.node, o.group)).or_default();
+        if o.epoch < *known {
+            let why = format!(
+                "{} of {} went back from {known} to {}",
+                o.node, o.group, o.epoch
+            );
+            violations.push(Violation::new("growing epochs", Vec::new(), why));
+        }
+        *known = (*known).max(o.epoch);
+        if o.role != Role::Primary {
+            continue;
+        }
+        let primary = *primaries.entry((o.group, o.epoch)).or_insert(o.node);
+        if primary != o.node {
+            let why = format!(
+                "{primary} and {} were both primary of {} in {}",
+                o.node, o.group, o.epoch
+            );
+            violations.push(Violation::new("one primary an epoch", Vec::new(), why));
+        }
+    }
+    violations
+}

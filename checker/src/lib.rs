@@ -1,0 +1,39 @@
+//! Histories of client operations, and the properties that they must have.
+//!
+//! The simulator, `fulcrum demo` and the end-to-end tests write down what their clients asked and were told
+//! ([`history`]); afterwards each checker judges one property. Checkers believe clients, never the store: what a
+//! receipt claims is compared with what other clients saw. "Could not decide" is an answer of its own and no pass.
+//!
+//! | module | property | source |
+//! | --- | --- | --- |
+//! | [`linearizability`] | each key behaves as one register with growing versions | Herlihy & Wing 1990; Lowe 2017 |
+//! | [`sessions`] | the four session guarantees hold for each client | Terry et al. 1994; DESIGN section 6, rule 8 |
+//! | [`staleness`] | no read is staler than its receipt says | DESIGN section 6, rule 9 |
+//! | [`durability`] | acknowledged writes survive, or a loss certificate names them | DESIGN section 5, `async` |
+//! | [`epochs`] | one primary an epoch, and fencing: positions grow along real time | DESIGN section 5, rules 3 and 4 |
+//! | [`receipts`] | no receipt claims more than happened | DESIGN sections 5 and 6, rules 5 and 6 |
+//! | [`convergence`] | replicas that applied the same entries hold the same data | DESIGN section 8 |
+//!
+//! A history covers one keyspace. Left out: expiry by TTL (a key that vanishes by itself looks like a lost write) and
+//! transactions over several keys.
+
+pub mod history;
+pub mod violation;
+
+pub mod convergence;
+pub mod durability;
+pub mod epochs;
+pub mod linearizability;
+pub mod receipts;
+pub mod sessions;
+pub mod staleness;
+
+mod removals;
+mod survival;
+
+pub use history::{Call, ClientLog, Condition, Facts, History, Operation, Outcome, Seen, ValueId};
+pub use survival::SurvivingLog;
+pub use violation::Violation;
+
+#[cfg(test)]
+mod testing;
