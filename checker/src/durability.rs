@@ -136,21 +136,17 @@ pub fn check_final(
             written = true;
             match held {
                 Seen::Absent if !removals.could_hide(key, version) => report.lost.push(place),
+                Seen::Present { version: now, .. } if now.is_some_and(|now| now < version) => {
+                    report.lost.push(place);
+                }
                 Seen::Present {
-                    version: Some(now), ..
-                } if now < version => report.lost.push(place),
-                Seen::Present {
-                    version: Some(now),
+                    version: now,
                     value,
-                } if now == version => {
-                    if operation.call.writes() != Some(Some(value)) {
-                        let why = format!(
-                            "holds {held}, which is not what was acknowledged at {version}"
-                        );
-                        report
-                            .altered
-                            .push(Violation::new("durability", vec![place], why).on_key(key));
-                    }
+                } if now == Some(version) && operation.call.writes() != Some(Some(value)) => {
+                    let why =
+                        format!("holds {held}, which is not what was acknowledged at {version}");
+                    let altered = Violation::new("durability", vec![place], why);
+                    report.altered.push(altered.on_key(key));
                 }
                 _ => {}
             }
@@ -158,4 +154,127 @@ pub fn check_final(
         report.keys += usize::from(written);
     }
     report
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::history::{Call, Outcome};
+    use crate::testing::*;
+
+    /// Epoch 2 began at index 6.
+    fn logs() -> BTreeMap<GroupId, SurvivingLog> {
+        let log = SurvivingLog {
+            starts: [(Epoch(1), Index(1)), (Epoch(2), Index(6))].into(),
+            last: Index(9),
+        };
+        [(GroupId(1), log)].into()
+    }
+
+    fn naming(entries: &[(u64, u64)]) -> Certificates {
+        let name = |&(epoch, index): &(u64, u64)| (GroupId(1), Epoch(epoch), Index(index));
+        Certificates {
+            lost: entries.iter().map(name).collect(),
+            open: BTreeSet::new(),
+        }
+    }
+
+    fn failover() -> History {
+        history([
+            put((0, 10), 1, 5).receipt(1, 5),
+            put((20, 30), 2, 6).receipt(1, 6),
+            put((40, 50), 3, 6).receipt(2, 6),
+            put_unknown(20, 4),
+        ])
+    }
+
+    #[test]
+    fn a_lost_write_is_counted_and_its_index_used_again_does_not_hide_it() {
+        let report = check(&failover(), Mode::Async, &logs(), &naming(&[(1, 6)]));
+        assert_eq!((report.acknowledged, report.lost), (3, vec![1]));
+        assert_eq!(report.violations, [], "the certificate names it");
+    }
+
+    #[test]
+    fn a_silent_loss_is_found() {
+        let report = check(&failover(), Mode::Async, &logs(), &naming(&[]));
+        assert_eq!(report.violations[0].operations, [1]);
+        let open = Certificates {
+            open: [GroupId(1)].into(),
+            ..naming(&[])
+        };
+        assert_eq!(
+            check(&failover(), Mode::Async, &logs(), &open).violations,
+            []
+        );
+    }
+
+    #[test]
+    fn sync_loses_nothing_whatever_a_certificate_says() {
+        let report = check(&failover(), Mode::Sync, &logs(), &naming(&[(1, 6)]));
+        assert_eq!(report.violations.len(), 1);
+    }
+
+    #[test]
+    fn a_certificate_that_names_a_survivor_is_found() {
+        let report = check(
+            &failover(),
+            Mode::Async,
+            &logs(),
+            &naming(&[(1, 6), (1, 5)]),
+        );
+        assert_eq!(report.violations.len(), 1);
+        let of_nobody = naming(&[(1, 6), (1, 7)]);
+        assert_eq!(
+            check(&failover(), Mode::Async, &logs(), &of_nobody).violations,
+            []
+        );
+    }
+
+    #[test]
+    fn a_group_whose_log_is_not_known_is_no_pass() {
+        let report = check(&failover(), Mode::Sync, &BTreeMap::new(), &naming(&[]));
+        assert_eq!(report.violations.len(), 1);
+    }
+
+    fn finals(seen: Seen) -> BTreeMap<Bytes, Seen> {
+        [(Bytes::from_static(b"k"), seen)].into()
+    }
+
+    #[test]
+    fn a_final_read_shows_what_is_gone() {
+        let wrote = history([put((0, 10), 1, 5), put((20, 30), 2, 6), put_unknown(20, 3)]);
+        let lost = |seen| check_final(&wrote, &finals(seen), |_| true).lost;
+        assert!(lost(present(2, 6)).is_empty());
+        assert!(lost(present(3, 9)).is_empty(), "the unknown write surfaced");
+        let newest = |place: &usize| history_version(&wrote, *place) == Some(Index(6));
+        assert!(matches!(lost(present(1, 5)).as_slice(), [place] if newest(place)));
+        assert_eq!(lost(Seen::Absent).len(), 2);
+        let already_known = |place| history_version(&wrote, place) != Some(Index(6));
+        assert!(
+            check_final(&wrote, &finals(present(1, 5)), already_known)
+                .lost
+                .is_empty()
+        );
+    }
+
+    fn history_version(history: &History, place: usize) -> Option<Index> {
+        history.operations()[place].written_version()
+    }
+
+    #[test]
+    fn a_final_read_shows_what_was_altered_and_what_was_not_removed() {
+        let wrote = [put((0, 10), 1, 5), delete((20, 30), 6)];
+        let judge = |seen| check_final(&history(wrote.clone()), &finals(seen), |_| true);
+        assert!(judge(Seen::Absent).lost.is_empty());
+        assert_eq!(judge(present(1, 5)).lost, [1], "the removal is lost");
+        assert_eq!(judge(present(9, 6)).altered.len(), 1);
+        let unknown = op((20, 0), Call::Delete, Outcome::Unknown);
+        let maybe = history([wrote[0].clone(), unknown]);
+        assert!(
+            check_final(&maybe, &finals(Seen::Absent), |_| true)
+                .lost
+                .is_empty()
+        );
+    }
 }

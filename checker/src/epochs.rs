@@ -132,3 +132,75 @@ pub fn check_observations(observations: &[Observation]) -> Vec<Violation> {
     }
     violations
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::*;
+
+    fn broken(operations: impl IntoIterator<Item = Operation>) -> Vec<&'static str> {
+        let violations = check(&history(operations));
+        violations.iter().map(|v| v.property).collect()
+    }
+
+    #[test]
+    fn two_primaries_in_one_epoch_are_found() {
+        let first = put((0, 10), 1, 5).receipt(2, 5);
+        let second = put((0, 10), 2, 6).by(2).on("other").receipt(2, 6);
+        let elsewhere = second.clone().with(|r| r.replica = NodeId(2));
+        assert!(broken([first.clone(), second]).is_empty());
+        assert_eq!(
+            broken([first.clone(), elsewhere.clone()]),
+            ["one primary an epoch"]
+        );
+        assert!(broken([first, elsewhere.with(|r| r.group = GroupId(2))]).is_empty());
+    }
+
+    #[test]
+    fn an_acknowledgement_of_a_deposed_primary_is_found() {
+        let by_new = put((0, 10), 1, 5)
+            .receipt(2, 5)
+            .with(|r| r.replica = NodeId(2));
+        let by_old = put((20, 30), 2, 9).by(2).receipt(1, 9);
+        assert_eq!(broken([by_new.clone(), by_old.clone()]), ["fencing"]);
+        let overlapping = Operation {
+            invoked: 10,
+            ..by_old
+        };
+        assert!(broken([by_new, overlapping]).is_empty());
+    }
+
+    #[test]
+    fn an_index_that_goes_back_within_an_epoch_is_found() {
+        let first = put((0, 10), 1, 5).receipt(1, 5);
+        let second = put((20, 30), 2, 4).on("other").receipt(1, 4);
+        assert_eq!(broken([first.clone(), second]), ["fencing"]);
+        let used_again = put((20, 30), 2, 4).on("other").receipt(2, 4);
+        let after_a_loss = used_again.with(|r| r.replica = NodeId(2));
+        assert!(
+            broken([first, after_a_loss]).is_empty(),
+            "async may lose the tail"
+        );
+    }
+
+    #[test]
+    fn nodes_that_contradict_themselves_or_each_other_are_found() {
+        let says = |node, epoch, role| Observation {
+            node: NodeId(node),
+            group: GroupId(1),
+            epoch: Epoch(epoch),
+            role,
+        };
+        let one_after_the_other = [
+            says(1, 1, Role::Primary),
+            says(2, 1, Role::Backup),
+            says(2, 2, Role::Primary),
+            says(1, 1, Role::Primary),
+        ];
+        assert_eq!(check_observations(&one_after_the_other), []);
+        let back = [says(1, 2, Role::Backup), says(1, 1, Role::Backup)];
+        assert_eq!(check_observations(&back)[0].property, "growing epochs");
+        let two = [says(1, 2, Role::Primary), says(2, 2, Role::Primary)];
+        assert_eq!(check_observations(&two)[0].property, "one primary an epoch");
+    }
+}

@@ -156,3 +156,120 @@ fn check_freshness(history: &History) -> Vec<Violation> {
     }
     violations
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::history::{Condition, Outcome, Seen};
+    use crate::testing::*;
+    use fulcrum_types::NodeId;
+    use std::time::Duration;
+
+    const PROMISE: Promise = Promise {
+        mode: Mode::Sync,
+        fsync: Fsync::Always,
+        min_in_sync: 2,
+        weaker_accepted: false,
+    };
+
+    const IN_ASYNC: Promise = Promise {
+        mode: Mode::Async,
+        ..PROMISE
+    };
+
+    fn broken(operation: Operation, promise: Promise) -> usize {
+        check(&history([operation]), &promise).violations.len()
+    }
+
+    fn write() -> Operation {
+        put((0, 10), 1, 5).receipt(1, 5)
+    }
+
+    fn read(level: Level) -> Operation {
+        get_at(level, (0, 10), Seen::Absent).receipt(1, 5)
+    }
+
+    #[test]
+    fn right_receipts_pass() {
+        assert_eq!(broken(write(), PROMISE), 0);
+        assert_eq!(broken(read(Level::Linearizable), PROMISE), 0);
+        let mismatch = Outcome::Mismatch { seen: None };
+        let refused = cas((0, 10), Condition::Exists, 1, mismatch).receipt(1, 5);
+        assert_eq!(broken(refused, PROMISE), 0);
+    }
+
+    #[test]
+    fn too_few_replicas_are_found() {
+        let held_by = |nodes: &[u64]| {
+            let nodes: Vec<NodeId> = nodes.iter().copied().map(NodeId).collect();
+            write().with(|r| r.acknowledged_by = nodes.into())
+        };
+        assert_eq!(broken(held_by(&[1]), PROMISE), 1);
+        assert_eq!(broken(held_by(&[1]), IN_ASYNC), 0);
+        assert_eq!(
+            broken(held_by(&[1, 1, 2]), PROMISE),
+            1,
+            "one is counted twice"
+        );
+        assert_eq!(
+            broken(held_by(&[2, 3]), PROMISE),
+            1,
+            "not the primary itself"
+        );
+    }
+
+    #[test]
+    fn overstated_durability_is_found() {
+        for fsync in [Fsync::Interval, Fsync::Never] {
+            let promise = Promise { fsync, ..PROMISE };
+            assert_eq!(broken(write(), promise), 1);
+            assert_eq!(broken(write().with(|r| r.durable = false), promise), 0);
+        }
+    }
+
+    #[test]
+    fn answers_of_the_wrong_role_are_found() {
+        let by_backup = |o: Operation| o.with(|r| r.role = Role::Backup);
+        assert_eq!(broken(by_backup(write()), PROMISE), 1);
+        assert_eq!(broken(by_backup(read(Level::Linearizable)), PROMISE), 1);
+        assert_eq!(broken(by_backup(read(Level::Eventual)), PROMISE), 0);
+    }
+
+    #[test]
+    fn a_silent_downgrade_is_found() {
+        let weaker = || read(Level::Linearizable).with(|r| r.achieved = Level::Eventual);
+        let accepted = Promise {
+            weaker_accepted: true,
+            ..PROMISE
+        };
+        assert_eq!(broken(weaker(), PROMISE), 1);
+        assert_eq!(broken(weaker(), accepted), 0);
+    }
+
+    #[test]
+    fn claims_without_a_proof_are_found() {
+        let echo = read(Level::Linearizable).with(|r| r.basis = StalenessBasis::Echo);
+        assert_eq!(broken(echo, PROMISE), 1);
+        assert_eq!(broken(read(Level::Linearizable), IN_ASYNC), 1);
+        let no_basis = read(Level::Eventual).with(|r| {
+            r.staleness = Some(Duration::ZERO);
+            r.basis = StalenessBasis::None;
+        });
+        assert_eq!(broken(no_basis, PROMISE), 1);
+    }
+
+    #[test]
+    fn a_linearizable_read_behind_an_acknowledged_write_of_its_group_is_found() {
+        let behind = get((20, 30), Seen::Absent).on("other").receipt(1, 4);
+        let report = check(&history([write(), behind.clone()]), &PROMISE);
+        assert_eq!(report.violations[0].operations, [1, 0]);
+        let overlapping = Operation {
+            invoked: 10,
+            ..behind
+        };
+        assert_eq!(
+            check(&history([write(), overlapping]), &PROMISE).violations,
+            []
+        );
+    }
+}

@@ -166,13 +166,10 @@ impl<'a> Checker<'a> {
         known: Known<LogPosition>,
     ) -> Option<Violation> {
         let seen = known.what;
-        let writes =
-            self.operations[place].is_written() && self.operations[known.place].is_written();
-        let goes_back = (position.epoch, position.index) < (seen.epoch, seen.index)
-            || position.index < seen.index
-            || writes
-                && position == seen
-                && self.operations[place].key == self.operations[known.place].key;
+        let order = |p: LogPosition| (p.epoch, p.index);
+        let stands_on_it = position == seen && self.operations[place].is_written();
+        let goes_back =
+            order(position) < order(seen) || position.index < seen.index || stands_on_it;
         let operations = vec![place, known.place];
         if goes_back {
             let why = format!("answered at {position} of {group} though its session knew {seen}");
@@ -229,5 +226,105 @@ fn raise<'a>(
     let newest = known.entry(key).or_insert(Known { what, place });
     if newest.what < what {
         *newest = Known { what, place };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::history::{Call, Outcome};
+    use crate::testing::*;
+    use fulcrum_types::Epoch;
+
+    fn broken(operations: impl IntoIterator<Item = Operation>) -> Vec<&'static str> {
+        let report = check(&history(operations), &BTreeMap::new());
+        report.violations.iter().map(|v| v.property).collect()
+    }
+
+    fn session_get(times: (u64, u64), seen: Seen) -> Operation {
+        get_at(Level::Session, times, seen)
+    }
+
+    #[test]
+    fn an_own_write_that_is_not_read_is_found() {
+        let wrote = [put((0, 10), 1, 5).by(2), put((20, 30), 2, 6)];
+        let old = session_get((40, 50), present(1, 5));
+        let with = |read: Operation| broken(wrote.iter().cloned().chain([read]));
+        assert_eq!(with(old.clone()), ["read your writes"]);
+        assert!(with(old.clone().by(3)).is_empty(), "not its own");
+        assert!(
+            with(Operation { invoked: 25, ..old }).is_empty(),
+            "overlapping"
+        );
+    }
+
+    #[test]
+    fn a_session_that_goes_back_is_found() {
+        let first = get_at(Level::Eventual, (0, 10), present(2, 6));
+        let second = session_get((20, 30), present(1, 5));
+        assert_eq!(broken([first.clone(), second.clone()]), ["monotonic reads"]);
+        let call = Call::Get(Level::Eventual);
+        let eventual = Operation { call, ..second };
+        assert!(
+            broken([first, eventual]).is_empty(),
+            "eventual reads promise nothing"
+        );
+    }
+
+    #[test]
+    fn absence_needs_a_removal() {
+        let vanished = [
+            session_get((0, 10), present(1, 5)),
+            session_get((20, 30), Seen::Absent),
+        ];
+        let with = |removal: Operation| broken(vanished.iter().cloned().chain([removal.by(2)]));
+        assert_eq!(broken(vanished.clone()), ["monotonic reads"]);
+        assert_eq!(with(delete((0, 1), 4)), ["monotonic reads"], "an older one");
+        assert_eq!(
+            with(delete((31, 40), 6)),
+            ["monotonic reads"],
+            "a later one"
+        );
+        assert!(with(delete((15, 40), 6)).is_empty());
+        assert!(with(op((15, 0), Call::Delete, Outcome::Unknown)).is_empty());
+    }
+
+    #[test]
+    fn writes_stand_behind_what_the_session_wrote_and_read() {
+        let first = put((0, 10), 1, 8).receipt(1, 8);
+        let second = put((20, 30), 2, 7).on("other").receipt(1, 7);
+        assert_eq!(
+            broken([first.clone(), second.clone()]),
+            ["monotonic writes"]
+        );
+        let read = session_get((0, 10), present(1, 8)).receipt(1, 9);
+        assert_eq!(broken([read, second.clone()]), ["writes follow reads"]);
+        let same_place = put((20, 30), 2, 8).on("other").receipt(1, 8);
+        assert_eq!(broken([first.clone(), same_place]), ["monotonic writes"]);
+        let other_group = second.with(|r| r.group = GroupId(2));
+        assert!(broken([first, other_group]).is_empty());
+    }
+
+    #[test]
+    fn a_read_of_another_key_from_a_replica_behind_the_session_is_found() {
+        let wrote = put((0, 10), 1, 8).receipt(1, 8);
+        let read = session_get((20, 30), Seen::Absent)
+            .on("other")
+            .receipt(1, 7);
+        assert_eq!(broken([wrote, read]), ["read your writes"]);
+    }
+
+    #[test]
+    fn an_answer_from_a_log_that_lacks_the_sessions_history_is_found() {
+        let wrote = put((0, 10), 1, 8).receipt(1, 8);
+        let read = session_get((20, 30), present(2, 9)).receipt(2, 12);
+        let log = |start: u64| SurvivingLog {
+            starts: [(Epoch(1), Index(1)), (Epoch(2), Index(start))].into(),
+            last: Index(20),
+        };
+        let history = history([wrote, read]);
+        let check = |start| check(&history, &[(GroupId(1), log(start))].into()).violations;
+        assert_eq!(check(8)[0].property, "lost history");
+        assert_eq!(check(9), []);
     }
 }

@@ -267,3 +267,145 @@ fn quantile(sorted: &[u64], percent: usize) -> Duration {
 fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::history::{Call, Outcome};
+    use crate::testing::*;
+    use fulcrum_types::Epoch;
+
+    fn judge(operations: impl IntoIterator<Item = Operation>) -> Report {
+        check(&history(operations), &BTreeMap::new())
+    }
+
+    /// An eventual read of version 5 that began at 100 with this bound.
+    fn old_read(bound: u64) -> Operation {
+        let read = get_at(Level::Eventual, (100, 110), present(1, 5)).receipt(1, 5);
+        read.with(|r| r.staleness = Some(Duration::from_nanos(bound)))
+    }
+
+    fn two_writes() -> [Operation; 2] {
+        [put((0, 10), 1, 5), put((20, 40), 2, 6)]
+    }
+
+    #[test]
+    fn an_understated_bound_is_found() {
+        let with_bound = |bound| judge(two_writes().into_iter().chain([old_read(bound)]));
+        assert!(
+            with_bound(60).violations.is_empty(),
+            "acknowledged at 40, read at 100"
+        );
+        let report = with_bound(59);
+        assert_eq!(report.violations[0].operations, [2, 1]);
+        assert!(with_bound(1_000).violations.is_empty());
+    }
+
+    #[test]
+    fn served_staleness_counts_from_the_first_missed_acknowledgement() {
+        let third = put((50, 90), 3, 7);
+        let fresh = get_at(Level::Eventual, (100, 110), present(3, 7));
+        let report = judge(two_writes().into_iter().chain([third, old_read(70), fresh]));
+        let served = &report.levels["eventual"];
+        assert_eq!((served.reads, served.stale, served.bounded), (2, 1, 1));
+        assert_eq!(served.max, Duration::from_nanos(60));
+        assert_eq!(served.p50, Duration::ZERO);
+        assert_eq!(served.bound_max, Duration::from_nanos(70));
+    }
+
+    #[test]
+    fn a_write_that_was_acknowledged_late_is_not_missed() {
+        let open = [put((0, 10), 1, 5), put((20, 200), 2, 6), put_unknown(20, 3)];
+        let report = judge(open.into_iter().chain([old_read(0)]));
+        assert!(report.violations.is_empty());
+        assert_eq!(report.levels["eventual"].stale, 0);
+    }
+
+    #[test]
+    fn acknowledgements_may_come_in_another_order_than_versions() {
+        let newer_first = [put((0, 10), 2, 6), put((0, 50), 1, 5)];
+        let report = judge(newer_first.into_iter().chain([old_read(40)]));
+        assert_eq!(
+            report.violations[0].operations,
+            [2, 0],
+            "version 6 was acknowledged at 10"
+        );
+    }
+
+    #[test]
+    fn a_bounded_read_keeps_its_limit() {
+        let level = Level::Bounded(Duration::from_nanos(50));
+        let read = get_at(level, (100, 110), present(2, 6)).receipt(1, 6);
+        let with = |bound: Option<u64>| {
+            let read = read
+                .clone()
+                .with(|r| r.staleness = bound.map(Duration::from_nanos));
+            judge(two_writes().into_iter().chain([read]))
+                .violations
+                .len()
+        };
+        assert_eq!(with(Some(50)), 0);
+        assert_eq!(with(Some(51)), 1, "beyond the limit");
+        assert_eq!(with(None), 1, "without proof");
+    }
+
+    #[test]
+    fn absence_is_as_new_as_the_newest_removal_it_can_have_seen() {
+        let read = |index| {
+            let read = get_at(Level::Eventual, (100, 110), Seen::Absent).receipt(1, index);
+            read.with(|r| r.staleness = Some(Duration::ZERO))
+        };
+        let removed = [put((0, 10), 1, 5), delete((20, 40), 6)];
+        let with = |index| {
+            judge(removed.iter().cloned().chain([read(index)]))
+                .violations
+                .len()
+        };
+        assert_eq!(with(6), 0);
+        assert_eq!(with(5), 1, "it had not applied the removal");
+        assert_eq!(
+            judge([put((0, 10), 1, 5), read(9)]).violations.len(),
+            1,
+            "nobody removed it"
+        );
+        let unknown = op((20, 0), Call::Delete, Outcome::Unknown);
+        assert_eq!(
+            judge([put((0, 10), 1, 5), unknown, read(9)])
+                .violations
+                .len(),
+            0
+        );
+    }
+
+    #[test]
+    fn lost_writes_are_missed_by_nobody_and_their_readers_are_held_to_the_shared_part() {
+        let log = SurvivingLog {
+            starts: [(Epoch(1), Index(1)), (Epoch(2), Index(6))].into(),
+            last: Index(20),
+        };
+        let operations = [
+            put((0, 10), 1, 5).receipt(1, 5),
+            put((20, 30), 2, 8).receipt(1, 8),
+            put((50, 60), 3, 6).receipt(2, 6),
+        ];
+        let judge = |read: Operation| {
+            let history = history(operations.iter().cloned().chain([read]));
+            check(&history, &[(GroupId(1), log.clone())].into()).violations
+        };
+        let before = Operation {
+            invoked: 45,
+            ..old_read(0)
+        };
+        assert_eq!(judge(before), [], "8 of epoch 1 was lost");
+        let outcome = Outcome::Read(present(2, 8));
+        let zombie = Operation {
+            outcome,
+            ..old_read(0)
+        };
+        assert_eq!(
+            judge(zombie)[0].operations,
+            [3, 2],
+            "it misses 6 of epoch 2"
+        );
+    }
+}
