@@ -1,7 +1,7 @@
 //! Child processes: their output is ours, their exit codes are ours, and they do not outlive us.
 //!
-//! Each child leads a process group of its own. A first Ctrl-C, SIGTERM or SIGHUP is passed to the whole group, a second
-//! one kills it; killing `cargo` alone would leave behind the test binary that it started. Spawning and signalling hold
+//! Each child leads a process group of its own. A first Ctrl-C, SIGTERM or SIGHUP asks the whole group to stop, a second
+//! one kills it, and what is left when its leader ends is killed too; killing `cargo` alone would leave behind the test binary that it started. Spawning and signalling hold
 //! one lock, so no child can slip between them. Children get no stdin: nothing here asks questions.
 
 use std::io::{BufRead, BufReader, Write};
@@ -45,12 +45,8 @@ fn on_signal(number: i32) {
     let Some(group) = state.group else {
         std::process::exit(i32::from(exit_code_of_signal(number)));
     };
-    let signal = match number {
-        _ if again => Signal::KILL,
-        SIGINT => Signal::INT,
-        SIGHUP => Signal::HUP,
-        _ => Signal::TERM,
-    };
+    // Shells start background children deaf to SIGINT, so whatever stopped us, the group is asked with SIGTERM.
+    let signal = if again { Signal::KILL } else { Signal::TERM };
     // The group may be gone already; then there is nothing left to stop.
     let _ = kill_process_group(group, signal);
 }
@@ -90,7 +86,7 @@ pub(crate) fn run_observed(command: &mut Command, mut observe: impl FnMut(&str))
 pub(crate) fn output_of(command: &mut Command) -> Result<Vec<u8>> {
     let child = spawn(command.stdout(Stdio::piped()))?;
     let output = child.wait_with_output();
-    state().group = None;
+    leave_group();
     let output = output.with_context(|| format!("read the output of {}", shown(command)))?;
     if !output.status.success() {
         bail!("{} failed with exit code {}", shown(command), exit_code(output.status));
@@ -114,8 +110,17 @@ fn spawn(command: &mut Command) -> Result<Child> {
 
 fn finish(child: &mut Child) -> Result<u8> {
     let status = child.wait();
-    state().group = None;
+    leave_group();
     Ok(exit_code(status.context("wait for a child")?))
+}
+
+/// The group's leader has ended. After a signal, the others must not outlive it.
+fn leave_group() {
+    let mut state = state();
+    let group = state.group.take();
+    if let Some(group) = group.filter(|_| state.signal.is_some()) {
+        let _ = kill_process_group(group, Signal::KILL);
+    }
 }
 
 fn exit_code(status: ExitStatus) -> u8 {
