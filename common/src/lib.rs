@@ -1,3 +1,28 @@
-//! What every service shares.
+//! What every service shares: a short list of nouns and start-up helpers.
+//!
+//! Reading order: [`limits`] and [`key`] say what a key is and which slot it falls into; [`ring`] and [`placement`] propose
+//! which group takes a slot and which nodes hold a group; [`keyspace`] and [`map`] are what is in force. [`metadata`] keeps
+//! it, behind a trait that etcd fits. [`wire`] is the only module that knows protocol buffers. [`clock`] and [`entropy`] are the only places where real time and chance come in.
+//! [`error`], [`config`], [`telemetry`] and [`metrics_server`] are what a service needs to start.
 
+pub mod limits;
+
+pub mod key;
+pub mod keyspace;
+pub mod map;
+pub mod placement;
+pub mod ring;
+
+pub mod clock;
+pub mod entropy;
+
+pub mod error;
+pub mod metadata;
 pub mod wire;
+
+pub use clock::{Clock, ManualClock, SystemClock};
+pub use error::StartError;
+pub use key::{Partitioning, slot_of};
+pub use keyspace::{Keyspace, KeyspaceOptions, KeyspaceSpec, OptionsError, Timing};
+pub use map::{ClusterId, ClusterMap, Group, MapError, NodeInfo, SlotTable};
+pub use metadata::{CasResult, ClusterEvent, ClusterStore, EmbeddedMetadata, Metadata, StoreError};

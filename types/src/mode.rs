@@ -60,6 +60,33 @@ impl fmt::Display for Level {
     }
 }
 
+impl FromStr for Level {
+    type Err = String;
+
+    /// Reads what `Display` writes, and `bounded:500ms`; the bound is in `ms` or `s`.
+    fn from_str(s: &str) -> Result<Self, String> {
+        match s {
+            "linearizable" => return Ok(Level::Linearizable),
+            "session" => return Ok(Level::Session),
+            "eventual" => return Ok(Level::Eventual),
+            _ => {}
+        }
+        let inner = s.strip_prefix("bounded(").and_then(|rest| rest.strip_suffix(')'));
+        inner
+            .or_else(|| s.strip_prefix("bounded:"))
+            .and_then(bound)
+            .map(Level::Bounded)
+            .ok_or_else(|| format!("unknown level '{s}': use linearizable, bounded:500ms, session or eventual"))
+    }
+}
+
+fn bound(text: &str) -> Option<Duration> {
+    if let Some(ms) = text.strip_suffix("ms") {
+        return ms.parse().ok().map(Duration::from_millis);
+    }
+    text.strip_suffix('s')?.parse().ok().map(Duration::from_secs)
+}
+
 impl Mode {
     /// The name in configuration, API and metrics.
     #[must_use]
@@ -114,6 +141,32 @@ impl FromStr for Fsync {
             "interval" => Ok(Fsync::Interval),
             "never" => Ok(Fsync::Never),
             other => Err(format!("unknown fsync '{other}': use always, interval or never")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_read_back() {
+        let bounded = Level::Bounded(Duration::from_millis(250));
+        for level in [Level::Linearizable, bounded, Level::Session, Level::Eventual] {
+            assert_eq!(level.to_string().parse(), Ok(level));
+        }
+        assert_eq!("bounded:250ms".parse(), Ok(bounded));
+        assert_eq!("bounded:2s".parse(), Ok(Level::Bounded(Duration::from_secs(2))));
+        for bad in [
+            "",
+            "strong",
+            "bounded",
+            "bounded:",
+            "bounded(5",
+            "bounded:-1ms",
+            "bounded:5",
+        ] {
+            assert!(bad.parse::<Level>().is_err(), "{bad}");
         }
     }
 }

@@ -1,0 +1,23 @@
+//! Limits that clients meet. Every refusal for one of them names it.
+
+/// Longest key.
+pub const MAX_KEY_BYTES: usize = 4 * 1024;
+/// Largest value.
+pub const MAX_VALUE_BYTES: usize = 1024 * 1024;
+/// Most operations in one batch request.
+pub const MAX_BATCH_OPS: usize = 1024;
+/// Most bytes of keys and values in one batch request.
+pub const MAX_BATCH_BYTES: usize = 8 * 1024 * 1024;
+/// Most rows that one scan of one group returns.
+pub const MAX_SCAN_ROWS: u32 = 10_000;
+/// Rows of a scan that names no limit.
+pub const DEFAULT_SCAN_ROWS: u32 = 1_000;
+/// Most bytes of keys and values that one scan of one group returns, about.
+pub const MAX_SCAN_BYTES: u32 = 4 * 1024 * 1024;
+/// Largest message on any stream or call; above the largest batch with its framing.
+pub const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
+/// Longest name of a keyspace or cluster.
+pub const MAX_NAME_BYTES: usize = 63;
+
+const _: () = assert!(MAX_BATCH_BYTES > MAX_VALUE_BYTES + MAX_KEY_BYTES);
+const _: () = assert!(MAX_MESSAGE_BYTES >= 2 * MAX_BATCH_BYTES);

@@ -1,0 +1,441 @@
+//! The typed layer: cluster map, group configurations and node leases in a [`Metadata`] store.
+//!
+//! Keys: `/fulcrum/<cluster>/map`, `/fulcrum/<cluster>/groups/<id>/configuration`, `/fulcrum/<cluster>/nodes/<id>` (with a
+//! lease: there while the node lives). A version is the revision of its key: nothing else needs to be counted, and it never
+//! recurs. A keyspace and the first configurations of its groups appear in one transaction, or not at all.
+
+use super::format::{decode_configuration, decode_map, encode_configuration, encode_map};
+use super::{Compare, KeyValue, LeaseId, Metadata, MetadataError, Op, Revision, TxnOutcome, WatchError, WatchEvent};
+use crate::keyspace::KeyspaceOptions;
+use crate::map::{ClusterId, ClusterMap, MapError, NodeInfo};
+use bytes::Bytes;
+use fulcrum_types::{ConfigVersion, Epoch, GroupConfiguration, GroupId, KeyspaceId, MapVersion, NodeId};
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+use thiserror::Error;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+
+/// Attempts to change the map before others' changes are said to be in the way.
+const MAP_ATTEMPTS: u32 = 16;
+const EVENTS_BUFFERED: usize = 256;
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// Why the cluster's metadata could not be read or changed.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum StoreError {
+    /// Surely nothing was applied; try again.
+    #[error("the metadata store is unavailable, nothing was applied: {0}")]
+    Unavailable(String),
+    /// It may or may not have been applied; read back what is there.
+    #[error("the outcome at the metadata store is unknown: {0}")]
+    Unknown(String),
+    /// The change makes no sense.
+    #[error(transparent)]
+    Map(#[from] MapError),
+    /// A newer release wrote it.
+    #[error(
+        "metadata key {key} has format {found}, this release reads up to {supported}: use the release that wrote it"
+    )]
+    NewerFormat {
+        /// The key.
+        key: String,
+        /// Its format.
+        found: u32,
+        /// The newest that this release knows.
+        supported: u32,
+    },
+    /// It cannot be read.
+    #[error("metadata key {key} is corrupt ({detail}): restore the metadata store from a backup")]
+    Corrupt {
+        /// The key.
+        key: String,
+        /// What is wrong.
+        detail: String,
+    },
+}
+
+impl From<MetadataError> for StoreError {
+    fn from(error: MetadataError) -> Self {
+        match error {
+            MetadataError::Unknown(reason) => StoreError::Unknown(reason),
+            other => StoreError::Unavailable(other.to_string()),
+        }
+    }
+}
+
+/// What became of a compare-and-swap of a group's configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CasResult {
+    /// It is in force, with its new version.
+    Won(GroupConfiguration),
+    /// Another version is in force. Nothing was changed.
+    Lost(GroupConfiguration),
+    /// The group no longer exists. Nothing was changed.
+    Dropped,
+}
+
+/// A change of the cluster's metadata.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClusterEvent {
+    /// A newer map is in force. Groups that are not in it were dropped.
+    Map(Arc<ClusterMap>),
+    /// A newer configuration of a group is in force.
+    Configuration(GroupId, GroupConfiguration),
+}
+
+/// A node's registration. The node is taken for alive while it is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NodeLease {
+    lease: LeaseId,
+}
+
+/// The cluster's metadata.
+#[derive(Clone)]
+pub struct ClusterStore {
+    metadata: Arc<dyn Metadata>,
+    cluster_id: ClusterId,
+    prefix: String,
+}
+
+impl ClusterStore {
+    /// Opens a cluster's metadata; a cluster that does not exist yet begins with an empty map.
+    pub async fn open(metadata: Arc<dyn Metadata>, cluster_id: ClusterId) -> Result<Self, StoreError> {
+        let prefix = format!("/fulcrum/{cluster_id}/");
+        let store = Self {
+            metadata,
+            cluster_id,
+            prefix,
+        };
+        let key = store.map_key();
+        let empty = encode_map(&key, &ClusterMap::new(store.cluster_id.clone()))?;
+        let absent = Compare {
+            key: key.clone(),
+            mod_revision: Revision::ABSENT,
+        };
+        // Either outcome leaves a map there; an unknown one shows when it is read.
+        match store.metadata.txn(vec![absent], vec![Op::put(key, empty)]).await {
+            Ok(_) | Err(MetadataError::Unknown(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+        store.load_map().await?;
+        Ok(store)
+    }
+
+    /// The cluster.
+    #[must_use]
+    pub fn cluster_id(&self) -> &ClusterId {
+        &self.cluster_id
+    }
+
+    fn map_key(&self) -> String {
+        format!("{}map", self.prefix)
+    }
+
+    fn configuration_key(&self, group: GroupId) -> String {
+        format!("{}groups/{}/configuration", self.prefix, group.0)
+    }
+
+    fn node_key(&self, node: NodeId) -> String {
+        format!("{}nodes/{}", self.prefix, node.0)
+    }
+
+    /// The map in force.
+    pub async fn load_map(&self) -> Result<Arc<ClusterMap>, StoreError> {
+        let key = self.map_key();
+        let Some(found) = self.metadata.get(&key).await? else {
+            return Err(StoreError::Corrupt {
+                key,
+                detail: "the cluster map is missing".to_owned(),
+            });
+        };
+        self.decode_map(&found).map(Arc::new)
+    }
+
+    fn decode_map(&self, found: &KeyValue) -> Result<ClusterMap, StoreError> {
+        decode_map(&found.key, &found.value, MapVersion(found.mod_revision.0))
+    }
+
+    /// Changes the map by `change`, again and again until nobody else changed it meanwhile. `change` adds operations that
+    /// shall be applied together with the map; it says none if nothing is to be done.
+    async fn change_map<T>(
+        &self,
+        mut change: impl FnMut(&mut ClusterMap, &mut Vec<Op>) -> Result<Option<T>, StoreError>,
+    ) -> Result<(Option<T>, Arc<ClusterMap>), StoreError> {
+        let key = self.map_key();
+        for _ in 0..MAP_ATTEMPTS {
+            let before = self.load_map().await?;
+            let mut map = ClusterMap::clone(&before);
+            let mut ops = Vec::new();
+            let Some(result) = change(&mut map, &mut ops)? else {
+                return Ok((None, before));
+            };
+            ops.insert(0, Op::put(key.clone(), encode_map(&key, &map)?));
+            let unchanged = Compare {
+                key: key.clone(),
+                mod_revision: Revision(before.version().0),
+            };
+            if let TxnOutcome::Succeeded { revision } = self.metadata.txn(vec![unchanged], ops).await? {
+                return Ok((Some(result), Arc::new(map.with_version(MapVersion(revision.0)))));
+            }
+        }
+        Err(StoreError::Unavailable(
+            "others keep changing the cluster map: try again".to_owned(),
+        ))
+    }
+
+    /// Creates a keyspace with all its groups; answers its id and the map that has it.
+    pub async fn create_keyspace(
+        &self,
+        name: &str,
+        options: KeyspaceOptions,
+    ) -> Result<(KeyspaceId, Arc<ClusterMap>), StoreError> {
+        let change = |map: &mut ClusterMap, ops: &mut Vec<Op>| {
+            let id = map.add_keyspace(name, options.clone())?;
+            for group in map.groups_of(id) {
+                let key = self.configuration_key(group);
+                let mut replicas = map.replicas(group).to_vec();
+                replicas.sort_unstable();
+                let first = GroupConfiguration {
+                    epoch: Epoch::ZERO,
+                    replicas,
+                    ..GroupConfiguration::default()
+                };
+                let value = encode_configuration(&key, &first)?;
+                ops.push(Op::put(key, value));
+            }
+            Ok(Some(id))
+        };
+        let (id, map) = self.change_map(change).await?;
+        id.map(|id| (id, map))
+            .ok_or_else(|| MapError::NoSuchKeyspace(name.to_owned()).into())
+    }
+
+    /// Drops a keyspace with all its groups; answers the map without it.
+    pub async fn drop_keyspace(&self, name: &str) -> Result<Arc<ClusterMap>, StoreError> {
+        let change = |map: &mut ClusterMap, ops: &mut Vec<Op>| {
+            let (id, groups) = map.remove_keyspace(name)?;
+            ops.extend(groups.into_iter().map(|group| Op::Delete {
+                key: self.configuration_key(group),
+            }));
+            Ok(Some(id))
+        };
+        Ok(self.change_map(change).await?.1)
+    }
+
+    /// Makes a node known, with where it is, and alive for `ttl`.
+    pub async fn register_node(&self, node: NodeId, info: NodeInfo, ttl: Duration) -> Result<NodeLease, StoreError> {
+        let change = |map: &mut ClusterMap, _: &mut Vec<Op>| Ok(map.set_node(node, info.clone()).then_some(()));
+        self.change_map(change).await?;
+        let lease = self.metadata.grant_lease(ttl).await?;
+        let alive = Op::Put {
+            key: self.node_key(node),
+            value: Bytes::from_static(b"{}"),
+            lease: Some(lease),
+        };
+        self.metadata.txn(Vec::new(), vec![alive]).await?;
+        Ok(NodeLease { lease })
+    }
+
+    /// Keeps a node alive for another `ttl`. False if its lease has run out: it has to register again.
+    pub async fn keep_node_alive(&self, lease: NodeLease) -> Result<bool, StoreError> {
+        match self.metadata.keep_alive(lease.lease).await {
+            Ok(()) => Ok(true),
+            Err(MetadataError::NoSuchLease { .. }) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Says that a node has stopped; it stays in the map.
+    pub async fn leave_node(&self, lease: NodeLease) -> Result<(), StoreError> {
+        match self.metadata.revoke_lease(lease.lease).await {
+            Ok(()) | Err(MetadataError::NoSuchLease { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The nodes whose leases hold.
+    pub async fn live_nodes(&self) -> Result<BTreeSet<NodeId>, StoreError> {
+        let prefix = format!("{}nodes/", self.prefix);
+        let listing = self.metadata.list(&prefix).await?;
+        Ok(listing
+            .entries
+            .iter()
+            .filter_map(|kv| kv.key.strip_prefix(&prefix)?.parse().ok().map(NodeId))
+            .collect())
+    }
+
+    /// A group's configuration in force; none if there is no such group.
+    pub async fn configuration(&self, group: GroupId) -> Result<Option<GroupConfiguration>, StoreError> {
+        let found = self.metadata.get(&self.configuration_key(group)).await?;
+        found.map(|kv| configuration_from(&kv)).transpose()
+    }
+
+    /// The configurations of all groups, as of one moment.
+    pub async fn configurations(&self) -> Result<BTreeMap<GroupId, GroupConfiguration>, StoreError> {
+        let listing = self.metadata.list(&format!("{}groups/", self.prefix)).await?;
+        let of_groups = listing
+            .entries
+            .iter()
+            .filter_map(|kv| Some((self.group_of_key(&kv.key)?, kv)));
+        of_groups
+            .map(|(group, kv)| Ok((group, configuration_from(kv)?)))
+            .collect()
+    }
+
+    /// Puts a configuration in force if `expected` is the version in force now. The proposal's own version does not count.
+    ///
+    /// [`StoreError::Unknown`] says that it may be in force or still come into force (rule 2); every other error, that it
+    /// is not and will not be.
+    pub async fn compare_and_swap(
+        &self,
+        group: GroupId,
+        expected: ConfigVersion,
+        proposal: GroupConfiguration,
+    ) -> Result<CasResult, StoreError> {
+        if expected == ConfigVersion::ZERO {
+            // As a comparison it would mean "absent" and bring a dropped group back.
+            return self.lost(group).await;
+        }
+        let key = self.configuration_key(group);
+        let value = encode_configuration(&key, &proposal)?;
+        let unchanged = Compare {
+            key: key.clone(),
+            mod_revision: Revision(expected.0),
+        };
+        match self.metadata.txn(vec![unchanged], vec![Op::put(key, value)]).await? {
+            TxnOutcome::Succeeded { revision } => Ok(CasResult::Won(GroupConfiguration {
+                version: ConfigVersion(revision.0),
+                ..proposal
+            })),
+            TxnOutcome::Failed { .. } => self.lost(group).await,
+        }
+    }
+
+    async fn lost(&self, group: GroupId) -> Result<CasResult, StoreError> {
+        Ok(self
+            .configuration(group)
+            .await?
+            .map_or(CasResult::Dropped, CasResult::Lost))
+    }
+
+    /// Everything in force now, then every change, without end: lists again after an interruption or compaction and tells
+    /// only what is newer than what it has told. Of several changes of one thing it may tell only the last. Values that
+    /// cannot be read are logged and passed over. Must be called within a runtime; ends when the stream is dropped.
+    #[must_use]
+    pub fn watch(&self) -> BoxStream<'static, ClusterEvent> {
+        let (sender, receiver) = mpsc::channel(EVENTS_BUFFERED);
+        let mut watcher = Watcher {
+            store: self.clone(),
+            told: BTreeMap::new(),
+            sender,
+        };
+        tokio::spawn(async move { watcher.run().await });
+        ReceiverStream::new(receiver).boxed()
+    }
+
+    fn group_of_key(&self, key: &str) -> Option<GroupId> {
+        let rest = key.strip_prefix(&self.prefix)?.strip_prefix("groups/")?;
+        rest.strip_suffix("/configuration")?.parse().ok().map(GroupId)
+    }
+}
+
+fn configuration_from(found: &KeyValue) -> Result<GroupConfiguration, StoreError> {
+    decode_configuration(&found.key, &found.value, ConfigVersion(found.mod_revision.0))
+}
+
+/// The task behind [`ClusterStore::watch`].
+struct Watcher {
+    store: ClusterStore,
+    told: BTreeMap<String, Revision>,
+    sender: mpsc::Sender<ClusterEvent>,
+}
+
+/// Nobody listens any more.
+struct Hushed;
+
+impl Watcher {
+    async fn run(&mut self) {
+        let mut pause = FIRST_PAUSE;
+        while !self.sender.is_closed() {
+            let error = match self.list_and_follow(&mut pause).await {
+                Err(Hushed) => return,
+                Ok(error) => error,
+            };
+            tracing::debug!(%error, "watching the cluster's metadata was interrupted");
+            tokio::select! {
+                () = self.sender.closed() => return,
+                () = tokio::time::sleep(pause) => pause = (pause * 2).min(LONGEST_PAUSE),
+            }
+        }
+    }
+
+    /// Runs until the watch is interrupted, and says why.
+    async fn list_and_follow(&mut self, pause: &mut Duration) -> Result<String, Hushed> {
+        let prefix = self.store.prefix.clone();
+        let listing = match self.store.metadata.list(&prefix).await {
+            Ok(listing) => listing,
+            Err(error) => return Ok(error.to_string()),
+        };
+        self.told
+            .retain(|key, _| listing.entries.binary_search_by(|kv| kv.key.cmp(key)).is_ok());
+        // The map goes first: a configuration is of use only to who knows the group.
+        let map_key = self.store.map_key();
+        let (maps, others): (Vec<_>, Vec<_>) = listing.entries.into_iter().partition(|kv| kv.key == map_key);
+        for found in maps.iter().chain(&others) {
+            self.tell(found).await?;
+        }
+        let mut changes = match self.store.metadata.watch(&prefix, listing.revision.next()).await {
+            Ok(changes) => changes,
+            Err(error) => return Ok(error.to_string()),
+        };
+        loop {
+            let change = tokio::select! {
+                () = self.sender.closed() => return Err(Hushed),
+                change = changes.next() => change,
+            };
+            match change {
+                Some(Ok(WatchEvent::Put(found))) => self.tell(&found).await?,
+                Some(Ok(WatchEvent::Delete { key, .. })) => {
+                    self.told.remove(&key);
+                }
+                Some(Err(error @ WatchError::Compacted { .. })) => {
+                    *pause = FIRST_PAUSE;
+                    return Ok(error.to_string());
+                }
+                Some(Err(error)) => return Ok(error.to_string()),
+                None => return Ok("the watch ended".to_owned()),
+            }
+            *pause = FIRST_PAUSE;
+        }
+    }
+
+    async fn tell(&mut self, found: &KeyValue) -> Result<(), Hushed> {
+        if self
+            .told
+            .get(&found.key)
+            .is_some_and(|told| *told >= found.mod_revision)
+        {
+            return Ok(());
+        }
+        let event = if found.key == self.store.map_key() {
+            self.store.decode_map(found).map(|map| ClusterEvent::Map(Arc::new(map)))
+        } else if let Some(group) = self.store.group_of_key(&found.key) {
+            configuration_from(found).map(|config| ClusterEvent::Configuration(group, config))
+        } else {
+            return Ok(());
+        };
+        self.told.insert(found.key.clone(), found.mod_revision);
+        match event {
+            Ok(event) => self.sender.send(event).await.map_err(|_| Hushed),
+            Err(error) => {
+                tracing::error!(%error, "passing over what cannot be read");
+                Ok(())
+            }
+        }
+    }
+}
