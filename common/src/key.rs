@@ -164,18 +164,18 @@ mod tests {
     /// Data is where these say. If one changes, every stored key is in the wrong place.
     #[test]
     fn golden_slots() {
-        for (key, slot) in GOLDEN {
-            assert_eq!(slot_of(key.as_bytes(), Partitioning::HashTag), Slot(*slot), "{key}");
-        }
+        assert_eq!(xxh3_64(b""), 0x2d06_8005_38d3_94c2, "the algorithm's own test vector");
+        let keys = [
+            "a",
+            "user:1",
+            "user:{42}:name",
+            "caf\u{e9}",
+            "k0000000001",
+            "a key of more than sixteen bytes",
+        ];
+        let slots = keys.map(|key| slot_of(key.as_bytes(), Partitioning::HashTag).0);
+        assert_eq!(slots, [543, 257, 401, 639, 909, 906]);
     }
-
-    const GOLDEN: &[(&str, u16)] = &[
-        ("a", 0),
-        ("user:1", 0),
-        ("user:{42}:name", 0),
-        ("caf\u{e9}", 0),
-        ("k0000000001", 0),
-    ];
 
     #[test]
     fn slots_are_even() {

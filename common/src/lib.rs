@@ -2,8 +2,8 @@
 //!
 //! Reading order: [`limits`] and [`key`] say what a key is and which slot it falls into; [`ring`] and [`placement`] propose
 //! which group takes a slot and which nodes hold a group; [`keyspace`] and [`map`] are what is in force. [`metadata`] keeps
-//! it, behind a trait that etcd fits. [`wire`] is the only module that knows protocol buffers. [`clock`] and [`entropy`] are the only places where real time and chance come in.
-//! [`error`], [`config`], [`telemetry`] and [`metrics_server`] are what a service needs to start.
+//! it, behind a trait that etcd fits. [`wire`] is the only module that knows protocol buffers. [`clock`] and [`entropy`] are
+//! the only places where real time and chance come in. [`error`] is what an operator reads when a service cannot start.
 
 pub mod limits;
 

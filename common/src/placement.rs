@@ -112,6 +112,6 @@ mod tests {
         let placed: Vec<Vec<u64>> = (1..=4)
             .map(|g| place(GroupId(g), 3, &mut loads).unwrap().iter().map(|n| n.0).collect())
             .collect();
-        assert_eq!(placed, [[0; 3]; 4]);
+        assert_eq!(placed, [[5, 3, 1], [4, 2, 1], [2, 3, 5], [1, 4, 3]]);
     }
 }
