@@ -1,0 +1,258 @@
+//! All that can happen to a shard-node, and all that it may ask of the world.
+//!
+//! The node is driven by [`Event`]s and by nothing else, and answers with [`Output`]s: two closed lists. The event loop turns
+//! sockets, clocks and the storage writer's completions into events and runs the outputs; the simulator does the same with a
+//! network and clocks of its own. Both drive the same `Node`.
+
+use fulcrum_replication::{CasId, CasOutcome, Message, TransferId};
+use fulcrum_types::{
+    Answered, ConfigVersion, Epoch, GroupConfiguration, GroupId, GroupRequest, Index, LogPosition, NodeId, Refusal,
+    Role,
+};
+use std::time::Duration;
+
+/// The event loop's name for a client's request. Never used twice in one life of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub u64);
+
+/// The closed list of all that can happen to this node.
+#[derive(Debug)]
+pub enum Event {
+    /// Time has passed: at least every quarter of the shortest heartbeat.
+    Tick {
+        /// Whether the disk has lately completed a sync and none is overdue: without it no lease is renewed.
+        disk_healthy: bool,
+    },
+    /// A message from another node's replica of a group.
+    Peer {
+        /// Who sent it.
+        from: NodeId,
+        /// Which group.
+        group: GroupId,
+        /// What.
+        message: Message,
+    },
+    /// A client asks. Answered by exactly one [`Output::Reply`], unless cancelled.
+    Request {
+        /// The event loop's name for it.
+        id: RequestId,
+        /// What is asked.
+        request: GroupRequest,
+    },
+    /// The client went away: no reply is wanted any more. What was ordered stays ordered.
+    Cancel {
+        /// Which request.
+        id: RequestId,
+    },
+    /// A group's configuration as the metadata store has it. May be old or repeated.
+    Configuration {
+        /// The group.
+        group: GroupId,
+        /// Its configuration.
+        configuration: GroupConfiguration,
+    },
+    /// A compare-and-swap has ended.
+    CasOutcome {
+        /// The group.
+        group: GroupId,
+        /// Which.
+        attempt: CasId,
+        /// How.
+        outcome: CasOutcome,
+    },
+    /// An operator asks a primary on this node to hand over (planned: nothing is lost).
+    HandOver {
+        /// The group.
+        group: GroupId,
+        /// To whom; none: to the most advanced.
+        to: Option<NodeId>,
+    },
+    /// An operator asks this node to hand over every group that it leads.
+    Drain,
+    /// An operator's word to start a group from this replica although no listed data is left.
+    ForcePromotion {
+        /// The group.
+        group: GroupId,
+    },
+}
+
+/// The closed list of what a node asks of the world. Run in order.
+#[derive(Debug)]
+pub enum Output {
+    /// Send to the same group's replica on another node. May be lost.
+    Send {
+        /// To whom.
+        to: NodeId,
+        /// Which group.
+        group: GroupId,
+        /// What.
+        message: Message,
+    },
+    /// Answer a client.
+    Reply {
+        /// Which request.
+        id: RequestId,
+        /// The answer with its receipt, or why there is none.
+        result: Result<Answered, Refusal>,
+    },
+    /// Change a group's configuration in the metadata store; ends with [`Event::CasOutcome`].
+    CompareAndSwap {
+        /// The group.
+        group: GroupId,
+        /// The core's name for it.
+        attempt: CasId,
+        /// The version that must still be in force.
+        expected: ConfigVersion,
+        /// The new configuration.
+        proposal: GroupConfiguration,
+    },
+    /// Read a group's configuration back; ends with [`Event::Configuration`].
+    ReadConfiguration {
+        /// The group.
+        group: GroupId,
+    },
+    /// A fact for metrics and logs.
+    Observed(Observation),
+    /// The node must stop at once, without touching its storage again.
+    Fatal {
+        /// Why, and what an operator can do.
+        reason: String,
+    },
+}
+
+/// The phases of one take-over, as the new primary saw them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FailoverPhases {
+    /// From the old primary's last message to the first compare-and-swap.
+    pub detect: Duration,
+    /// From the first compare-and-swap to being primary.
+    pub fence: Duration,
+    /// From being primary to having committed all inherited entries and the first one of its own epoch.
+    pub catch_up: Duration,
+    /// From then to the first acknowledged client write.
+    pub first_acknowledgement: Duration,
+}
+
+/// Facts about the groups of a node, for metrics and logs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Observation {
+    /// A replica has another role or epoch.
+    RoleChanged {
+        /// The group.
+        group: GroupId,
+        /// The role before.
+        was: Role,
+        /// The role now.
+        role: Role,
+        /// The epoch now.
+        epoch: Epoch,
+    },
+    /// A replica here became able to serve as primary: the group is available again.
+    TookOver {
+        /// The group.
+        group: GroupId,
+        /// Its new epoch.
+        epoch: Epoch,
+        /// How long it took so far; the last phase is not known yet.
+        phases: FailoverPhases,
+    },
+    /// The first client write was acknowledged after a take-over.
+    FirstAcknowledgement {
+        /// The group.
+        group: GroupId,
+        /// Its epoch.
+        epoch: Epoch,
+        /// All phases.
+        phases: FailoverPhases,
+    },
+    /// A replica left the in-sync set.
+    Evicted {
+        /// The group.
+        group: GroupId,
+        /// The replica.
+        node: NodeId,
+    },
+    /// A replica joined the in-sync set.
+    Admitted {
+        /// The group.
+        group: GroupId,
+        /// The replica.
+        node: NodeId,
+    },
+    /// A loss certificate was opened: entries may have been lost, extent unknown so far.
+    CertificateOpened {
+        /// The group.
+        group: GroupId,
+        /// The epoch that ended.
+        old_epoch: Epoch,
+        /// The epoch that began.
+        new_epoch: Epoch,
+    },
+    /// Entries that the surviving history lacks were recorded.
+    DivergenceRecorded {
+        /// The group.
+        group: GroupId,
+        /// How many entries.
+        entries: usize,
+        /// How many of them had, or may have, been acknowledged.
+        acknowledged: usize,
+    },
+    /// A snapshot is being sent.
+    SnapshotStarted {
+        /// The group.
+        group: GroupId,
+        /// To whom.
+        to: NodeId,
+        /// The transfer.
+        transfer: TransferId,
+    },
+    /// A snapshot that was being sent is over.
+    SnapshotEnded {
+        /// The group.
+        group: GroupId,
+        /// To whom.
+        to: NodeId,
+        /// The transfer.
+        transfer: TransferId,
+    },
+    /// A received snapshot became the state.
+    SnapshotInstalled {
+        /// The group.
+        group: GroupId,
+        /// Its last entry.
+        position: LogPosition,
+    },
+    /// A replica's state and log were dropped; it is being rebuilt as a learner.
+    Rebuilding {
+        /// The group.
+        group: GroupId,
+        /// Why.
+        reason: String,
+    },
+    /// What a replica holds may lack what it acknowledged: it took a new data id (rule 5).
+    NewData {
+        /// The group.
+        group: GroupId,
+        /// Why.
+        reason: &'static str,
+    },
+    /// A replica was created by the cluster map.
+    ReplicaAdded {
+        /// The group.
+        group: GroupId,
+    },
+    /// A replica was removed by the cluster map.
+    ReplicaRemoved {
+        /// The group.
+        group: GroupId,
+    },
+    /// Entries were applied.
+    Applied {
+        /// The group.
+        group: GroupId,
+        /// The last one.
+        through: Index,
+        /// How many.
+        entries: usize,
+    },
+}
