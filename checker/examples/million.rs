@@ -3,9 +3,7 @@
 //! `cargo run --release -p fulcrum-checker --example million`
 
 use bytes::Bytes;
-use fulcrum_checker::{
-    Call, ClientLog, History, Outcome, Seen, ValueId, linearizability, sessions, staleness,
-};
+use fulcrum_checker::{Call, ClientLog, History, Outcome, Seen, ValueId, linearizability, sessions, staleness};
 use fulcrum_types::{ClientId, Index, Level};
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -17,11 +15,7 @@ const KEYS: usize = 30_000;
 
 fn main() -> ExitCode {
     let history = atomic_history();
-    let busiest = history
-        .by_key()
-        .iter()
-        .map(|(_, places)| places.len())
-        .max();
+    let busiest = history.by_key().iter().map(|(_, places)| places.len()).max();
     println!(
         "{} operations, {} on the busiest key",
         history.operations().len(),
@@ -29,22 +23,14 @@ fn main() -> ExitCode {
     );
     let start = Instant::now();
     let report = linearizability::check(&history);
-    println!(
-        "linearizability {:?}: {:?}",
-        start.elapsed(),
-        report.verdict()
-    );
+    println!("linearizability {:?}: {:?}", start.elapsed(), report.verdict());
     let start = Instant::now();
     let broken = sessions::check(&history, &BTreeMap::new()).violations.len();
     println!("sessions {:?}: {broken} violations", start.elapsed());
     let start = Instant::now();
-    let misjudged = staleness::check(&history, &BTreeMap::new())
-        .violations
-        .len();
+    let misjudged = staleness::check(&history, &BTreeMap::new()).violations.len();
     println!("staleness {:?}: {misjudged} violations", start.elapsed());
-    ExitCode::from(u8::from(
-        report.verdict() != linearizability::Verdict::Linearizable,
-    ))
+    ExitCode::from(u8::from(report.verdict() != linearizability::Verdict::Linearizable))
 }
 
 /// Clients on an atomic store: half reads, half writes, one write in 5,000 without an answer.
@@ -59,10 +45,7 @@ fn atomic_history() -> History {
         let key = zipf.partition_point(|sum| *sum < random.unit());
         // Instants of effect are 100 apart; the operations of the other clients lie around each.
         let effect = n * 100;
-        let (begin, end) = (
-            effect.saturating_sub(random.below(3_100)),
-            effect + random.below(3_100),
-        );
+        let (begin, end) = (effect.saturating_sub(random.below(3_100)), effect + random.below(3_100));
         let reads = random.below(2) == 0;
         let value = ValueId(n);
         let call = match reads {
@@ -71,19 +54,16 @@ fn atomic_history() -> History {
         };
         let ticket = logs[client].begin(begin, names[key].clone(), call);
         let unanswered = !reads && random.below(5_000) == 0;
-        let outcome =
-            match (reads, unanswered) {
-                (true, _) => Outcome::Read(store[key].map_or(Seen::Absent, |(value, version)| {
-                    Seen::Present {
-                        value,
-                        version: Some(version),
-                    }
-                })),
-                (false, true) => Outcome::Unknown,
-                (false, false) => Outcome::Written {
-                    version: Some(Index(n)),
-                },
-            };
+        let outcome = match (reads, unanswered) {
+            (true, _) => Outcome::Read(store[key].map_or(Seen::Absent, |(value, version)| Seen::Present {
+                value,
+                version: Some(version),
+            })),
+            (false, true) => Outcome::Unknown,
+            (false, false) => Outcome::Written {
+                version: Some(Index(n)),
+            },
+        };
         if !reads && (!unanswered || random.below(2) == 0) {
             store[key] = Some((value, Index(n)));
         }

@@ -54,12 +54,8 @@ pub fn check(
         report.acknowledged += 1;
         let Some(log) = logs.get(&group) else {
             if without_log.insert(group) {
-                let why = format!(
-                    "the surviving log of {group} is not known, though it acknowledged writes"
-                );
-                report
-                    .violations
-                    .push(Violation::new("durability", vec![place], why));
+                let why = format!("the surviving log of {group} is not known, though it acknowledged writes");
+                report.violations.push(Violation::new("durability", vec![place], why));
             }
             continue;
         };
@@ -81,9 +77,7 @@ pub fn check(
             .violations
             .push(Violation::new("durability", vec![place], why).on_key(&operation.key));
     }
-    report
-        .violations
-        .extend(certified_survivors(logs, certificates));
+    report.violations.extend(certified_survivors(logs, certificates));
     report
 }
 
@@ -91,15 +85,12 @@ fn certified_survivors<'a>(
     logs: &'a BTreeMap<GroupId, SurvivingLog>,
     certificates: &'a Certificates,
 ) -> impl Iterator<Item = Violation> + 'a {
-    certificates
-        .lost
-        .iter()
-        .filter_map(|&(group, epoch, index)| {
-            let at = LogPosition { epoch, index };
-            let survived = logs.get(&group)?.contains(at);
-            let why = || format!("a certificate names {at} of {group}, which survived");
-            survived.then(|| Violation::new("durability", Vec::new(), why()))
-        })
+    certificates.lost.iter().filter_map(|&(group, epoch, index)| {
+        let at = LogPosition { epoch, index };
+        let survived = logs.get(&group)?.contains(at);
+        let why = || format!("a certificate names {at} of {group}, which survived");
+        survived.then(|| Violation::new("durability", Vec::new(), why()))
+    })
 }
 
 /// What a final read of all keys showed.
@@ -139,12 +130,10 @@ pub fn check_final(
                 Seen::Present { version: now, .. } if now.is_some_and(|now| now < version) => {
                     report.lost.push(place);
                 }
-                Seen::Present {
-                    version: now,
-                    value,
-                } if now == Some(version) && operation.call.writes() != Some(Some(value)) => {
-                    let why =
-                        format!("holds {held}, which is not what was acknowledged at {version}");
+                Seen::Present { version: now, value }
+                    if now == Some(version) && operation.call.writes() != Some(Some(value)) =>
+                {
+                    let why = format!("holds {held}, which is not what was acknowledged at {version}");
                     let altered = Violation::new("durability", vec![place], why);
                     report.altered.push(altered.on_key(key));
                 }
@@ -203,10 +192,7 @@ mod tests {
             open: [GroupId(1)].into(),
             ..naming(&[])
         };
-        assert_eq!(
-            check(&failover(), Mode::Async, &logs(), &open).violations,
-            []
-        );
+        assert_eq!(check(&failover(), Mode::Async, &logs(), &open).violations, []);
     }
 
     #[test]
@@ -217,18 +203,10 @@ mod tests {
 
     #[test]
     fn a_certificate_that_names_a_survivor_is_found() {
-        let report = check(
-            &failover(),
-            Mode::Async,
-            &logs(),
-            &naming(&[(1, 6), (1, 5)]),
-        );
+        let report = check(&failover(), Mode::Async, &logs(), &naming(&[(1, 6), (1, 5)]));
         assert_eq!(report.violations.len(), 1);
         let of_nobody = naming(&[(1, 6), (1, 7)]);
-        assert_eq!(
-            check(&failover(), Mode::Async, &logs(), &of_nobody).violations,
-            []
-        );
+        assert_eq!(check(&failover(), Mode::Async, &logs(), &of_nobody).violations, []);
     }
 
     #[test]
@@ -271,10 +249,6 @@ mod tests {
         assert_eq!(judge(present(9, 6)).altered.len(), 1);
         let unknown = op((20, 0), Call::Delete, Outcome::Unknown);
         let maybe = history([wrote[0].clone(), unknown]);
-        assert!(
-            check_final(&maybe, &finals(Seen::Absent), |_| true)
-                .lost
-                .is_empty()
-        );
+        assert!(check_final(&maybe, &finals(Seen::Absent), |_| true).lost.is_empty());
     }
 }

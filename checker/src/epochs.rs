@@ -51,19 +51,13 @@ fn check_primaries(
         let Some(receipt) = &operations[place].receipt else {
             continue;
         };
-        let first = *primaries
-            .entry(position.epoch)
-            .or_insert((receipt.replica, place));
+        let first = *primaries.entry(position.epoch).or_insert((receipt.replica, place));
         if first.0 != receipt.replica {
             let why = format!(
                 "{} and {} both acknowledged in {} of {group}",
                 first.0, receipt.replica, position.epoch
             );
-            violations.push(Violation::new(
-                "one primary an epoch",
-                vec![place, first.1],
-                why,
-            ));
+            violations.push(Violation::new("one primary an epoch", vec![place, first.1], why));
         }
     }
 }
@@ -94,9 +88,7 @@ fn check_fencing(
             continue;
         };
         if order(position) < order(known) {
-            let why = format!(
-                "{group} acknowledged {position} to a request made after it had acknowledged {known}"
-            );
+            let why = format!("{group} acknowledged {position} to a request made after it had acknowledged {known}");
             violations.push(Violation::new("fencing", vec![place, earlier], why));
         }
     }
@@ -111,10 +103,7 @@ pub fn check_observations(observations: &[Observation]) -> Vec<Violation> {
     for o in observations {
         let known = epochs.entry((o.node, o.group)).or_default();
         if o.epoch < *known {
-            let why = format!(
-                "{} of {} went back from {known} to {}",
-                o.node, o.group, o.epoch
-            );
+            let why = format!("{} of {} went back from {known} to {}", o.node, o.group, o.epoch);
             violations.push(Violation::new("growing epochs", Vec::new(), why));
         }
         *known = (*known).max(o.epoch);
@@ -149,24 +138,16 @@ mod tests {
         let second = put((0, 10), 2, 6).by(2).on("other").receipt(2, 6);
         let elsewhere = second.clone().with(|r| r.replica = NodeId(2));
         assert!(broken([first.clone(), second]).is_empty());
-        assert_eq!(
-            broken([first.clone(), elsewhere.clone()]),
-            ["one primary an epoch"]
-        );
+        assert_eq!(broken([first.clone(), elsewhere.clone()]), ["one primary an epoch"]);
         assert!(broken([first, elsewhere.with(|r| r.group = GroupId(2))]).is_empty());
     }
 
     #[test]
     fn an_acknowledgement_of_a_deposed_primary_is_found() {
-        let by_new = put((0, 10), 1, 5)
-            .receipt(2, 5)
-            .with(|r| r.replica = NodeId(2));
+        let by_new = put((0, 10), 1, 5).receipt(2, 5).with(|r| r.replica = NodeId(2));
         let by_old = put((20, 30), 2, 9).by(2).receipt(1, 9);
         assert_eq!(broken([by_new.clone(), by_old.clone()]), ["fencing"]);
-        let overlapping = Operation {
-            invoked: 10,
-            ..by_old
-        };
+        let overlapping = Operation { invoked: 10, ..by_old };
         assert!(broken([by_new, overlapping]).is_empty());
     }
 
@@ -177,10 +158,7 @@ mod tests {
         assert_eq!(broken([first.clone(), second]), ["fencing"]);
         let used_again = put((20, 30), 2, 4).on("other").receipt(2, 4);
         let after_a_loss = used_again.with(|r| r.replica = NodeId(2));
-        assert!(
-            broken([first, after_a_loss]).is_empty(),
-            "async may lose the tail"
-        );
+        assert!(broken([first, after_a_loss]).is_empty(), "async may lose the tail");
     }
 
     #[test]

@@ -8,9 +8,7 @@
 //! then tell which write a read has seen.
 
 use bytes::Bytes;
-use fulcrum_types::{
-    ClientId, Epoch, GroupId, Index, Level, LogPosition, NodeId, Receipt, Role, StalenessBasis,
-};
+use fulcrum_types::{ClientId, Epoch, GroupId, Index, Level, LogPosition, NodeId, Receipt, Role, StalenessBasis};
 use std::collections::HashMap;
 use std::fmt;
 use std::time::Duration;
@@ -205,9 +203,7 @@ impl Operation {
     #[must_use]
     pub fn read_level(&self) -> Option<Level> {
         match (&self.call, &self.outcome) {
-            (Call::Get(asked), Outcome::Read(_)) => {
-                Some(self.receipt.as_ref().map_or(*asked, |r| r.achieved))
-            }
+            (Call::Get(asked), Outcome::Read(_)) => Some(self.receipt.as_ref().map_or(*asked, |r| r.achieved)),
             _ => None,
         }
     }
@@ -284,10 +280,7 @@ impl fmt::Display for Seen {
                 value,
                 version: Some(v),
             } => write!(f, "{value} at {v}"),
-            Seen::Present {
-                value,
-                version: None,
-            } => write!(f, "{value}"),
+            Seen::Present { value, version: None } => write!(f, "{value}"),
         }
     }
 }

@@ -46,9 +46,7 @@ pub fn check(history: &History, promise: &Promise) -> Report {
         let broken = broken
             .into_iter()
             .map(|why| Violation::new("receipts", vec![place], why));
-        report
-            .violations
-            .extend(broken.map(|v| v.on_key(&operation.key)));
+        report.violations.extend(broken.map(|v| v.on_key(&operation.key)));
     }
     if promise.mode == Mode::Sync {
         report.violations.extend(check_freshness(history));
@@ -90,10 +88,7 @@ fn read_claims(operation: &Operation, receipt: &Facts, promise: &Promise) -> Vec
         && asked != receipt.achieved
         && !promise.weaker_accepted
     {
-        broken.push(format!(
-            "achieved {} though {asked} was asked",
-            receipt.achieved
-        ));
+        broken.push(format!("achieved {} though {asked} was asked", receipt.achieved));
     }
     if receipt.basis == StalenessBasis::None && receipt.staleness.is_some() {
         broken.push("a bound of staleness without a basis".to_owned());
@@ -107,14 +102,8 @@ fn read_claims(operation: &Operation, receipt: &Facts, promise: &Promise) -> Vec
     if receipt.role != Role::Primary {
         broken.push(format!("a {} served a linearizable read", receipt.role));
     }
-    if !matches!(
-        receipt.basis,
-        StalenessBasis::Lease | StalenessBasis::ConfirmingRound
-    ) {
-        broken.push(format!(
-            "a linearizable read on the basis {}",
-            receipt.basis.name()
-        ));
+    if !matches!(receipt.basis, StalenessBasis::Lease | StalenessBasis::ConfirmingRound) {
+        broken.push(format!("a linearizable read on the basis {}", receipt.basis.name()));
     }
     broken
 }
@@ -124,11 +113,8 @@ fn check_freshness(history: &History) -> Vec<Violation> {
     let operations = history.operations();
     let mut acks: Vec<(u64, GroupId, Index, usize)> = Vec::new();
     for (place, operation) in operations.iter().enumerate() {
-        if let (true, Some(end), Some((group, at))) = (
-            operation.is_written(),
-            operation.returned,
-            operation.position(),
-        ) {
+        if let (true, Some(end), Some((group, at))) = (operation.is_written(), operation.returned, operation.position())
+        {
             acks.push((end, group, at.index, place));
         }
     }
@@ -137,21 +123,17 @@ fn check_freshness(history: &History) -> Vec<Violation> {
     let mut newest: BTreeMap<GroupId, (Index, usize)> = BTreeMap::new();
     let mut violations = Vec::new();
     for (place, operation) in operations.iter().enumerate() {
-        while let Some((_, group, index, ack)) = ended.next_if(|(end, ..)| *end < operation.invoked)
-        {
+        while let Some((_, group, index, ack)) = ended.next_if(|(end, ..)| *end < operation.invoked) {
             let known = newest.entry(group).or_insert((index, ack));
             *known = (*known).max((index, ack));
         }
-        let (Some(Level::Linearizable), Some((group, at))) =
-            (operation.read_level(), operation.position())
-        else {
+        let (Some(Level::Linearizable), Some((group, at))) = (operation.read_level(), operation.position()) else {
             continue;
         };
         let Some((index, ack)) = newest.get(&group).filter(|(index, _)| *index > at.index) else {
             continue;
         };
-        let why =
-            format!("a linearizable read of {group} at {at}, after {index} had been acknowledged");
+        let why = format!("a linearizable read of {group} at {at}, after {index} had been acknowledged");
         violations.push(Violation::new("receipts", vec![place, *ack], why).on_key(&operation.key));
     }
     violations
@@ -206,16 +188,8 @@ mod tests {
         };
         assert_eq!(broken(held_by(&[1]), PROMISE), 1);
         assert_eq!(broken(held_by(&[1]), IN_ASYNC), 0);
-        assert_eq!(
-            broken(held_by(&[1, 1, 2]), PROMISE),
-            1,
-            "one is counted twice"
-        );
-        assert_eq!(
-            broken(held_by(&[2, 3]), PROMISE),
-            1,
-            "not the primary itself"
-        );
+        assert_eq!(broken(held_by(&[1, 1, 2]), PROMISE), 1, "one is counted twice");
+        assert_eq!(broken(held_by(&[2, 3]), PROMISE), 1, "not the primary itself");
     }
 
     #[test]
@@ -263,13 +237,7 @@ mod tests {
         let behind = get((20, 30), Seen::Absent).on("other").receipt(1, 4);
         let report = check(&history([write(), behind.clone()]), &PROMISE);
         assert_eq!(report.violations[0].operations, [1, 0]);
-        let overlapping = Operation {
-            invoked: 10,
-            ..behind
-        };
-        assert_eq!(
-            check(&history([write(), overlapping]), &PROMISE).violations,
-            []
-        );
+        let overlapping = Operation { invoked: 10, ..behind };
+        assert_eq!(check(&history([write(), overlapping]), &PROMISE).violations, []);
     }
 }

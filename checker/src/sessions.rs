@@ -127,29 +127,19 @@ impl<'a> Checker<'a> {
     }
 
     /// Judges a read of a key by the version that the session knows.
-    fn older(
-        &self,
-        guarantee: &'static str,
-        place: usize,
-        known: Known<Index>,
-    ) -> Option<Violation> {
+    fn older(&self, guarantee: &'static str, place: usize, known: Known<Index>) -> Option<Violation> {
         let operation = &self.operations[place];
         let why = match operation.seen()? {
             Seen::Present { version, .. } => {
                 let version = version.filter(|v| *v < known.what)?;
-                format!(
-                    "saw version {version} though its session knew {}",
-                    known.what
-                )
+                format!("saw version {version} though its session knew {}", known.what)
             }
             Seen::Absent => {
                 if self.removals.may_explain(operation, known.what) {
                     return None;
                 }
                 let known = known.what;
-                format!(
-                    "saw nothing though its session knew version {known} and no removal came after it"
-                )
+                format!("saw nothing though its session knew version {known} and no removal came after it")
             }
         };
         let operations = vec![place, known.place];
@@ -168,8 +158,7 @@ impl<'a> Checker<'a> {
         let seen = known.what;
         let order = |p: LogPosition| (p.epoch, p.index);
         let stands_on_it = position == seen && self.operations[place].is_written();
-        let goes_back =
-            order(position) < order(seen) || position.index < seen.index || stands_on_it;
+        let goes_back = order(position) < order(seen) || position.index < seen.index || stands_on_it;
         let operations = vec![place, known.place];
         if goes_back {
             let why = format!("answered at {position} of {group} though its session knew {seen}");
@@ -177,9 +166,7 @@ impl<'a> Checker<'a> {
         }
         let log = self.logs.get(&group)?;
         if log.contains(position) && !log.contains(seen) {
-            let why = format!(
-                "answered at {position} of {group}, whose log lacks {seen} that its session knew"
-            );
+            let why = format!("answered at {position} of {group}, whose log lacks {seen} that its session knew");
             return Some(Violation::new("lost history", operations, why));
         }
         None
@@ -201,25 +188,14 @@ impl<'a> Session<'a> {
             _ => return,
         };
         let order = |p: LogPosition| (p.epoch, p.index);
-        let newest = positions.entry(group).or_insert(Known {
-            what: position,
-            place,
-        });
+        let newest = positions.entry(group).or_insert(Known { what: position, place });
         if order(newest.what) < order(position) {
-            *newest = Known {
-                what: position,
-                place,
-            };
+            *newest = Known { what: position, place };
         }
     }
 }
 
-fn raise<'a>(
-    known: &mut HashMap<&'a Bytes, Known<Index>>,
-    key: &'a Bytes,
-    version: Option<Index>,
-    place: usize,
-) {
+fn raise<'a>(known: &mut HashMap<&'a Bytes, Known<Index>>, key: &'a Bytes, version: Option<Index>, place: usize) {
     let Some(what) = version else {
         return;
     };
@@ -252,10 +228,7 @@ mod tests {
         let with = |read: Operation| broken(wrote.iter().cloned().chain([read]));
         assert_eq!(with(old.clone()), ["read your writes"]);
         assert!(with(old.clone().by(3)).is_empty(), "not its own");
-        assert!(
-            with(Operation { invoked: 25, ..old }).is_empty(),
-            "overlapping"
-        );
+        assert!(with(Operation { invoked: 25, ..old }).is_empty(), "overlapping");
     }
 
     #[test]
@@ -265,26 +238,16 @@ mod tests {
         assert_eq!(broken([first.clone(), second.clone()]), ["monotonic reads"]);
         let call = Call::Get(Level::Eventual);
         let eventual = Operation { call, ..second };
-        assert!(
-            broken([first, eventual]).is_empty(),
-            "eventual reads promise nothing"
-        );
+        assert!(broken([first, eventual]).is_empty(), "eventual reads promise nothing");
     }
 
     #[test]
     fn absence_needs_a_removal() {
-        let vanished = [
-            session_get((0, 10), present(1, 5)),
-            session_get((20, 30), Seen::Absent),
-        ];
+        let vanished = [session_get((0, 10), present(1, 5)), session_get((20, 30), Seen::Absent)];
         let with = |removal: Operation| broken(vanished.iter().cloned().chain([removal.by(2)]));
         assert_eq!(broken(vanished.clone()), ["monotonic reads"]);
         assert_eq!(with(delete((0, 1), 4)), ["monotonic reads"], "an older one");
-        assert_eq!(
-            with(delete((31, 40), 6)),
-            ["monotonic reads"],
-            "a later one"
-        );
+        assert_eq!(with(delete((31, 40), 6)), ["monotonic reads"], "a later one");
         assert!(with(delete((15, 40), 6)).is_empty());
         assert!(with(op((15, 0), Call::Delete, Outcome::Unknown)).is_empty());
     }
@@ -293,10 +256,7 @@ mod tests {
     fn writes_stand_behind_what_the_session_wrote_and_read() {
         let first = put((0, 10), 1, 8).receipt(1, 8);
         let second = put((20, 30), 2, 7).on("other").receipt(1, 7);
-        assert_eq!(
-            broken([first.clone(), second.clone()]),
-            ["monotonic writes"]
-        );
+        assert_eq!(broken([first.clone(), second.clone()]), ["monotonic writes"]);
         let read = session_get((0, 10), present(1, 8)).receipt(1, 9);
         assert_eq!(broken([read, second.clone()]), ["writes follow reads"]);
         let same_place = put((20, 30), 2, 8).on("other").receipt(1, 8);
@@ -308,9 +268,7 @@ mod tests {
     #[test]
     fn a_read_of_another_key_from_a_replica_behind_the_session_is_found() {
         let wrote = put((0, 10), 1, 8).receipt(1, 8);
-        let read = session_get((20, 30), Seen::Absent)
-            .on("other")
-            .receipt(1, 7);
+        let read = session_get((20, 30), Seen::Absent).on("other").receipt(1, 7);
         assert_eq!(broken([wrote, read]), ["read your writes"]);
     }
 

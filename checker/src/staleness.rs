@@ -61,10 +61,7 @@ pub fn check(history: &History, logs: &BTreeMap<GroupId, SurvivingLog>) -> Repor
             checker.check_read(place, operation, level, samples, &mut report.violations);
         }
     }
-    report.levels = samples
-        .into_iter()
-        .map(|(level, s)| (level, s.summary()))
-        .collect();
+    report.levels = samples.into_iter().map(|(level, s)| (level, s.summary())).collect();
     report
 }
 
@@ -97,19 +94,14 @@ impl<'a> KeyChecker<'a> {
         let mut lost = BTreeMap::new();
         for &place in places {
             let operation = &operations[place];
-            let (Some(version), Some(end)) = (operation.written_version(), operation.returned)
-            else {
+            let (Some(version), Some(end)) = (operation.written_version(), operation.returned) else {
                 continue;
             };
             match shared_with_survivor(operation, logs) {
                 Some(shared) => {
                     lost.insert((version, operation.call.writes().flatten()), shared);
                 }
-                None => acks.push(Ack {
-                    version,
-                    end,
-                    place,
-                }),
+                None => acks.push(Ack { version, end, place }),
             }
         }
         let mut by_version: Vec<(Index, u64)> = acks.iter().map(|a| (a.version, a.end)).collect();
@@ -147,12 +139,8 @@ impl<'a> KeyChecker<'a> {
         let Some(reflected) = self.reflected(read) else {
             return;
         };
-        let stale_since = self
-            .first_missed(reflected)
-            .filter(|end| *end < read.invoked);
-        samples
-            .served
-            .push(stale_since.map_or(0, |end| read.invoked - end));
+        let stale_since = self.first_missed(reflected).filter(|end| *end < read.invoked);
+        samples.served.push(stale_since.map_or(0, |end| read.invoked - end));
         let bound = read.receipt.as_ref().and_then(|r| r.staleness);
         if let Level::Bounded(limit) = level
             && bound.is_none_or(|b| b > limit)
@@ -168,10 +156,7 @@ impl<'a> KeyChecker<'a> {
         };
         samples.bounds.push(bound);
         let limit = read.invoked.saturating_sub(bound);
-        let Some(missed) = self
-            .newest_before(limit)
-            .filter(|ack| ack.version > reflected)
-        else {
+        let Some(missed) = self.newest_before(limit).filter(|ack| ack.version > reflected) else {
             return;
         };
         let why = format!(
@@ -180,8 +165,7 @@ impl<'a> KeyChecker<'a> {
             missed.version,
             Duration::from_nanos(read.invoked - missed.end),
         );
-        violations
-            .push(Violation::new("staleness", vec![place, missed.place], why).on_key(&read.key));
+        violations.push(Violation::new("staleness", vec![place, missed.place], why).on_key(&read.key));
     }
 
     /// The newest version that the read can have reflected; none if its answer does not tell.
@@ -189,19 +173,11 @@ impl<'a> KeyChecker<'a> {
         match read.seen()? {
             Seen::Present { value, version } => {
                 let version = version?;
-                Some(
-                    self.lost
-                        .get(&(version, Some(value)))
-                        .copied()
-                        .unwrap_or(version),
-                )
+                Some(self.lost.get(&(version, Some(value))).copied().unwrap_or(version))
             }
             Seen::Absent => {
                 let removed = self.removals.newest_for(read);
-                let applied = read
-                    .receipt
-                    .as_ref()
-                    .map_or(Index(u64::MAX), |r| r.position.index);
+                let applied = read.receipt.as_ref().map_or(Index(u64::MAX), |r| r.position.index);
                 Some(removed.min(applied))
             }
         }
@@ -222,17 +198,11 @@ impl<'a> KeyChecker<'a> {
 }
 
 /// For a write that was lost: the last index before the surviving log left its branch.
-fn shared_with_survivor(
-    operation: &Operation,
-    logs: &BTreeMap<GroupId, SurvivingLog>,
-) -> Option<Index> {
+fn shared_with_survivor(operation: &Operation, logs: &BTreeMap<GroupId, SurvivingLog>) -> Option<Index> {
     let (group, at) = operation.position()?;
     let log = logs.get(&group).filter(|log| !log.contains(at))?;
     let later = log.starts.iter().filter(|(epoch, _)| **epoch > at.epoch);
-    later
-        .map(|(_, start)| start.prev())
-        .min()
-        .or(Some(log.last))
+    later.map(|(_, start)| start.prev()).min().or(Some(log.last))
 }
 
 #[derive(Default)]
@@ -292,10 +262,7 @@ mod tests {
     #[test]
     fn an_understated_bound_is_found() {
         let with_bound = |bound| judge(two_writes().into_iter().chain([old_read(bound)]));
-        assert!(
-            with_bound(60).violations.is_empty(),
-            "acknowledged at 40, read at 100"
-        );
+        assert!(with_bound(60).violations.is_empty(), "acknowledged at 40, read at 100");
         let report = with_bound(59);
         assert_eq!(report.violations[0].operations, [2, 1]);
         assert!(with_bound(1_000).violations.is_empty());
@@ -337,12 +304,8 @@ mod tests {
         let level = Level::Bounded(Duration::from_nanos(50));
         let read = get_at(level, (100, 110), present(2, 6)).receipt(1, 6);
         let with = |bound: Option<u64>| {
-            let read = read
-                .clone()
-                .with(|r| r.staleness = bound.map(Duration::from_nanos));
-            judge(two_writes().into_iter().chain([read]))
-                .violations
-                .len()
+            let read = read.clone().with(|r| r.staleness = bound.map(Duration::from_nanos));
+            judge(two_writes().into_iter().chain([read])).violations.len()
         };
         assert_eq!(with(Some(50)), 0);
         assert_eq!(with(Some(51)), 1, "beyond the limit");
@@ -356,11 +319,7 @@ mod tests {
             read.with(|r| r.staleness = Some(Duration::ZERO))
         };
         let removed = [put((0, 10), 1, 5), delete((20, 40), 6)];
-        let with = |index| {
-            judge(removed.iter().cloned().chain([read(index)]))
-                .violations
-                .len()
-        };
+        let with = |index| judge(removed.iter().cloned().chain([read(index)])).violations.len();
         assert_eq!(with(6), 0);
         assert_eq!(with(5), 1, "it had not applied the removal");
         assert_eq!(
@@ -369,12 +328,7 @@ mod tests {
             "nobody removed it"
         );
         let unknown = op((20, 0), Call::Delete, Outcome::Unknown);
-        assert_eq!(
-            judge([put((0, 10), 1, 5), unknown, read(9)])
-                .violations
-                .len(),
-            0
-        );
+        assert_eq!(judge([put((0, 10), 1, 5), unknown, read(9)]).violations.len(), 0);
     }
 
     #[test]
@@ -398,14 +352,7 @@ mod tests {
         };
         assert_eq!(judge(before), [], "8 of epoch 1 was lost");
         let outcome = Outcome::Read(present(2, 8));
-        let zombie = Operation {
-            outcome,
-            ..old_read(0)
-        };
-        assert_eq!(
-            judge(zombie)[0].operations,
-            [3, 2],
-            "it misses 6 of epoch 2"
-        );
+        let zombie = Operation { outcome, ..old_read(0) };
+        assert_eq!(judge(zombie)[0].operations, [3, 2], "it misses 6 of epoch 2");
     }
 }

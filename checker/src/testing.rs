@@ -2,9 +2,7 @@
 
 use crate::history::{Call, Condition, Facts, History, Operation, Outcome, Seen, ValueId};
 use bytes::Bytes;
-use fulcrum_types::{
-    ClientId, Epoch, GroupId, Index, Level, LogPosition, NodeId, Role, StalenessBasis,
-};
+use fulcrum_types::{ClientId, Epoch, GroupId, Index, Level, LogPosition, NodeId, Role, StalenessBasis};
 
 /// A small generator of random numbers (splitmix64).
 pub(crate) struct Rng(pub(crate) u64);
@@ -65,12 +63,7 @@ pub(crate) fn delete(times: (u64, u64), version: u64) -> Operation {
     op(times, Call::Delete, written(version))
 }
 
-pub(crate) fn cas(
-    times: (u64, u64),
-    condition: Condition,
-    value: u64,
-    outcome: Outcome,
-) -> Operation {
+pub(crate) fn cas(times: (u64, u64), condition: Condition, value: u64, outcome: Outcome) -> Operation {
     let value = Some(ValueId(value));
     op(times, Call::CompareAndSet { condition, value }, outcome)
 }

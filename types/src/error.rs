@@ -1,7 +1,7 @@
 //! Refusals, by who must act. A refusal says that nothing was applied, except [`Refusal::Unknown`].
 
 use crate::entry::LogPosition;
-use crate::ids::{GroupId, KeyspaceId, MapVersion, NodeId};
+use crate::ids::{GroupId, MapVersion, NodeId};
 use crate::mode::{Level, Mode};
 use std::fmt;
 use std::time::Duration;
@@ -74,8 +74,8 @@ pub enum Refusal {
     },
     /// No such keyspace.
     UnknownKeyspace {
-        /// Its id, if the asker named one by id.
-        keyspace: KeyspaceId,
+        /// The name, or the id as text, by which it was asked for.
+        keyspace: String,
     },
     /// The request breaks a limit or makes no sense.
     Invalid {
@@ -197,7 +197,7 @@ impl fmt::Display for Refusal {
                 "a {mode} keyspace cannot serve {level} reads: use bounded, session or eventual, or a sync keyspace"
             ),
             Refusal::UnknownKeyspace { keyspace } => {
-                write!(f, "no keyspace {keyspace}: see `fulcrum keyspace list`")
+                write!(f, "no keyspace '{keyspace}': see `fulcrum keyspace list`")
             }
             Refusal::Invalid { reason } => f.write_str(reason),
             Refusal::TooOldToTell => {

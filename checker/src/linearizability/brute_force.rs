@@ -11,18 +11,10 @@ pub(super) fn is_linearizable(operations: &[Operation]) -> bool {
         o.outcome != Outcome::Failed && !unanswered_read
     };
     let operations: Vec<&Operation> = operations.iter().filter(counts).collect();
-    extend(
-        &operations,
-        &mut Vec::new(),
-        &mut vec![false; operations.len()],
-    )
+    extend(&operations, &mut Vec::new(), &mut vec![false; operations.len()])
 }
 
-fn extend<'a>(
-    operations: &[&'a Operation],
-    order: &mut Vec<&'a Operation>,
-    used: &mut [bool],
-) -> bool {
+fn extend<'a>(operations: &[&'a Operation], order: &mut Vec<&'a Operation>, used: &mut [bool]) -> bool {
     if !is_legal(order) {
         return false;
     }
@@ -66,9 +58,7 @@ fn is_legal(order: &[&Operation]) -> bool {
                     return false;
                 }
                 let met = match condition {
-                    Some(Condition::VersionIs(v)) => {
-                        value.is_some() && versions.last() == Some(&Some(v))
-                    }
+                    Some(Condition::VersionIs(v)) => value.is_some() && versions.last() == Some(&Some(v)),
                     other => other.is_some_and(|c| holds(c, value, &mut versions)),
                 };
                 if met {
@@ -79,10 +69,7 @@ fn is_legal(order: &[&Operation]) -> bool {
                 if condition.is_some_and(|c| !holds(c, value, &mut versions)) {
                     return false;
                 }
-                value = operation
-                    .call
-                    .writes()
-                    .expect("reads without an answer are left out");
+                value = operation.call.writes().expect("reads without an answer are left out");
                 versions.push(operation.written_version());
             }
             Outcome::Read(_) | Outcome::Failed => {}
@@ -95,9 +82,7 @@ fn is_legal(order: &[&Operation]) -> bool {
 fn matches(seen: Seen, value: Option<ValueId>, versions: &mut [Option<Index>]) -> bool {
     match seen {
         Seen::Absent => value.is_none(),
-        Seen::Present { value: v, version } => {
-            value == Some(v) && version.is_none_or(|version| fix(versions, version))
-        }
+        Seen::Present { value: v, version } => value == Some(v) && version.is_none_or(|version| fix(versions, version)),
     }
 }
 

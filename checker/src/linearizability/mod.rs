@@ -93,13 +93,7 @@ pub fn check_within(history: &History, budget: u64) -> Report {
     report
 }
 
-fn check_key(
-    operations: &[Operation],
-    key: &Bytes,
-    places: &[usize],
-    budget: u64,
-    report: &mut Report,
-) {
+fn check_key(operations: &[Operation], key: &Bytes, places: &[usize], budget: u64, report: &mut Report) {
     let prepared = match prepare(operations, places) {
         Ok(prepared) => prepared,
         Err(shared) => return report.violations.push(explain_shared(&shared, key)),
@@ -107,9 +101,7 @@ fn check_key(
     report.operations += prepared.ops.len();
     match search(&prepared, budget) {
         Ending::Explained => {}
-        Ending::Stuck(stuck) => report
-            .violations
-            .push(explain(operations, key, places, &stuck)),
+        Ending::Stuck(stuck) => report.violations.push(explain(operations, key, places, &stuck)),
         Ending::Exhausted { place } => report.undecided.push(format!(
             "key {}: no decision within {budget} configurations, at operation #{place} {}",
             key.escape_ascii(),
@@ -126,12 +118,7 @@ fn explain_shared(SharedVersion(first, second, version): &SharedVersion, key: &B
 /// Names the operation that does not fit, what the register could have held, who wrote that, and what else was open.
 fn explain(operations: &[Operation], key: &Bytes, places: &[usize], stuck: &Stuck) -> Violation {
     let culprit = &operations[stuck.place];
-    let held: Vec<String> = stuck
-        .before
-        .iter()
-        .take(NAMED)
-        .map(ToString::to_string)
-        .collect();
+    let held: Vec<String> = stuck.before.iter().take(NAMED).map(ToString::to_string).collect();
     let why = format!(
         "no order of the {} operations open at {} explains #{} {culprit}; before it the register held {}",
         stuck.open.len() + 1,

@@ -29,10 +29,7 @@ pub(super) struct Prepared {
 pub(super) struct SharedVersion(pub(super) usize, pub(super) usize, pub(super) Index);
 
 /// Picks `places` of the history that linearizability speaks of.
-pub(super) fn prepare(
-    operations: &[Operation],
-    places: &[usize],
-) -> Result<Prepared, SharedVersion> {
+pub(super) fn prepare(operations: &[Operation], places: &[usize]) -> Result<Prepared, SharedVersion> {
     let mut ops: Vec<Op> = places
         .iter()
         .filter_map(|&place| op(place, &operations[place]))
@@ -104,13 +101,9 @@ impl Evidence {
         let mut told = BTreeSet::new();
         for op in ops {
             match op.action {
-                Action::Observe {
-                    seen: Some(seen), ..
-                } => evidence.see(seen),
+                Action::Observe { seen: Some(seen), .. } => evidence.see(seen),
                 Action::Observe { seen: None, .. } => evidence.blind = true,
-                Action::Write {
-                    condition, version, ..
-                } => {
+                Action::Write { condition, version, .. } => {
                     told.extend(version);
                     match condition {
                         None => {}
@@ -156,9 +149,7 @@ fn attribute_versions(ops: &mut [Op], evidence: &Evidence) {
     let mut open: BTreeMap<ValueId, Vec<usize>> = BTreeMap::new();
     for (i, op) in ops.iter().enumerate() {
         match op.action {
-            Action::Write {
-                version: Some(v), ..
-            } => {
+            Action::Write { version: Some(v), .. } => {
                 told.insert(v);
             }
             Action::Write { value: Some(x), .. } => open.entry(x).or_default().push(i),

@@ -104,9 +104,7 @@ impl State {
             Some(Condition::Absent) => self.value.is_none().then_some(self),
             Some(Condition::Exists) => self.value.is_some().then_some(self),
             Some(Condition::ValueIs(value)) => (self.value == Some(value)).then_some(self),
-            Some(Condition::VersionIs(version)) => {
-                self.value.and_then(|_| self.settle(version, ranked))
-            }
+            Some(Condition::VersionIs(version)) => self.value.and_then(|_| self.settle(version, ranked)),
         }
     }
 
@@ -123,10 +121,7 @@ impl State {
         if let Some(known) = self.version {
             return (known == version).then_some(self);
         }
-        let in_order = version > self.floor
-            && ranked
-                .get(self.rank as usize)
-                .is_none_or(|next| version < *next);
+        let in_order = version > self.floor && ranked.get(self.rank as usize).is_none_or(|next| version < *next);
         in_order.then_some(State {
             version: Some(version),
             floor: version,

@@ -147,9 +147,7 @@ impl Searcher<'_> {
 
     fn has_taken_effect(&self, configuration: &Configuration, op: u32) -> bool {
         match self.op(op).action {
-            Action::Write {
-                rank: Some(rank), ..
-            } => configuration.state.rank > rank,
+            Action::Write { rank: Some(rank), .. } => configuration.state.rank > rank,
             _ => configuration.done.contains(&op) || configuration.spent.contains(&op),
         }
     }
@@ -169,8 +167,7 @@ impl Searcher<'_> {
     fn successors(&self, configuration: &Configuration) -> Vec<Configuration> {
         let mut successors = Vec::new();
         for &op in &self.open {
-            let waits_for_twin =
-                (self.op(op).twin).is_some_and(|t| !configuration.spent.contains(&t));
+            let waits_for_twin = (self.op(op).twin).is_some_and(|t| !configuration.spent.contains(&t));
             if waits_for_twin || self.has_taken_effect(configuration, op) {
                 continue;
             }
@@ -182,10 +179,7 @@ impl Searcher<'_> {
     }
 
     fn moved(&self, from: &Configuration, op: u32, state: State) -> Configuration {
-        let mut next = Configuration {
-            state,
-            ..from.clone()
-        };
+        let mut next = Configuration { state, ..from.clone() };
         match self.op(op) {
             Op {
                 action: Action::Write { rank: Some(_), .. },
@@ -213,19 +207,13 @@ fn undominated(mut configurations: Vec<Configuration>) -> Vec<Configuration> {
         return configurations;
     }
     configurations.sort_unstable_by(|a, b| {
-        (a.state, &a.done, a.spent.len(), &a.spent).cmp(&(
-            b.state,
-            &b.done,
-            b.spent.len(),
-            &b.spent,
-        ))
+        (a.state, &a.done, a.spent.len(), &a.spent).cmp(&(b.state, &b.done, b.spent.len(), &b.spent))
     });
     configurations.dedup();
     let mut kept: Vec<Configuration> = Vec::with_capacity(configurations.len());
     for candidate in configurations {
         let alike = |k: &&Configuration| k.state == candidate.state && k.done == candidate.done;
-        let dominated =
-            (kept.iter().rev().take_while(alike)).any(|k| is_subset(&k.spent, &candidate.spent));
+        let dominated = (kept.iter().rev().take_while(alike)).any(|k| is_subset(&k.spent, &candidate.spent));
         if !dominated {
             kept.push(candidate);
         }

@@ -23,15 +23,9 @@ fn a_stale_read_is_found_and_explained() {
     let report = check(&history);
     let violation = &report.violations[0];
     assert_eq!(violation.operations[0], 2, "the read is the culprit");
-    assert!(
-        violation.operations.contains(&1),
-        "the write that it missed is named"
-    );
+    assert!(violation.operations.contains(&1), "the write that it missed is named");
     let text = violation.describe(&history);
-    assert!(
-        text.contains("key k") && text.contains("held 2 at 6"),
-        "{text}"
-    );
+    assert!(text.contains("key k") && text.contains("held 2 at 6"), "{text}");
 }
 
 #[test]
@@ -56,18 +50,13 @@ fn two_successes_of_create_if_absent_are_found() {
         outcome: Outcome::Written { version: None },
         ..removed_between
     };
-    assert!(is_linearizable(
-        both_create.into_iter().chain([removed_between])
-    ));
+    assert!(is_linearizable(both_create.into_iter().chain([removed_between])));
 }
 
 #[test]
 fn a_read_of_a_failed_write_is_found() {
     let failed = op((0, 10), Call::Put(ValueId(1)), Outcome::Failed);
-    assert!(!is_linearizable([
-        failed.clone(),
-        get((20, 30), present(1, 5))
-    ]));
+    assert!(!is_linearizable([failed.clone(), get((20, 30), present(1, 5))]));
     assert!(is_linearizable([failed, get((20, 30), Seen::Absent)]));
 }
 
@@ -162,24 +151,10 @@ fn an_unknown_delete_may_explain_absence_and_what_follows() {
 
 #[test]
 fn a_mismatch_is_held_to_what_it_found() {
-    let refused = |seen| {
-        cas(
-            (20, 30),
-            Condition::VersionIs(Index(5)),
-            9,
-            Outcome::Mismatch { seen },
-        )
-    };
+    let refused = |seen| cas((20, 30), Condition::VersionIs(Index(5)), 9, Outcome::Mismatch { seen });
     let wrote = put((0, 10), 1, 5);
-    assert!(
-        !is_linearizable([wrote.clone(), refused(None)]),
-        "the condition held"
-    );
-    assert!(is_linearizable([
-        wrote.clone(),
-        put((0, 10), 2, 6),
-        refused(None)
-    ]));
+    assert!(!is_linearizable([wrote.clone(), refused(None)]), "the condition held");
+    assert!(is_linearizable([wrote.clone(), put((0, 10), 2, 6), refused(None)]));
     assert!(!is_linearizable([
         wrote,
         put((0, 10), 2, 6),
@@ -242,11 +217,7 @@ impl Atomic {
 
     fn operation(&mut self, begin: u64, effect: u64, i: u64) -> Operation {
         let end = effect + self.rng.below(25);
-        let value = ValueId(if self.unique {
-            i + 1
-        } else {
-            1 + self.rng.below(2)
-        });
+        let value = ValueId(if self.unique { i + 1 } else { 1 + self.rng.below(2) });
         let call = match self.rng.below(8) {
             0..=2 => Call::Get(Level::Linearizable),
             3 | 4 => Call::Put(value),
@@ -277,11 +248,10 @@ impl Atomic {
     }
 
     fn seen(&self) -> Seen {
-        self.state
-            .map_or(Seen::Absent, |(value, version)| Seen::Present {
-                value: ValueId(value),
-                version: self.versions.then_some(Index(version)),
-            })
+        self.state.map_or(Seen::Absent, |(value, version)| Seen::Present {
+            value: ValueId(value),
+            version: self.versions.then_some(Index(version)),
+        })
     }
 
     fn apply(&mut self, call: &Call) -> Outcome {
@@ -334,10 +304,7 @@ impl Atomic {
     }
 }
 
-fn random_histories(
-    seed: u64,
-    count: usize,
-) -> impl Iterator<Item = (Vec<Operation>, Vec<Operation>)> {
+fn random_histories(seed: u64, count: usize) -> impl Iterator<Item = (Vec<Operation>, Vec<Operation>)> {
     let mut rng = Rng(seed);
     (0..count).map(move |_| {
         let mut register = Atomic {

@@ -1,7 +1,7 @@
 //! Refusals as gRPC statuses with typed details (`google.rpc.Status` carrying a `fulcrum.v1.Error`), and back.
 
 use super::{types, v1};
-use fulcrum_types::{Act, GroupId, KeyspaceId, Level, MapVersion, Mode, NodeId, Refusal};
+use fulcrum_types::{Act, GroupId, Level, MapVersion, Mode, NodeId, Refusal};
 use prost::Message;
 use std::time::Duration;
 use tonic::{Code, Status};
@@ -81,7 +81,7 @@ pub fn refusal_to_wire(refusal: &Refusal) -> v1::Error {
             error.level = Some((*level).into());
             error.mode = v1::Mode::from(*mode).into();
         }
-        Refusal::UnknownKeyspace { keyspace } => error.keyspace = keyspace.0,
+        Refusal::UnknownKeyspace { keyspace } => error.keyspace.clone_from(keyspace),
         Refusal::Invalid { reason }
         | Refusal::Unknown { reason }
         | Refusal::Stopped { reason }
