@@ -128,7 +128,7 @@ pub fn refusal_from_wire(error: v1::Error) -> Refusal {
             mode: types::mode(error.mode).unwrap_or(Mode::Async),
         },
         "UNKNOWN_KEYSPACE" => Refusal::UnknownKeyspace {
-            keyspace: KeyspaceId(error.keyspace),
+            keyspace: error.keyspace,
         },
         "TOO_OLD_TO_TELL" => Refusal::TooOldToTell,
         "NO_DATA_LEFT" => Refusal::NoDataLeft,
@@ -220,7 +220,7 @@ mod tests {
                 mode: Mode::Async,
             },
             Refusal::UnknownKeyspace {
-                keyspace: KeyspaceId(5),
+                keyspace: "orders".into(),
             },
             Refusal::Invalid { reason: reason() },
             Refusal::TooOldToTell,
