@@ -44,7 +44,7 @@ enum Command {
     /// Check format, clippy, rustdoc, dependency policy and tidiness; writes nothing
     #[command(after_help = "`cargo xtask fix` repairs what a tool can repair. The policy is in deny.toml.")]
     Verify,
-    /// Check what compilers do not: module docs, file length, leftovers, links
+    /// Check what compilers do not: module docs, file length, leftovers, reasons, links
     Tidy,
     /// Format the sources and apply what clippy can repair by itself
     Fix,

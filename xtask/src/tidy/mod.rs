@@ -44,6 +44,7 @@ pub(crate) fn check(tree: &Tree) -> Vec<String> {
         rules::file_length,
         rules::leftovers,
         rules::foreign_places,
+        rules::reasons,
         rules::crates_in_architecture,
         links::relative_links,
     ];

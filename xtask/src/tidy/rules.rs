@@ -72,6 +72,33 @@ pub(super) fn foreign_places(tree: &Tree) -> Vec<Finding> {
     })
 }
 
+/// A lint is switched off for a reason that the next reader can judge. (Clippy's own lint would reach generated code.)
+pub(super) fn reasons(tree: &Tree) -> Vec<Finding> {
+    let opens = |line: &str| {
+        ["#[allow(", "#![allow(", "#[expect(", "#![expect("]
+            .iter()
+            .any(|open| line.starts_with(open))
+    };
+    let mut findings = Vec::new();
+    for (path, text) in tree.texts_ending_in(".rs") {
+        let lines: Vec<&str> = text.lines().map(str::trim).collect();
+        for (index, _) in lines.iter().enumerate().filter(|(_, line)| opens(line)) {
+            let end = lines[index..]
+                .iter()
+                .position(|line| line.contains(")]"))
+                .map_or(lines.len(), |n| index + n + 1);
+            if !lines[index..end].iter().any(|line| line.contains("reason = ")) {
+                findings.push(finding(
+                    path,
+                    index + 1,
+                    "a lint is switched off without `reason = \"...\"`",
+                ));
+            }
+        }
+    }
+    findings
+}
+
 /// The map of the code names every crate.
 pub(super) fn crates_in_architecture(tree: &Tree) -> Vec<Finding> {
     const MAP: &str = "ARCHITECTURE.md";
@@ -163,6 +190,15 @@ mod tests {
             let tree = Tree::of(&[("docs/a.md", &text), ("Cargo.lock", &text)]);
             assert_eq!(lines(&foreign_places(&tree)), [("docs/a.md", 1)], "{place}");
         }
+    }
+
+    #[test]
+    fn a_lint_is_switched_off_for_a_reason() {
+        let text = "//! x\n#![allow(dead_code)]\n#[expect(lint, reason = \"why\")]\n#[allow(\n    lint,\n    reason = \"why\"\n)]\n  #[allow(lint)]\n";
+        assert_eq!(
+            lines(&reasons(&Tree::of(&[("a.rs", text)]))),
+            [("a.rs", 2), ("a.rs", 8)]
+        );
     }
 
     #[test]
