@@ -1,9 +1,11 @@
 //! One primary an epoch, epochs that only grow, and fencing.
 //!
 //! Source: DESIGN section 5: the CAS decides every race, messages of an older epoch are refused, `async` acknowledges
-//! only under a lease so that two primaries never do at once. In what clients were told: two nodes never acknowledge in
-//! one epoch; and of two acknowledgements of a group of which one came before the other was asked for, the later one
-//! has the greater position. In what nodes report of themselves: an epoch never goes back, and has one primary.
+//! only under a lease so that two primaries never do at once. In what clients were told: of two acknowledgements of a
+//! group of which one came before the other was asked for, the later one has the greater position; and nothing is
+//! ordered in an epoch once two nodes have answered in it. Two nodes may: a new primary answers a retried request with
+//! the position that its predecessor gave it. In what nodes report of themselves: an epoch never goes back, and has one
+//! primary.
 
 use crate::history::{History, Operation};
 use crate::violation::Violation;
@@ -40,26 +42,74 @@ pub fn check(history: &History) -> Vec<Violation> {
     violations
 }
 
+/// Looks for three acknowledgements in one epoch, each asked for after the one before had come, of which the second
+/// came from another node than the first. One of these two nodes did not order that epoch, so it answered as primary of
+/// a later one (or as a second primary of this one): what comes after it can no longer be ordered in this epoch.
 fn check_primaries(
     operations: &[Operation],
     group: GroupId,
     acks: &[(usize, LogPosition)],
     violations: &mut Vec<Violation>,
 ) {
-    let mut primaries: BTreeMap<Epoch, (NodeId, usize)> = BTreeMap::new();
+    let mut epochs: BTreeMap<Epoch, Vec<Ack>> = BTreeMap::new();
     for &(place, position) in acks {
-        let Some(receipt) = &operations[place].receipt else {
-            continue;
-        };
-        let first = *primaries.entry(position.epoch).or_insert((receipt.replica, place));
-        if first.0 != receipt.replica {
-            let why = format!(
-                "{} and {} both acknowledged in {} of {group}",
-                first.0, receipt.replica, position.epoch
-            );
-            violations.push(Violation::new("one primary an epoch", vec![place, first.1], why));
+        let operation = &operations[place];
+        if let (Some(end), Some(receipt)) = (operation.returned, &operation.receipt) {
+            epochs.entry(position.epoch).or_default().push(Ack {
+                begin: operation.invoked,
+                end,
+                node: receipt.replica,
+                place,
+            });
         }
     }
+    for (epoch, acks) in epochs {
+        if let Some([first, second, third]) = answered_after_two_nodes(&acks) {
+            let why = format!(
+                "{} and {} both acknowledged in {epoch} of {group}, and {} did after that",
+                first.node, second.node, third.node
+            );
+            let places = vec![third.place, second.place, first.place];
+            violations.push(Violation::new("one primary an epoch", places, why));
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Ack {
+    begin: u64,
+    end: u64,
+    node: NodeId,
+    place: usize,
+}
+
+/// Finds such three among acknowledgements of one epoch, which are in the order of their begins.
+fn answered_after_two_nodes(acks: &[Ack]) -> Option<[Ack; 3]> {
+    let mut by_end = acks.to_vec();
+    by_end.sort_unstable_by_key(|a| (a.end, a.place));
+    let mut ended = by_end.into_iter().peekable();
+    let mut first: Option<Ack> = None;
+    let mut from_another: Option<Ack> = None;
+    // The pair whose second acknowledgement came earliest.
+    let mut pair: Option<(Ack, Ack)> = None;
+    for &ack in acks {
+        while let Some(earlier) = ended.next_if(|e| e.end < ack.begin) {
+            let first = *first.get_or_insert(earlier);
+            if first.node != earlier.node {
+                from_another.get_or_insert(earlier);
+            }
+        }
+        if let Some((first, second)) = pair.filter(|(_, second)| second.end < ack.begin) {
+            return Some([first, second, ack]);
+        }
+        let differs = [first, from_another].into_iter().flatten().find(|e| e.node != ack.node);
+        if let Some(earlier) = differs
+            && pair.is_none_or(|(_, second)| ack.end < second.end)
+        {
+            pair = Some((earlier, ack));
+        }
+    }
+    None
 }
 
 /// Compares each acknowledgement with the greatest position acknowledged before it was asked for.
@@ -132,14 +182,31 @@ mod tests {
         violations.iter().map(|v| v.property).collect()
     }
 
+    fn ack(begin: u64, index: u64, node: u64) -> Operation {
+        let put = put((begin, begin + 5), index, index).by(begin).receipt(2, index);
+        put.with(|r| r.replica = NodeId(node))
+    }
+
     #[test]
-    fn two_primaries_in_one_epoch_are_found() {
-        let first = put((0, 10), 1, 5).receipt(2, 5);
-        let second = put((0, 10), 2, 6).by(2).on("other").receipt(2, 6);
-        let elsewhere = second.clone().with(|r| r.replica = NodeId(2));
-        assert!(broken([first.clone(), second]).is_empty());
-        assert_eq!(broken([first.clone(), elsewhere.clone()]), ["one primary an epoch"]);
-        assert!(broken([first, elsewhere.with(|r| r.group = GroupId(2))]).is_empty());
+    fn two_primaries_that_take_turns_in_one_epoch_are_found() {
+        let turns = [ack(0, 5, 1), ack(10, 6, 2), ack(20, 7, 1)];
+        assert_eq!(broken(turns.clone()), ["one primary an epoch"]);
+        assert!(broken([ack(0, 5, 1), ack(10, 6, 1), ack(20, 7, 1)]).is_empty());
+        let [first, second, third] = turns;
+        let elsewhere = second.with(|r| r.group = GroupId(2));
+        assert!(broken([first, elsewhere, third]).is_empty());
+    }
+
+    #[test]
+    fn a_retry_answered_by_the_next_primary_is_no_second_primary() {
+        let next_epoch = ack(30, 8, 2).with(|r| r.position = at(3, 8));
+        let retried = [ack(0, 5, 1), ack(10, 6, 2), next_epoch];
+        assert!(broken(retried).is_empty());
+        let overlapping = Operation {
+            invoked: 12,
+            ..ack(20, 7, 1)
+        };
+        assert!(broken([ack(0, 5, 1), ack(10, 6, 2), overlapping]).is_empty());
     }
 
     #[test]

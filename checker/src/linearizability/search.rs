@@ -66,7 +66,7 @@ pub(super) fn search(prepared: &Prepared, budget: u64) -> Ending {
         let Some(next) = searcher.finish(op, configurations.clone()) else {
             return Ending::Exhausted { place };
         };
-        searcher.open.retain(|&other| other != op);
+        searcher.close(op, &next);
         if next.is_empty() {
             return Ending::Stuck(Stuck {
                 place,
@@ -135,6 +135,21 @@ impl Searcher<'_> {
             visited.insert(configuration);
         }
         Some(undominated(reached))
+    }
+
+    /// Takes `ended` off the open operations, and with it the ranked writes without an end that no configuration still
+    /// has before it.
+    fn close(&mut self, ended: u32, configurations: &[Configuration]) {
+        let passed = configurations.iter().map(|c| c.state.rank).min().unwrap_or(0);
+        let ops = &self.prepared.ops;
+        self.open.retain(|&op| match ops[op as usize] {
+            Op {
+                deadline: None,
+                action: Action::Write { rank: Some(rank), .. },
+                ..
+            } => rank >= passed,
+            _ => op != ended,
+        });
     }
 
     fn op(&self, op: u32) -> &Op {
