@@ -16,6 +16,20 @@
 //!
 //! A history covers one keyspace. Left out: expiry by TTL (a key that vanishes by itself looks like a lost write) and
 //! transactions over several keys.
+//!
+//! ```
+//! use fulcrum_checker::{Call, ClientLog, History, Outcome, Seen, ValueId, linearizability};
+//! use fulcrum_types::{ClientId, Index, Level};
+//!
+//! let (mut writer, mut reader) = (ClientLog::new(ClientId(1)), ClientLog::new(ClientId(2)));
+//! let put = writer.begin(100, "key".into(), Call::Put(ValueId::of(b"value")));
+//! let get = reader.begin(120, "key".into(), Call::Get(Level::Linearizable));
+//! writer.end(put, 150, Outcome::Written { version: Some(Index(7)) }, None);
+//! reader.end(get, 160, Outcome::Read(Seen::Absent), None);
+//!
+//! let history = History::merge([writer, reader]);
+//! assert_eq!(linearizability::check(&history).verdict(), linearizability::Verdict::Linearizable);
+//! ```
 
 pub mod history;
 pub mod violation;

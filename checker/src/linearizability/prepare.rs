@@ -38,6 +38,7 @@ pub(super) fn prepare(operations: &[Operation], places: &[usize]) -> Result<Prep
     attribute_versions(&mut ops, &evidence);
     ops.retain(|o| o.deadline.is_some() || evidence.can_matter(&o.action));
     let ranked = rank(&mut ops)?;
+    merge_unseen_values(&mut ops, &evidence);
     find_twins(&mut ops);
     Ok(Prepared { ops, ranked })
 }
@@ -100,6 +101,13 @@ impl Evidence {
         let mut required = Vec::new();
         let mut told = BTreeSet::new();
         for op in ops {
+            if let Action::Observe {
+                refused: Some(Condition::ValueIs(value)),
+                ..
+            } = op.action
+            {
+                evidence.values.insert(value);
+            }
             match op.action {
                 Action::Observe { seen: Some(seen), .. } => evidence.see(seen),
                 Action::Observe { seen: None, .. } => evidence.blind = true,
@@ -191,6 +199,22 @@ fn rank(ops: &mut [Op]) -> Result<Vec<Index>, SharedVersion> {
         }
     }
     Ok(order.into_iter().map(|(version, _)| version).collect())
+}
+
+/// Of writes that may not have happened, all values that no answer speaks of are as good as one: more twins.
+fn merge_unseen_values(ops: &mut [Op], evidence: &Evidence) {
+    let mut unseen = None;
+    for op in ops.iter_mut().filter(|o| o.deadline.is_none()) {
+        if let Action::Write {
+            value: Some(value),
+            rank: None,
+            ..
+        } = &mut op.action
+            && !evidence.values.contains(value)
+        {
+            *value = *unseen.get_or_insert(*value);
+        }
+    }
 }
 
 fn find_twins(ops: &mut [Op]) {

@@ -9,8 +9,8 @@
 //! - What changes nothing takes effect as soon as it can (moving it earlier disturbs no other operation).
 //! - Writes with known versions go in the order of their versions, else a later one could never take effect.
 //! - Of like writes that may not have happened, the earliest goes first.
-//! - A configuration that has used up more such writes than an otherwise equal one is dropped: the other can do all
-//!   that it can.
+//! - A configuration is dropped if one of the same state has used up no more such writes and answered no fewer
+//!   observers: it can do all that the other can.
 
 use super::prepare::{Op, Prepared};
 use super::register::{Action, State, Step};
@@ -134,7 +134,7 @@ impl Searcher<'_> {
             stack.extend(self.successors(&configuration));
             visited.insert(configuration);
         }
-        Some(undominated(reached))
+        Some(undominated(reached, &self.prepared.ops))
     }
 
     /// Takes `ended` off the open operations, and with it the ranked writes without an end that no configuration still
@@ -217,23 +217,32 @@ fn insert(sorted: &mut Vec<u32>, op: u32) {
     }
 }
 
-fn undominated(mut configurations: Vec<Configuration>) -> Vec<Configuration> {
+/// Drops configurations to which another one of the same state is as good or better: it has used up no more writes
+/// that may not have happened, and it has let no fewer observers have their answer.
+fn undominated(mut configurations: Vec<Configuration>, ops: &[Op]) -> Vec<Configuration> {
     if configurations.len() < 2 {
         return configurations;
     }
     configurations.sort_unstable_by(|a, b| {
-        (a.state, &a.done, a.spent.len(), &a.spent).cmp(&(b.state, &b.done, b.spent.len(), &b.spent))
+        let order = |c: &Configuration| (c.state, c.spent.len(), usize::MAX - c.done.len());
+        order(a).cmp(&order(b)).then_with(|| a.cmp(b))
     });
-    configurations.dedup();
     let mut kept: Vec<Configuration> = Vec::with_capacity(configurations.len());
     for candidate in configurations {
-        let alike = |k: &&Configuration| k.state == candidate.state && k.done == candidate.done;
-        let dominated = (kept.iter().rev().take_while(alike)).any(|k| is_subset(&k.spent, &candidate.spent));
-        if !dominated {
+        let mut alike = (kept.iter().rev()).take_while(|k| k.state == candidate.state);
+        if !alike.any(|k| dominates(k, &candidate, ops)) {
             kept.push(candidate);
         }
     }
     kept
+}
+
+fn dominates(better: &Configuration, other: &Configuration, ops: &[Op]) -> bool {
+    let observes = |op: &u32| matches!(ops[*op as usize].action, Action::Observe { .. });
+    let in_both = |op: &u32| other.done.binary_search(op).is_ok();
+    is_subset(&better.spent, &other.spent)
+        && is_subset(&other.done, &better.done)
+        && better.done.iter().all(|op| observes(op) || in_both(op))
 }
 
 fn is_subset(small: &[u32], large: &[u32]) -> bool {

@@ -199,14 +199,20 @@ struct Atomic {
     version: u64,
     unique: bool,
     versions: bool,
+    /// One operation in how many gets no answer.
+    unanswered: u64,
 }
 
 impl Atomic {
     fn small_history(&mut self) -> Vec<Operation> {
         let count = 3 + self.rng.below(5);
+        self.history(count, 40)
+    }
+
+    fn history(&mut self, count: u64, span: u64) -> Vec<Operation> {
         let mut instants: Vec<(u64, u64, u64)> = Vec::new();
         for i in 0..count {
-            let begin = self.rng.below(40);
+            let begin = self.rng.below(span);
             let effect = begin + self.rng.below(25);
             instants.push((effect, begin, i));
         }
@@ -232,7 +238,7 @@ impl Atomic {
         }
         let mut outcome = self.apply(&call);
         let never_applied = self.rng.one_in(8) && call.writes().is_none();
-        if self.rng.one_in(5) || never_applied {
+        if self.rng.one_in(self.unanswered) || never_applied {
             outcome = Outcome::Unknown;
         }
         op((begin, end), call, outcome).by(i)
@@ -313,6 +319,7 @@ fn random_histories(seed: u64, count: usize) -> impl Iterator<Item = (Vec<Operat
             rng: Rng(rng.next()),
             state: None,
             version: 0,
+            unanswered: 5,
         };
         let valid = register.small_history();
         let mut mutated = valid.clone();
@@ -347,4 +354,21 @@ fn the_checker_agrees_with_the_definition() {
         (4_000..18_000).contains(&violations),
         "{violations} histories were wrong"
     );
+}
+
+#[test]
+fn long_histories_with_many_open_writes_are_decided() {
+    for seed in 0..20 {
+        let mut register = Atomic {
+            rng: Rng(seed),
+            state: None,
+            version: 0,
+            unique: true,
+            versions: true,
+            unanswered: 20,
+        };
+        let operations = register.history(400, 2_000);
+        let report = check(&history(operations));
+        assert_eq!(report.verdict(), Verdict::Linearizable, "seed {seed}");
+    }
 }
