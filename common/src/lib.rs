@@ -3,7 +3,8 @@
 //! Reading order: [`limits`] and [`key`] say what a key is and which slot it falls into; [`ring`] and [`placement`] propose
 //! which group takes a slot and which nodes hold a group; [`keyspace`] and [`map`] are what is in force. [`metadata`] keeps
 //! it, behind a trait that etcd fits. [`wire`] is the only module that knows protocol buffers. [`clock`] and [`entropy`] are
-//! the only places where real time and chance come in. [`error`] is what an operator reads when a service cannot start.
+//! the only places where real time and chance come in. [`error`], [`config`], [`telemetry`] and
+//! [`metrics`] with its [`metrics_server`] are what a service needs to start.
 
 pub mod limits;
 
@@ -16,7 +17,12 @@ pub mod ring;
 pub mod clock;
 pub mod entropy;
 
+pub mod config;
 pub mod error;
+pub mod metrics;
+pub mod metrics_server;
+pub mod telemetry;
+
 pub mod metadata;
 pub mod wire;
 
