@@ -2,9 +2,9 @@
 //!
 //! Reading order: [`limits`] and [`key`] say what a key is and which slot it falls into; [`ring`] and [`placement`] propose
 //! which group takes a slot and which nodes hold a group; [`keyspace`] and [`map`] are what is in force. [`metadata`] keeps
-//! it, behind a trait that etcd fits. [`wire`] is the only module that knows protocol buffers. [`clock`] and [`entropy`] are
-//! the only places where real time and chance come in. [`error`], [`config`], [`telemetry`] and
-//! [`metrics`] with its [`metrics_server`] are what a service needs to start.
+//! it, behind a trait that etcd fits. [`routing`] decides where a request goes and when it may go again. [`wire`] is the only
+//! module that knows protocol buffers. [`clock`] and [`entropy`] are the only places where real time and chance come in.
+//! [`error`], [`config`], [`telemetry`] and [`metrics`] with its [`metrics_server`] are what a service needs to start.
 
 pub mod limits;
 
@@ -24,6 +24,7 @@ pub mod metrics_server;
 pub mod telemetry;
 
 pub mod metadata;
+pub mod routing;
 pub mod wire;
 
 pub use clock::{Clock, ManualClock, SystemClock};

@@ -1,0 +1,423 @@
+//! The operators' API: keyspaces, status, failover reports, planned and forced changes of primary.
+//!
+//! Keyspaces live in the metadata store; everything else is asked of the shard-nodes and put together here. A node that
+//! cannot be asked is named in the answer instead of failing the whole.
+
+use crate::dispatch::Dispatch;
+use crate::service::until;
+use fulcrum_common::keyspace::KeyspaceSpec;
+use fulcrum_common::metadata::{ClusterStore, StoreError};
+use fulcrum_common::routing::{Failure, View};
+use fulcrum_common::wire::{internal, map, status, v1};
+use fulcrum_common::{Keyspace, MapError};
+use fulcrum_types::{GroupId, NodeId, Refusal};
+use futures::future::join_all;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+/// For one node to answer.
+const NODE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The `Admin` service.
+#[derive(Clone)]
+pub(crate) struct AdminService {
+    pub(crate) dispatch: Dispatch,
+    pub(crate) store: ClusterStore,
+    pub(crate) default_deadline: Duration,
+}
+
+fn store_error(error: StoreError) -> Status {
+    let refusal = match error {
+        StoreError::Map(MapError::NoSuchKeyspace(name)) => Refusal::UnknownKeyspace { keyspace: name },
+        StoreError::Map(MapError::Exists(name)) => {
+            return Status::already_exists(MapError::Exists(name).to_string());
+        }
+        StoreError::Map(other) => Refusal::Invalid {
+            reason: other.to_string(),
+        },
+        StoreError::Unknown(reason) => Refusal::Unknown { reason },
+        other => Refusal::Unreachable {
+            reason: other.to_string(),
+        },
+    };
+    status::refusal_to_status(&refusal)
+}
+
+fn invalid(reason: impl Into<String>) -> Status {
+    status::refusal_to_status(&Refusal::Invalid { reason: reason.into() })
+}
+
+impl AdminService {
+    fn keyspace(&self, name: &str) -> Result<(Arc<View>, Arc<Keyspace>), Status> {
+        let view = self.dispatch.table.view();
+        let found = view.map.keyspace_by_name(name).cloned();
+        let keyspace = found.ok_or_else(|| status::refusal_to_status(&crate::service::unknown_keyspace(name)))?;
+        Ok((view, keyspace))
+    }
+
+    fn client(&self, view: &View, node: NodeId) -> Result<ShardClient, String> {
+        let address = view
+            .map
+            .address(node)
+            .ok_or_else(|| format!("{node} is not in the cluster map"))?;
+        self.dispatch
+            .backends
+            .client(node, address)
+            .map_err(|failure| match failure {
+                Failure::Refused(refusal) => refusal.to_string(),
+                Failure::NotSent(reason) | Failure::Lost(reason) => reason,
+            })
+    }
+
+    async fn node_status(&self, view: &View, node: NodeId) -> Result<internal::NodeStatusResponse, String> {
+        let mut client = self.client(view, node)?;
+        let call = client.node_status(timed(internal::NodeStatusRequest {}));
+        call.await
+            .map(Response::into_inner)
+            .map_err(|status| status.message().to_owned())
+    }
+
+    async fn certificates(
+        &self,
+        view: &View,
+        node: NodeId,
+        ask: internal::CertificatesRequest,
+    ) -> Result<internal::CertificatesResponse, String> {
+        let mut client = self.client(view, node)?;
+        let call = client.certificates(timed(ask));
+        call.await
+            .map(Response::into_inner)
+            .map_err(|status| status.message().to_owned())
+    }
+
+    /// The node that leads a group now, as far as known.
+    fn leader(&self, group: u64) -> Result<(Arc<View>, NodeId), Status> {
+        let view = self.dispatch.table.view();
+        if !view.map.groups().contains_key(&GroupId(group)) {
+            return Err(invalid(format!("no group {}: see `fulcrum status`", GroupId(group))));
+        }
+        let primary = view.primary(GroupId(group));
+        let node = primary.map(|primary| primary.node);
+        let node = node.ok_or_else(|| status::refusal_to_status(&Refusal::NotPrimary { hint: None }))?;
+        Ok((view, node))
+    }
+
+    /// Waits until this router, too, routes by a map at least that new: what was created can be used at once.
+    async fn wait_for_map(&self, version: fulcrum_types::MapVersion, until: tokio::time::Instant) {
+        let mut changes = self.dispatch.table.changes();
+        while self.dispatch.table.view().map.version() < version {
+            if !matches!(tokio::time::timeout_at(until, changes.changed()).await, Ok(Ok(()))) {
+                return;
+            }
+        }
+    }
+}
+
+type ShardClient = internal::shard_client::ShardClient<tonic::transport::Channel>;
+
+fn timed<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(NODE_TIMEOUT);
+    request
+}
+
+/// What the nodes said, put together by group.
+fn status_response(
+    view: &View,
+    only: Option<&Keyspace>,
+    answers: &BTreeMap<NodeId, Result<internal::NodeStatusResponse, String>>,
+) -> v1::StatusResponse {
+    let nodes = view
+        .map
+        .nodes()
+        .iter()
+        .map(|(id, info)| node_line(*id, info, answers.get(id)));
+    let wanted = view
+        .map
+        .groups()
+        .iter()
+        .filter(|(_, group)| only.is_none_or(|k| k.id == group.keyspace));
+    v1::StatusResponse {
+        cluster_id: view.map.cluster_id().to_string(),
+        map_version: view.map.version().0,
+        nodes: nodes.collect(),
+        groups: wanted
+            .map(|(id, group)| group_line(view, *id, group, answers))
+            .collect(),
+    }
+}
+
+fn node_line(
+    id: NodeId,
+    info: &fulcrum_common::NodeInfo,
+    answer: Option<&Result<internal::NodeStatusResponse, String>>,
+) -> v1::status_response::Node {
+    let mut node = v1::status_response::Node {
+        id: id.0,
+        address: info.address.clone(),
+        zone: info.zone.clone().unwrap_or_default(),
+        ..Default::default()
+    };
+    match answer {
+        Some(Ok(status)) => {
+            node.reachable = true;
+            node.replicas = u32::try_from(status.replicas.len()).unwrap_or(u32::MAX);
+            let led = status
+                .replicas
+                .iter()
+                .filter(|r| r.role == i32::from(v1::Role::Primary))
+                .count();
+            node.primaries = u32::try_from(led).unwrap_or(u32::MAX);
+        }
+        Some(Err(why)) => node.error.clone_from(why),
+        None => node.error = "not asked".into(),
+    }
+    node
+}
+
+fn group_line(
+    view: &View,
+    id: GroupId,
+    group: &fulcrum_common::Group,
+    answers: &BTreeMap<NodeId, Result<internal::NodeStatusResponse, String>>,
+) -> v1::status_response::Group {
+    let keyspace = view.map.keyspace(group.keyspace);
+    let of_node = |node: &NodeId| -> Option<&internal::node_status_response::Replica> {
+        let status = answers.get(node)?.as_ref().ok()?;
+        status.replicas.iter().find(|replica| replica.group == id.0)
+    };
+    let known: Vec<_> = group.replicas.iter().filter_map(of_node).collect();
+    let newest = known
+        .iter()
+        .max_by_key(|replica| (replica.epoch, replica.config_version));
+    let leader = known
+        .iter()
+        .filter(|r| r.role == i32::from(v1::Role::Primary))
+        .max_by_key(|r| r.epoch);
+    let peer = |node: NodeId| leader.and_then(|leader| leader.peers.iter().find(|peer| peer.node == node.0));
+    let replicas = group
+        .replicas
+        .iter()
+        .map(|node| replica_line(*node, of_node(node), peer(*node)));
+    v1::status_response::Group {
+        id: id.0,
+        keyspace: keyspace.map(|k| k.name.clone()).unwrap_or_default(),
+        mode: keyspace.map_or(0, |k| v1::Mode::from(k.options.mode).into()),
+        slots: keyspace.map_or(0, |k| u32::try_from(k.slots.slots_of(id).count()).unwrap_or(0)),
+        epoch: newest.map_or(0, |replica| replica.epoch),
+        config_version: newest.map_or(0, |replica| replica.config_version),
+        primary: newest.map_or(0, |replica| replica.primary),
+        in_sync: newest.map(|replica| replica.in_sync.clone()).unwrap_or_default(),
+        replicas: replicas.collect(),
+        ready: leader.is_some_and(|leader| leader.ready),
+        stranded: !known.is_empty() && known.iter().all(|replica| replica.stranded),
+    }
+}
+
+fn replica_line(
+    node: NodeId,
+    replica: Option<&internal::node_status_response::Replica>,
+    peer: Option<&internal::node_status_response::Peer>,
+) -> v1::status_response::Replica {
+    let Some(replica) = replica else {
+        return v1::status_response::Replica {
+            node: node.0,
+            ..Default::default()
+        };
+    };
+    v1::status_response::Replica {
+        node: node.0,
+        role: replica.role,
+        epoch: replica.epoch,
+        last_index: replica.last_index,
+        commit_index: replica.commit_index,
+        applied_index: replica.applied_index,
+        lag_entries: peer.map_or(0, |peer| peer.lag_entries),
+        lag_ms: peer.map_or(0, |peer| peer.lag_ms),
+        staleness_us: replica.staleness_us,
+        reachable: true,
+    }
+}
+
+/// Parts of one certificate from several nodes make one: the new primary opened it, the old one knows the extent.
+fn merge_certificates(
+    parts: Vec<v1::failover_report_response::Certificate>,
+) -> Vec<v1::failover_report_response::Certificate> {
+    let mut merged: BTreeMap<(u64, u64, u64), v1::failover_report_response::Certificate> = BTreeMap::new();
+    for part in parts {
+        let whole = merged
+            .entry((part.group, part.old_epoch, part.new_epoch))
+            .or_insert_with(|| part.clone());
+        if part.extent_known && !whole.extent_known {
+            let promotion = whole.promotion.or(part.promotion);
+            *whole = part;
+            whole.promotion = promotion;
+        } else if whole.promotion.is_none() {
+            whole.promotion = part.promotion;
+        }
+    }
+    merged.into_values().collect()
+}
+
+#[tonic::async_trait]
+impl v1::admin_server::Admin for AdminService {
+    async fn create_keyspace(
+        &self,
+        request: Request<v1::CreateKeyspaceRequest>,
+    ) -> Result<Response<v1::Keyspace>, Status> {
+        let until = until(&request, self.default_deadline);
+        let request = request.into_inner();
+        let spec: KeyspaceSpec = request.spec.unwrap_or_default().into();
+        let options = spec.resolve().map_err(|error| invalid(error.to_string()))?;
+        let (id, created) = self
+            .store
+            .create_keyspace(&request.name, options)
+            .await
+            .map_err(store_error)?;
+        self.wait_for_map(created.version(), until).await;
+        let keyspace = created
+            .keyspace(id)
+            .ok_or_else(|| invalid("the keyspace was dropped at once"))?;
+        Ok(Response::new(map::keyspace_to_wire(keyspace, created.groups_of(id))))
+    }
+
+    async fn list_keyspaces(
+        &self,
+        _: Request<v1::ListKeyspacesRequest>,
+    ) -> Result<Response<v1::ListKeyspacesResponse>, Status> {
+        let view = self.dispatch.table.view();
+        let keyspaces = view.map.keyspaces().values();
+        let keyspaces = keyspaces.map(|keyspace| map::keyspace_to_wire(keyspace, view.map.groups_of(keyspace.id)));
+        Ok(Response::new(v1::ListKeyspacesResponse {
+            keyspaces: keyspaces.collect(),
+        }))
+    }
+
+    async fn get_keyspace(&self, request: Request<v1::GetKeyspaceRequest>) -> Result<Response<v1::Keyspace>, Status> {
+        let (view, keyspace) = self.keyspace(&request.into_inner().name)?;
+        Ok(Response::new(map::keyspace_to_wire(
+            &keyspace,
+            view.map.groups_of(keyspace.id),
+        )))
+    }
+
+    async fn drop_keyspace(
+        &self,
+        request: Request<v1::DropKeyspaceRequest>,
+    ) -> Result<Response<v1::DropKeyspaceResponse>, Status> {
+        let until = until(&request, self.default_deadline);
+        let dropped = self
+            .store
+            .drop_keyspace(&request.into_inner().name)
+            .await
+            .map_err(store_error)?;
+        self.wait_for_map(dropped.version(), until).await;
+        Ok(Response::new(v1::DropKeyspaceResponse {}))
+    }
+
+    async fn status(&self, request: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {
+        let name = request.into_inner().keyspace;
+        let only = if name.is_empty() {
+            None
+        } else {
+            Some(self.keyspace(&name)?.1)
+        };
+        let view = self.dispatch.table.view();
+        let asked = view
+            .map
+            .nodes()
+            .keys()
+            .map(|node| async { (*node, self.node_status(&view, *node).await) });
+        let answers: BTreeMap<_, _> = join_all(asked).await.into_iter().collect();
+        Ok(Response::new(status_response(&view, only.as_deref(), &answers)))
+    }
+
+    type WatchMapStream = ReceiverStream<Result<v1::ClusterMap, Status>>;
+
+    async fn watch_map(&self, _: Request<v1::WatchMapRequest>) -> Result<Response<Self::WatchMapStream>, Status> {
+        let (maps, stream) = mpsc::channel(1);
+        let table = self.dispatch.table.clone();
+        tokio::spawn(async move {
+            let mut changes = table.changes();
+            loop {
+                changes.mark_unchanged();
+                if maps.send(Ok(map::view_to_wire(&table.view()))).await.is_err() {
+                    return;
+                }
+                tokio::select! {
+                    () = maps.closed() => return,
+                    changed = changes.changed() => if changed.is_err() { return },
+                }
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn failover_report(
+        &self,
+        request: Request<v1::FailoverReportRequest>,
+    ) -> Result<Response<v1::FailoverReportResponse>, Status> {
+        let request = request.into_inner();
+        let ask = internal::CertificatesRequest {
+            group: request.group,
+            with_entries: request.with_entries,
+        };
+        let view = self.dispatch.table.view();
+        let asked = view
+            .map
+            .nodes()
+            .keys()
+            .map(|node| async { (*node, self.certificates(&view, *node, ask).await) });
+        let mut response = v1::FailoverReportResponse::default();
+        let mut parts = Vec::new();
+        for (node, answer) in join_all(asked).await {
+            match answer {
+                Ok(answer) => parts.extend(answer.parts),
+                Err(_) => response.unreachable.push(node.0),
+            }
+        }
+        response.certificates = merge_certificates(parts);
+        Ok(Response::new(response))
+    }
+
+    async fn promote(&self, request: Request<v1::PromoteRequest>) -> Result<Response<v1::PromoteResponse>, Status> {
+        let request = request.into_inner();
+        let (view, leader) = self.leader(request.group)?;
+        if request.node != 0
+            && !view
+                .map
+                .replicas(GroupId(request.group))
+                .contains(&NodeId(request.node))
+        {
+            let (node, group) = (NodeId(request.node), GroupId(request.group));
+            return Err(invalid(format!(
+                "{node} holds no replica of {group}: see `fulcrum status`"
+            )));
+        }
+        let mut client = self.client(&view, leader).map_err(Status::unavailable)?;
+        client
+            .hand_over(timed(internal::HandOverRequest {
+                group: request.group,
+                to: request.node,
+            }))
+            .await?;
+        Ok(Response::new(v1::PromoteResponse {}))
+    }
+
+    async fn force_start(
+        &self,
+        request: Request<v1::ForceStartRequest>,
+    ) -> Result<Response<v1::ForceStartResponse>, Status> {
+        let request = request.into_inner();
+        let view = self.dispatch.table.view();
+        let mut client = self.client(&view, NodeId(request.node)).map_err(Status::unavailable)?;
+        client
+            .force_start(timed(internal::ForceStartRequest { group: request.group }))
+            .await?;
+        Ok(Response::new(v1::ForceStartResponse {}))
+    }
+}

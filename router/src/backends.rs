@@ -1,0 +1,233 @@
+//! Connections to shard-nodes: one long-lived stream each, requests and answers in batches, matched by id.
+//!
+//! A stream that breaks answers all that was under way on it with [`Failure::Lost`]: whether it was applied is not
+//! known, and whoever asked decides what that means. Queues are bounded: a full one is [`Refusal::Overloaded`].
+
+use fulcrum_common::routing::Failure;
+use fulcrum_common::wire::internal::shard_client::ShardClient;
+use fulcrum_common::wire::{internal, shard};
+use fulcrum_types::{Answered, GroupRequest, NodeId, Refusal};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::{Channel, Endpoint};
+
+/// Requests that may wait for one node's stream.
+const QUEUE: usize = 4096;
+/// Most requests in one message.
+const BATCH: usize = 256;
+/// Batches that may wait inside the transport.
+const BATCHES_IN_FLIGHT: usize = 8;
+/// After a failed connection attempt, requests fail at once for so long instead of piling up.
+const RECONNECT_PAUSE: Duration = Duration::from_millis(50);
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+/// For the node to accept a stream.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(1);
+const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(1);
+const KEEP_ALIVE_WITHIN: Duration = Duration::from_secs(1);
+/// How often requests whose caller has gone are forgotten.
+const SWEEP: Duration = Duration::from_secs(1);
+
+type Outcome = Result<Answered, Failure>;
+
+struct Call {
+    request: GroupRequest,
+    answer: oneshot::Sender<Outcome>,
+}
+
+/// All connections, made when first needed.
+#[derive(Clone, Default)]
+pub(crate) struct Backends {
+    nodes: Arc<Mutex<HashMap<NodeId, Backend>>>,
+}
+
+#[derive(Clone)]
+struct Backend {
+    address: String,
+    calls: mpsc::Sender<Call>,
+    channel: Channel,
+}
+
+impl Backends {
+    /// Sends a request to a node and waits for its answer. Dropping the future gives up on it.
+    pub(crate) async fn call(&self, node: NodeId, address: &str, request: GroupRequest) -> Outcome {
+        let backend = self.backend(node, address)?;
+        let (answer, answered) = oneshot::channel();
+        backend
+            .calls
+            .try_send(Call { request, answer })
+            .map_err(|refused| match refused {
+                mpsc::error::TrySendError::Full(_) => Failure::Refused(Refusal::Overloaded),
+                mpsc::error::TrySendError::Closed(_) => Failure::NotSent(format!("connection to {node} is closing")),
+            })?;
+        answered
+            .await
+            .unwrap_or_else(|_| Err(Failure::Lost(format!("connection to {node} ended"))))
+    }
+
+    /// A client for the node's unary calls.
+    pub(crate) fn client(&self, node: NodeId, address: &str) -> Result<ShardClient<Channel>, Failure> {
+        Ok(ShardClient::new(self.backend(node, address)?.channel)
+            .max_decoding_message_size(fulcrum_common::limits::MAX_MESSAGE_BYTES))
+    }
+
+    fn backend(&self, node: NodeId, address: &str) -> Result<Backend, Failure> {
+        let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(backend) = nodes.get(&node)
+            && backend.address == address
+            && !backend.calls.is_closed()
+        {
+            return Ok(backend.clone());
+        }
+        let backend = Backend::start(node, address)?;
+        nodes.insert(node, backend.clone());
+        Ok(backend)
+    }
+}
+
+impl Backend {
+    fn start(node: NodeId, address: &str) -> Result<Self, Failure> {
+        let endpoint = Endpoint::from_shared(format!("http://{address}"))
+            .map_err(|error| Failure::NotSent(format!("address '{address}' of {node} makes no sense: {error}")))?
+            .tcp_nodelay(true)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .http2_keep_alive_interval(KEEP_ALIVE_EVERY)
+            .keep_alive_timeout(KEEP_ALIVE_WITHIN)
+            .keep_alive_while_idle(true);
+        let channel = endpoint.connect_lazy();
+        let (calls, queue) = mpsc::channel(QUEUE);
+        tokio::spawn(run(node, channel.clone(), queue));
+        Ok(Self {
+            address: address.to_owned(),
+            calls,
+            channel,
+        })
+    }
+}
+
+/// Keeps a stream to the node open as long as anybody may call.
+async fn run(node: NodeId, channel: Channel, mut queue: mpsc::Receiver<Call>) {
+    loop {
+        let Some(first) = queue.recv().await else { return };
+        let client = ShardClient::new(channel.clone())
+            .max_decoding_message_size(fulcrum_common::limits::MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(fulcrum_common::limits::MAX_MESSAGE_BYTES);
+        let mut stream = Stream::new(node);
+        let ended = stream.exchange(client, first, &mut queue).await;
+        stream.fail_all(&ended);
+        if matches!(ended, Failure::NotSent(_)) {
+            refuse_for_a_while(&ended, &mut queue).await;
+        }
+    }
+}
+
+async fn refuse_for_a_while(why: &Failure, queue: &mut mpsc::Receiver<Call>) {
+    let until = tokio::time::sleep(RECONNECT_PAUSE);
+    tokio::pin!(until);
+    loop {
+        tokio::select! {
+            () = &mut until => return,
+            call = queue.recv() => match call {
+                Some(call) => { let _ = call.answer.send(Err(why.clone())); }
+                None => return,
+            },
+        }
+    }
+}
+
+/// One life of a stream.
+struct Stream {
+    node: NodeId,
+    next_id: u64,
+    under_way: HashMap<u64, oneshot::Sender<Outcome>>,
+}
+
+impl Stream {
+    fn new(node: NodeId) -> Self {
+        Self {
+            node,
+            next_id: 0,
+            under_way: HashMap::new(),
+        }
+    }
+
+    /// Runs until the stream breaks; says how the requests then under way failed.
+    async fn exchange(
+        &mut self,
+        mut client: ShardClient<Channel>,
+        first: Call,
+        queue: &mut mpsc::Receiver<Call>,
+    ) -> Failure {
+        let (batches, outbound) = mpsc::channel(BATCHES_IN_FLIGHT);
+        let opening = client.exchange(ReceiverStream::new(outbound));
+        let mut inbound = match tokio::time::timeout(OPEN_TIMEOUT, opening).await {
+            Ok(Ok(response)) => response.into_inner(),
+            Ok(Err(status)) => return self.not_opened(first, status.message()),
+            Err(_) => return self.not_opened(first, "no answer"),
+        };
+        let mut calls = vec![first];
+        let batch = self.batch(calls.drain(..));
+        if batches.try_send(batch).is_err() {
+            return Failure::Lost(format!("stream to {} broke", self.node));
+        }
+        let mut sweep = tokio::time::interval(SWEEP);
+        loop {
+            tokio::select! {
+                received = inbound.message() => match received {
+                    Ok(Some(batch)) => self.complete(batch),
+                    Ok(None) => return Failure::Lost(format!("{} closed the stream", self.node)),
+                    Err(status) => return Failure::Lost(format!("stream to {} broke: {}", self.node, status.message())),
+                },
+                permit = async { let permit = batches.reserve().await; queue.recv_many(&mut calls, BATCH).await; permit } => {
+                    let Ok(permit) = permit else {
+                        return Failure::Lost(format!("stream to {} broke", self.node));
+                    };
+                    if calls.is_empty() {
+                        return Failure::Lost("the router is shutting down".into());
+                    }
+                    permit.send(self.batch(calls.drain(..)));
+                }
+                _ = sweep.tick() => self.under_way.retain(|_, answer| !answer.is_closed()),
+            }
+        }
+    }
+
+    /// Nothing is sent before the node has accepted the stream: a stream that did not open has carried nothing.
+    fn not_opened(&self, first: Call, why: &str) -> Failure {
+        let failure = Failure::NotSent(format!("{} cannot be reached: {why}", self.node));
+        let _ = first.answer.send(Err(failure.clone()));
+        failure
+    }
+
+    fn batch(&mut self, calls: impl Iterator<Item = Call>) -> internal::RequestBatch {
+        let mut requests = Vec::new();
+        for call in calls.filter(|call| !call.answer.is_closed()) {
+            self.next_id += 1;
+            self.under_way.insert(self.next_id, call.answer);
+            requests.push(shard::request_to_wire(self.next_id, call.request));
+        }
+        internal::RequestBatch { requests }
+    }
+
+    fn complete(&mut self, batch: internal::ResponseBatch) {
+        for response in batch.responses {
+            let id = response.id;
+            let Some(answer) = self.under_way.remove(&id) else {
+                continue;
+            };
+            let outcome = match shard::response_from_wire(response) {
+                Ok((_, result)) => result.map_err(Failure::Refused),
+                Err(malformed) => Err(Failure::Lost(format!("answer of {}: {malformed}", self.node))),
+            };
+            let _ = answer.send(outcome);
+        }
+    }
+
+    fn fail_all(&mut self, failure: &Failure) {
+        for (_, answer) in self.under_way.drain() {
+            let _ = answer.send(Err(failure.clone()));
+        }
+    }
+}

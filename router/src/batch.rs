@@ -1,0 +1,126 @@
+//! Batches: split by group, sent in parallel, joined in the order asked. One group's failure is that group's items' alone.
+
+use crate::service::{KvService, target, unexpected, written};
+use fulcrum_common::Keyspace;
+use fulcrum_common::limits;
+use fulcrum_common::wire::{status, v1};
+use fulcrum_types::{Answer, Answered, GroupId, Query, Refusal, SessionToken, WriteOp};
+use futures::future::join_all;
+use std::collections::BTreeMap;
+use tokio::time::Instant;
+
+/// Positions in the batch, by the group that owns the key.
+fn by_group<'a>(keyspace: &Keyspace, keys: impl Iterator<Item = &'a [u8]>) -> BTreeMap<GroupId, Vec<usize>> {
+    let mut groups: BTreeMap<GroupId, Vec<usize>> = BTreeMap::new();
+    for (position, key) in keys.enumerate() {
+        groups.entry(keyspace.group_of(key)).or_default().push(position);
+    }
+    groups
+}
+
+fn check_size(items: usize) -> Result<(), Refusal> {
+    if items > limits::MAX_BATCH_OPS {
+        let reason = format!(
+            "{items} items in one batch, at most {} may be: split it",
+            limits::MAX_BATCH_OPS
+        );
+        return Err(Refusal::Invalid { reason });
+    }
+    Ok(())
+}
+
+pub(crate) async fn get(
+    service: &KvService,
+    request: v1::BatchGetRequest,
+    until: Instant,
+) -> Result<v1::BatchGetResponse, Refusal> {
+    use v1::batch_get_response::{Item, Missing, item::Result as R};
+    check_size(request.keys.len())?;
+    let keyspace = service.keyspace(&request.keyspace)?;
+    let reading = service.reading(&keyspace, request.options)?;
+    service.catch_up(reading.session.as_ref(), until).await?;
+    let groups = by_group(&keyspace, request.keys.iter().map(AsRef::as_ref));
+    let calls = groups.iter().map(|(group, positions)| {
+        let keys = positions
+            .iter()
+            .map(|position| request.keys[*position].clone())
+            .collect();
+        let operation = reading.request(*group, Query::Get(keys));
+        service
+            .dispatch
+            .read(target(&keyspace, *group), operation, reading.level, "batch_get", until)
+    });
+    let results = join_all(calls).await;
+    let mut items = vec![Item::default(); request.keys.len()];
+    let mut receipts = Vec::with_capacity(groups.len());
+    for (positions, result) in groups.values().zip(results) {
+        match result.and_then(|answered| values(answered, positions.len())) {
+            Ok((values, receipt)) => {
+                receipts.push(receipt);
+                for (position, value) in positions.iter().zip(values) {
+                    items[*position].result = Some(value.map_or(R::Missing(Missing {}), |v| R::Value(v.into())));
+                }
+            }
+            Err(refusal) => {
+                for position in positions {
+                    items[*position].result = Some(R::Error(status::refusal_to_wire(&refusal)));
+                }
+            }
+        }
+    }
+    Ok(v1::BatchGetResponse { items, receipts })
+}
+
+type Values = (Vec<Option<fulcrum_types::Versioned>>, v1::Receipt);
+
+fn values(answered: Answered, expected: usize) -> Result<Values, Refusal> {
+    match answered.answer {
+        Answer::Values(values) if values.len() == expected => Ok((values, answered.receipt.into())),
+        other => Err(unexpected(&other)),
+    }
+}
+
+pub(crate) async fn write(
+    service: &KvService,
+    request: v1::BatchWriteRequest,
+    until: Instant,
+) -> Result<v1::BatchWriteResponse, Refusal> {
+    use v1::batch_write_response::{Item, item::Result as R};
+    check_size(request.writes.len())?;
+    let keyspace = service.keyspace(&request.keyspace)?;
+    let session: Option<SessionToken> = request.session.map(Into::into);
+    service.catch_up(session.as_ref(), until).await?;
+    let key = request.idempotency.map(TryInto::try_into).transpose()?;
+    let ops = request
+        .writes
+        .into_iter()
+        .map(TryInto::try_into)
+        .collect::<Result<Vec<WriteOp>, _>>()?;
+    let groups = by_group(&keyspace, ops.iter().map(|op| op.key.as_ref()));
+    let calls = groups.iter().map(|(group, positions)| {
+        let mine = positions.iter().map(|position| ops[*position].clone()).collect();
+        let seen = session.as_ref().and_then(|token| token.groups.get(group).copied());
+        service
+            .dispatch
+            .write(target(&keyspace, *group), key, seen, mine, until)
+    });
+    let results = join_all(calls).await;
+    let mut items = vec![Item::default(); ops.len()];
+    let mut receipts = Vec::with_capacity(groups.len());
+    for (positions, result) in groups.values().zip(results) {
+        match result.and_then(written) {
+            Ok((outcomes, receipt)) => {
+                receipts.push(receipt.into());
+                for (position, outcome) in positions.iter().zip(outcomes) {
+                    items[*position].result = Some(R::Outcome(outcome.into()));
+                }
+            }
+            Err(refusal) => {
+                for position in positions {
+                    items[*position].result = Some(R::Error(status::refusal_to_wire(&refusal)));
+                }
+            }
+        }
+    }
+    Ok(v1::BatchWriteResponse { items, receipts })
+}

@@ -1,0 +1,157 @@
+//! What the router counts. One registry a router, so that several live in one process.
+
+use crate::dispatch::Target;
+use fulcrum_common::metrics::{LATENCY_BUCKETS, MetricError, Metrics as Registry};
+use fulcrum_common::routing::Kind;
+use fulcrum_types::{Answered, Refusal};
+use prometheus::{HistogramVec, IntCounterVec, IntGauge};
+use std::time::Duration;
+
+const STALENESS_BUCKETS: &[f64] = &[0.0, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
+
+/// The router's metrics.
+pub(crate) struct Metrics {
+    latency: HistogramVec,
+    requests: IntCounterVec,
+    refusals: IntCounterVec,
+    retries: IntCounterVec,
+    staleness: HistogramVec,
+    downgrades: IntCounterVec,
+    pub(crate) under_way: IntGauge,
+    pub(crate) map_version: IntGauge,
+}
+
+impl Metrics {
+    pub(crate) fn new(registry: &Registry) -> Result<Self, MetricError> {
+        let by_request = ["keyspace", "mode", "level", "operation"];
+        Ok(Self {
+            latency: registry.histogram(
+                "fulcrum_router_request_duration_seconds",
+                "Time from a group's request to its answer or final refusal, retries included.",
+                &by_request,
+                LATENCY_BUCKETS,
+            )?,
+            requests: registry.counter(
+                "fulcrum_router_requests_total",
+                "Requests to groups by outcome: ok, or who must act on the refusal.",
+                &["keyspace", "mode", "level", "operation", "outcome"],
+            )?,
+            refusals: registry.counter(
+                "fulcrum_router_refusals_total",
+                "Requests that finally failed, by cause.",
+                &["keyspace", "mode", "cause"],
+            )?,
+            retries: registry.counter(
+                "fulcrum_router_retries_total",
+                "Attempts beyond the first of a request.",
+                &["keyspace", "mode"],
+            )?,
+            staleness: registry.histogram(
+                "fulcrum_router_served_staleness_seconds",
+                "Upper bound of staleness that the receipts of reads proved.",
+                &["keyspace", "mode", "level"],
+                STALENESS_BUCKETS,
+            )?,
+            downgrades: registry.counter(
+                "fulcrum_router_downgrades_total",
+                "Reads served at a weaker level that the request listed as acceptable.",
+                &["keyspace", "mode", "level"],
+            )?,
+            under_way: registry
+                .gauge(
+                    "fulcrum_router_requests_under_way",
+                    "Requests to groups being served now.",
+                    &[],
+                )?
+                .with_label_values(&[] as &[&str]),
+            map_version: registry
+                .gauge(
+                    "fulcrum_router_map_version",
+                    "Version of the cluster map in force here.",
+                    &[],
+                )?
+                .with_label_values(&[] as &[&str]),
+        })
+    }
+
+    /// One request to one group has ended.
+    pub(crate) fn request(
+        &self,
+        target: Target<'_>,
+        kind: Kind,
+        operation: &str,
+        took: Duration,
+        attempts: u32,
+        result: &Result<Answered, Refusal>,
+    ) {
+        let mode = target.mode.name();
+        let level = match kind {
+            Kind::Read(level) => level.name(),
+            Kind::Write { .. } => "write",
+        };
+        self.latency
+            .with_label_values(&[target.name, mode, level, operation])
+            .observe(took.as_secs_f64());
+        let outcome = match result {
+            Ok(_) => "ok",
+            Err(refusal) => outcome_name(refusal),
+        };
+        self.requests
+            .with_label_values(&[target.name, mode, level, operation, outcome])
+            .inc();
+        if attempts > 1 {
+            self.retries
+                .with_label_values(&[target.name, mode])
+                .inc_by(u64::from(attempts - 1));
+        }
+        match result {
+            Ok(answered) => self.served(target, kind, answered),
+            Err(refusal) => self
+                .refusals
+                .with_label_values(&[target.name, mode, cause(refusal)])
+                .inc(),
+        }
+    }
+
+    fn served(&self, target: Target<'_>, kind: Kind, answered: &Answered) {
+        let Kind::Read(asked) = kind else { return };
+        let labels = [target.name, target.mode.name(), asked.name()];
+        if let Some(staleness) = answered.receipt.staleness {
+            self.staleness
+                .with_label_values(&labels)
+                .observe(staleness.as_secs_f64());
+        }
+        if answered.receipt.achieved.name() != asked.name() {
+            self.downgrades.with_label_values(&labels).inc();
+        }
+    }
+}
+
+fn outcome_name(refusal: &Refusal) -> &'static str {
+    use fulcrum_types::Act;
+    match refusal.act() {
+        Act::Redirect => "redirect",
+        Act::Retry => "retry",
+        Act::Reject => "reject",
+        Act::LookUp => "unknown",
+        Act::Operator => "operator",
+    }
+}
+
+/// Causes of unavailability as dashboards group them (DESIGN section 10); a caller's mistake is its own cause.
+fn cause(refusal: &Refusal) -> &'static str {
+    match refusal {
+        Refusal::NotEnoughReplicas { .. } | Refusal::NoDataLeft => "no_quorum",
+        Refusal::NotPrimary { .. } | Refusal::NotReady | Refusal::Fenced => "fenced",
+        Refusal::Overloaded => "overload",
+        Refusal::WrongGroup { .. } | Refusal::Unreachable { .. } | Refusal::Stopped { .. } => "routing",
+        Refusal::DeadlineExceeded => "deadline",
+        Refusal::Unknown { .. } => "unknown_outcome",
+        Refusal::CannotServe { .. } => "too_stale",
+        Refusal::HistoryLost { .. } => "history_lost",
+        Refusal::IllegalLevel { .. }
+        | Refusal::UnknownKeyspace { .. }
+        | Refusal::Invalid { .. }
+        | Refusal::TooOldToTell => "request",
+    }
+}

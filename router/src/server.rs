@@ -1,0 +1,203 @@
+//! Starts a router on its own thread: one `current_thread` runtime, because a request that never hops threads costs half
+//! the CPU (DESIGN section 13).
+
+use crate::admin::AdminService;
+use crate::config::RouterConfig;
+use crate::dispatch::Dispatch;
+use crate::identity::Identity;
+use crate::metrics::Metrics;
+use crate::service::KvService;
+use crate::watcher;
+use fulcrum_common::clock::Clock;
+use fulcrum_common::error::StartError;
+use fulcrum_common::metadata::{ClusterStore, StoreError};
+use fulcrum_common::metrics::Metrics as Registry;
+use fulcrum_common::metrics_server::MetricsServer;
+use fulcrum_common::routing::RoutingTable;
+use fulcrum_common::wire::v1::admin_server::AdminServer;
+use fulcrum_common::wire::v1::kv_server::KvServer;
+use fulcrum_common::{limits, wire};
+use prometheus::Registry as PrometheusRegistry;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::Server;
+
+/// A router told to stop lets calls under way end for so long; streams may be open for ever.
+const DRAIN: Duration = Duration::from_millis(500);
+
+/// Starts routers.
+pub struct Router;
+
+/// A router at work. Stops when told, or when dropped.
+pub struct RunningRouter {
+    address: SocketAddr,
+    metrics_server: Option<MetricsServer>,
+    registry: PrometheusRegistry,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl RunningRouter {
+    /// Where clients connect.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its metrics.
+    #[must_use]
+    pub fn registry(&self) -> &PrometheusRegistry {
+        &self.registry
+    }
+
+    /// Where `/metrics` is served, if anywhere.
+    #[must_use]
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics_server.as_ref().map(MetricsServer::address)
+    }
+
+    /// Stops taking requests, and waits until the thread has ended.
+    pub fn shutdown(mut self) {
+        self.stop();
+    }
+
+    fn stop(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            let _ = stop.send(());
+        }
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for RunningRouter {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Router {
+    /// Starts a router; answers once it listens and has the cluster map.
+    ///
+    /// # Errors
+    /// The port is in use, or the metadata store cannot be read.
+    pub async fn start(
+        config: RouterConfig,
+        store: ClusterStore,
+        clock: Arc<dyn Clock>,
+    ) -> Result<RunningRouter, StartError> {
+        let map = store.load_map().await.map_err(|error| no_metadata(&error))?;
+        let table = Arc::new(RoutingTable::new(map));
+        let registry = Registry::new();
+        let metrics = Metrics::new(&registry).map_err(|error| StartError::Config(error.to_string()))?;
+        let dispatch = Dispatch::new(table, Identity::new(clock), metrics, config.requests_max);
+        let cannot = |error| StartError::bind("the router", config.listen, error);
+        let listener = std::net::TcpListener::bind(config.listen).map_err(cannot)?;
+        let address = listener.local_addr().map_err(cannot)?;
+        listener.set_nonblocking(true).map_err(cannot)?;
+        let metrics_server = match config.metrics_listen {
+            Some(at) => Some(MetricsServer::start(at, registry.registry().clone(), Arc::new(|| Ok(()))).await?),
+            None => None,
+        };
+        let (stop, stopped) = oneshot::channel();
+        let thread = std::thread::Builder::new()
+            .name("fulcrum-router".into())
+            .spawn(move || run(config, store, dispatch, listener, stopped))
+            .map_err(|source| StartError::Io {
+                action: "start",
+                target: "the router's thread".into(),
+                source,
+            })?;
+        Ok(RunningRouter {
+            address,
+            metrics_server,
+            registry: registry.registry().clone(),
+            stop: Some(stop),
+            thread: Some(thread),
+        })
+    }
+}
+
+fn no_metadata(error: &StoreError) -> StartError {
+    StartError::Config(format!("the cluster map cannot be read: {error}"))
+}
+
+fn run(
+    config: RouterConfig,
+    store: ClusterStore,
+    dispatch: Dispatch,
+    listener: std::net::TcpListener,
+    stopped: oneshot::Receiver<()>,
+) {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return tracing::error!(%error, "cannot start the router's runtime"),
+    };
+    runtime.block_on(async {
+        let metric = dispatch.metrics.map_version.clone();
+        tokio::spawn(watcher::watch(store.clone(), dispatch.table.clone(), metric));
+        if let Err(error) = serve(&config, store, dispatch, listener, stopped).await {
+            tracing::error!(%error, "the router has stopped");
+        }
+    });
+}
+
+async fn serve(
+    config: &RouterConfig,
+    store: ClusterStore,
+    dispatch: Dispatch,
+    listener: std::net::TcpListener,
+    stopped: oneshot::Receiver<()>,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let default_deadline = config.default_deadline;
+    let admin = AdminService {
+        dispatch: dispatch.clone(),
+        store,
+        default_deadline,
+    };
+    let kv = KvService {
+        dispatch,
+        default_deadline,
+    };
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_serving::<KvServer<KvService>>().await;
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(wire::DESCRIPTORS)
+        .build_v1()?;
+    // Accepted sockets get TCP_NODELAY here: the server's own option does not reach them when they come as a stream.
+    let incoming = TcpListenerStream::new(TcpListener::from_std(listener)?).map(without_delay);
+    let (drain, draining) = oneshot::channel::<()>();
+    let serving = Server::builder()
+        .add_service(health_service)
+        .add_service(reflection)
+        .add_service(KvServer::new(kv).max_decoding_message_size(limits::MAX_MESSAGE_BYTES))
+        .add_service(AdminServer::new(admin))
+        .serve_with_incoming_shutdown(incoming, async {
+            let _ = draining.await;
+        });
+    let told = async {
+        let _ = stopped.await;
+        let _ = drain.send(());
+        tokio::time::sleep(DRAIN).await;
+    };
+    tokio::select! {
+        served = serving => served?,
+        () = told => {}
+    }
+    Ok(())
+}
+
+fn without_delay(accepted: std::io::Result<TcpStream>) -> std::io::Result<TcpStream> {
+    accepted.inspect(|socket| {
+        if let Err(error) = socket.set_nodelay(true) {
+            tracing::debug!(%error, "cannot set TCP_NODELAY on an accepted connection");
+        }
+    })
+}
