@@ -3,12 +3,16 @@
 use crate::key::{Partitioning, slot_of};
 use crate::limits::MAX_NAME_BYTES;
 use crate::map::SlotTable;
-use fulcrum_types::{Fsync, GroupId, KeyspaceId, Level, Mode, SLOTS, Slot};
+use crate::metadata::MAX_TXN_OPS;
+use fulcrum_types::{Fsync, GroupId, KeyspaceId, Level, Mode, Slot};
 use std::time::Duration;
 use thiserror::Error;
 
 /// Most replicas of one group.
 pub const MAX_REPLICATION_FACTOR: u32 = 7;
+/// Most groups of one keyspace: it appears in one transaction, with its map.
+pub const MAX_GROUPS: u32 = 127;
+const _: () = assert!(MAX_GROUPS as usize == MAX_TXN_OPS - 1);
 /// By how much the rates of any two monotonic clocks may differ, in parts per million. Leases hold only within it.
 pub const RATE_DRIFT_PPM: u32 = 10_000;
 
@@ -166,8 +170,11 @@ impl KeyspaceOptions {
             );
             return Err(value("replication_factor", reason));
         }
-        if !(1..=u32::from(SLOTS)).contains(&self.groups) {
-            return Err(value("groups", format!("{} is not within 1 to {SLOTS}", self.groups)));
+        if !(1..=MAX_GROUPS).contains(&self.groups) {
+            return Err(value(
+                "groups",
+                format!("{} is not within 1 to {MAX_GROUPS}", self.groups),
+            ));
         }
         if self.min_in_sync == 0 {
             return Err(value(
@@ -396,7 +403,7 @@ mod tests {
     #[test]
     fn values_out_of_range_are_named() {
         refused(|s| s.replication_factor = Some(0), &["replication_factor", "1 to 7"]);
-        refused(|s| s.groups = Some(1025), &["groups", "1 to 1024"]);
+        refused(|s| s.groups = Some(128), &["groups", "1 to 127"]);
         refused(|s| s.min_in_sync = Some(0), &["min_in_sync"]);
         refused(
             |s| s.mode = Some("raft".into()),

@@ -8,7 +8,8 @@ use super::journal::{AppendError, Journal};
 use super::record::Record;
 use super::state::State;
 use super::{
-    Compare, KeyValue, LeaseId, Listing, Metadata, MetadataError, Op, Revision, TxnOutcome, WatchEvent, WatchStream,
+    Compare, KeyValue, LeaseId, Listing, MAX_TXN_OPS, Metadata, MetadataError, Op, Revision, TxnOutcome, WatchEvent,
+    WatchStream,
 };
 use crate::clock::Clock;
 use crate::error::StartError;
@@ -25,8 +26,6 @@ use tokio::sync::watch;
 const COMPACT_AT_BYTES: u64 = 4 * 1024 * 1024;
 /// Most bytes of one transaction's keys and values: etcd's limit on requests.
 const MAX_TXN_BYTES: usize = 1_572_864;
-/// Most operations and comparisons of one transaction.
-const MAX_TXN_OPS: usize = 2048;
 /// Changes handed to a watcher under one lock.
 const WATCH_BATCH: usize = 128;
 
@@ -203,7 +202,7 @@ fn lease_of(op: &Op) -> Option<LeaseId> {
 
 /// The limits of etcd, so that what works here works there.
 fn check(compare: &[Compare], ops: &[Op]) -> Result<(), MetadataError> {
-    if ops.len() + compare.len() > MAX_TXN_OPS {
+    if ops.len().max(compare.len()) > MAX_TXN_OPS {
         return Err(MetadataError::Invalid(format!(
             "a transaction has at most {MAX_TXN_OPS} operations"
         )));

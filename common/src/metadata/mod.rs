@@ -17,6 +17,8 @@ mod format;
 mod journal;
 mod record;
 mod state;
+#[cfg(test)]
+mod tests;
 
 pub use cluster_store::{CasResult, ClusterEvent, ClusterStore, StoreError};
 pub use embedded::EmbeddedMetadata;
@@ -27,6 +29,9 @@ use futures::stream::BoxStream;
 use std::fmt;
 use std::time::Duration;
 use thiserror::Error;
+
+/// Most operations, and most comparisons, of one transaction: etcd's default.
+pub const MAX_TXN_OPS: usize = 128;
 
 /// Counts successful transactions of the whole store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
