@@ -408,6 +408,57 @@ mod tests {
     }
 
     #[test]
+    fn a_journal_that_cannot_be_written_says_so_and_goes_no_further() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut journal, _) = Journal::open(dir.path(), Some(&id()), b"first").unwrap();
+        journal.append(b"one").unwrap();
+        let read_only = File::open(journal.path()).unwrap();
+        let writable = std::mem::replace(&mut journal.file, read_only);
+        let AppendError::NotWritten(reason) = journal.append(b"two").unwrap_err() else {
+            panic!("it may have been")
+        };
+        assert!(reason.contains(FILE), "{reason}");
+        // Nobody knows what the file holds now: also a handle that works is not trusted again.
+        journal.file = writable;
+        let AppendError::NotWritten(reason) = journal.append(b"two").unwrap_err() else {
+            panic!("it may have been")
+        };
+        assert!(reason.contains("restart"), "{reason}");
+        drop(journal);
+        let (_, payloads) = Journal::open(dir.path(), Some(&id()), b"unused").unwrap();
+        assert_eq!(payloads, [&b"first"[..], b"one"]);
+    }
+
+    /// Opens or is refused, but never panics, and never shows a record that was not written.
+    #[test]
+    fn random_damage_does_no_harm() {
+        let dir = tempfile::tempdir().unwrap();
+        let (content, _) = written(dir.path(), &[b"one", b"two", b"three"]);
+        let mut seed = 1u64;
+        let mut random = |below: usize| {
+            seed = seed
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            (seed >> 33) as usize % below
+        };
+        let whole: [&[u8]; 4] = [b"first", b"one", b"two", b"three"];
+        for _ in 0..300 {
+            let mut damaged = content.clone();
+            for _ in 0..=random(4) {
+                let at = random(damaged.len());
+                damaged[at] = random(256) as u8;
+            }
+            damaged.truncate(damaged.len() - random(20));
+            if let Ok(payloads) = reopened(dir.path(), &damaged) {
+                assert!(
+                    whole.iter().zip(&payloads).all(|(written, read)| written == read),
+                    "{payloads:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
     fn rewriting_keeps_only_the_snapshot() {
         let dir = tempfile::tempdir().unwrap();
         let (mut journal, _) = Journal::open(dir.path(), Some(&id()), b"first").unwrap();

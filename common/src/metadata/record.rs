@@ -254,6 +254,12 @@ mod tests {
             for len in 0..whole.len() {
                 assert_eq!(Record::decode(&whole[..len]), None, "{len} bytes of {record:?}");
             }
+            for at in 0..whole.len() {
+                // It may be another record, but it is not read past its end.
+                let mut other = whole.clone();
+                other[at] = 0xff;
+                let _ = Record::decode(&other);
+            }
             let mut longer = whole.clone();
             longer.push(0);
             assert_eq!(Record::decode(&longer), None);
