@@ -1,0 +1,136 @@
+//! Hot records in memory, so that reading one costs no descent into the store.
+//!
+//! Two generations: what is found in the old one moves to the young one; when the young one is full it becomes the old one,
+//! and what was not asked for meanwhile is forgotten. The cache changes no answer, only its cost.
+
+use super::value::{Content, Record};
+use bytes::Bytes;
+use std::collections::HashMap;
+
+/// What is kept for a key: its record, or that there is none.
+type Cached = Option<Record>;
+
+pub(super) struct Cache {
+    young: HashMap<Bytes, Cached>,
+    old: HashMap<Bytes, Cached>,
+    young_bytes: usize,
+    /// Most bytes of one generation.
+    budget: usize,
+}
+
+impl Cache {
+    /// A cache of at most about `bytes`; none at all if that is zero.
+    pub(super) fn new(bytes: usize) -> Self {
+        Cache {
+            young: HashMap::new(),
+            old: HashMap::new(),
+            young_bytes: 0,
+            budget: bytes / 2,
+        }
+    }
+
+    pub(super) fn get(&mut self, key: &[u8]) -> Option<Cached> {
+        if let Some(found) = self.young.get(key) {
+            return Some(found.clone());
+        }
+        let (key, found) = self.old.remove_entry(key)?;
+        self.insert(key, found.clone());
+        Some(found)
+    }
+
+    /// Keeps what a read found.
+    pub(super) fn insert(&mut self, key: Bytes, record: Cached) {
+        let size = size(&key, &record);
+        if size > self.budget / 8 {
+            return;
+        }
+        if self.young_bytes + size > self.budget {
+            self.old = std::mem::take(&mut self.young);
+            self.young_bytes = 0;
+        }
+        self.young_bytes += size;
+        if let Some(replaced) = self.young.insert(key.clone(), record) {
+            self.young_bytes -= self::size(&key, &replaced);
+        }
+    }
+
+    /// A write changes the key: keeps what it is now if it was known before.
+    pub(super) fn update(&mut self, key: &[u8], record: impl FnOnce() -> Record) {
+        let in_young = self.young.remove_entry(key);
+        if let Some((key, replaced)) = &in_young {
+            self.young_bytes -= size(key, replaced);
+        }
+        let known = in_young.or_else(|| self.old.remove_entry(key));
+        if let Some((key, _)) = known {
+            self.insert(key, Some(record()));
+        }
+    }
+
+    /// The key's record is gone.
+    pub(super) fn forget(&mut self, key: &[u8]) {
+        if let Some((key, replaced)) = self.young.remove_entry(key) {
+            self.young_bytes -= size(&key, &replaced);
+        }
+        self.old.remove(key);
+    }
+}
+
+/// Bytes that an entry takes, with what the map and the allocator add.
+fn size(key: &Bytes, record: &Cached) -> usize {
+    let value = match record {
+        Some(Record {
+            content: Content::Value { value, .. },
+            ..
+        }) => value.len(),
+        _ => 0,
+    };
+    key.len() + value + 160
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fulcrum_types::Version;
+
+    fn record(version: u64) -> Record {
+        let content = Content::Value {
+            value: Bytes::from_static(b"v"),
+            expires_at_ms: 0,
+        };
+        Record {
+            version: Version(version),
+            content,
+        }
+    }
+
+    fn key(n: u32) -> Bytes {
+        Bytes::from(n.to_be_bytes().to_vec())
+    }
+
+    #[test]
+    fn it_stays_within_its_budget_and_keeps_what_is_hot() {
+        let mut cache = Cache::new(100_000);
+        cache.insert(key(0), Some(record(1)));
+        for n in 1..10_000 {
+            cache.insert(key(n), Some(record(1)));
+            assert!(cache.get(&key(0)).is_some(), "hot key forgotten at {n}");
+        }
+        assert!(cache.young.len() + cache.old.len() <= 100_000 / 160);
+    }
+
+    #[test]
+    fn a_write_is_seen_in_either_generation() {
+        let mut cache = Cache::new(10_000);
+        cache.insert(key(0), Some(record(1)));
+        cache.old = std::mem::take(&mut cache.young);
+        cache.young_bytes = 0;
+        cache.update(&key(0), || record(2));
+        assert_eq!(cache.get(&key(0)), Some(Some(record(2))));
+        cache.update(&key(0), || record(3));
+        assert_eq!(cache.get(&key(0)), Some(Some(record(3))));
+        cache.forget(&key(0));
+        assert_eq!(cache.get(&key(0)), None);
+        cache.update(&key(0), || record(4));
+        assert_eq!(cache.get(&key(0)), None, "a write alone makes nothing hot");
+    }
+}

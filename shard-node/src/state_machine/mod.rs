@@ -1,0 +1,336 @@
+//! What a group's log means: a deterministic machine from entries to state.
+//!
+//! **The promise.** The same entries make the same state and the same outcomes on every replica, whenever it restarts and
+//! whether it came by the log or by a snapshot. Nothing is judged by a clock: time is that of the entry (rule 11).
+//!
+//! **The protocol.** [`StateMachine::apply`] takes the next entry and stages, in the store's open batch, what it changes
+//! together with the applied position, so that a crash never parts them. A write is applied at most once: its idempotency
+//! key is looked up in the retry table first (rule 10). A key's version is the index of the entry that wrote it; a delete
+//! leaves a tombstone with a version, so that versions never recur (rule 13). Expired values are invisible at once and
+//! removed in bounded steps as entries are applied.
+//!
+//! **Left out**: who may read when (the replication core says), admission limits on keys and values (checked before a command
+//! is proposed), locks and intents of transactions (further kinds of [`Command`]).
+
+mod applied;
+mod cache;
+mod command;
+mod due;
+mod read;
+mod retry;
+#[cfg(test)]
+mod tests;
+mod value;
+
+pub use applied::Applied;
+pub use command::{Command, CommandError, encode_write};
+pub use read::Rows;
+
+use crate::storage::{Generation, Reader, Space, StateKind, StorageError, Store, state_key};
+use bytes::Bytes;
+use cache::Cache;
+use fulcrum_types::{
+    Condition, Entry, GroupId, IdempotencyKey, Index, Mutation, Payload, RecordedOutcome, Refusal, ReplicatedTime,
+    Version, Versioned, WriteOp, WriteOutcome,
+};
+use retry::{Place, RetryTable, Seen};
+use std::time::Duration;
+use value::{Content, Record};
+
+/// Records swept per applied entry: enough to outrun what one entry can add by default, little enough not to be felt.
+const SWEEP_PER_ENTRY: usize = 64;
+
+/// Bounds of the state machine. Part of the group's replicated history: the same on all its replicas, for ever.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// How long an outcome is kept after its client's id was issued, in replicated time.
+    pub retention: Duration,
+    /// How long a tombstone is kept: as long as the longest transaction.
+    pub tombstones: Duration,
+    /// Outcomes kept for one client.
+    pub outcomes_per_client: usize,
+    /// Clients in the retry table.
+    pub clients: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            retention: Duration::from_secs(3600),
+            tombstones: Duration::from_secs(60),
+            outcomes_per_client: 4096,
+            clients: 100_000,
+        }
+    }
+}
+
+impl Limits {
+    fn retention_ms(&self) -> u64 {
+        u64::try_from(self.retention.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn tombstone_ms(&self) -> u64 {
+        u64::try_from(self.tombstones.as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// What applying an entry did. The same on every replica.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ApplyOutcome {
+    /// It asked nothing.
+    Noop,
+    /// It was applied now.
+    Written(Vec<WriteOutcome>),
+    /// It had been applied by an earlier entry, with these outcomes; nothing changed now.
+    Repeated(Vec<WriteOutcome>),
+    /// It was not applied, and nothing changed.
+    Refused(ApplyRefusal),
+}
+
+/// Why a committed command was not applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
+pub enum ApplyRefusal {
+    /// Older than the retention, or below the client's own low-water mark.
+    #[error("too old to tell whether it was applied before")]
+    TooOldToTell,
+    /// Issued further ahead than the retention.
+    #[error("the client's id was issued far in the future: take a new one")]
+    IssuedInTheFuture,
+    /// The client's id came with another issue time before.
+    #[error("the client's id came with another issue time before: take a new one")]
+    IssueTimeChanged,
+    /// The client has not said of enough requests that they are finished.
+    #[error("too many unfinished requests of this client: raise its low-water mark or take a new client id")]
+    TooManyOutcomes,
+    /// No room in the retry table.
+    #[error("too many clients in the retry table of this group: try again later, or reuse client ids")]
+    TooManyClients,
+}
+
+impl From<ApplyRefusal> for Refusal {
+    fn from(refusal: ApplyRefusal) -> Self {
+        match refusal {
+            ApplyRefusal::TooOldToTell => Refusal::TooOldToTell,
+            ApplyRefusal::TooManyClients => Refusal::Overloaded,
+            other => Refusal::Invalid {
+                reason: other.to_string(),
+            },
+        }
+    }
+}
+
+/// Why an entry could not be applied. The replica stops: to go on would make it differ from its peers.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ApplyError {
+    /// Storage failed.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The command cannot be understood.
+    #[error("entry {index}: {error}")]
+    Command {
+        /// The entry.
+        index: Index,
+        /// What is wrong.
+        error: CommandError,
+    },
+    /// Not the entry that is due.
+    #[error("entry {found} was to be applied where {due} was due")]
+    OutOfOrder {
+        /// The one due.
+        due: Index,
+        /// The one given.
+        found: Index,
+    },
+}
+
+/// One group's state.
+pub struct StateMachine {
+    group: GroupId,
+    generation: Generation,
+    limits: Limits,
+    applied: Applied,
+    retries: RetryTable,
+    /// Nothing is due before.
+    next_due_ms: u64,
+    cache: Cache,
+}
+
+impl StateMachine {
+    /// Opens a group's state as it stands in the store. `cache_bytes` bounds the records kept in memory.
+    pub fn open(
+        store: &Store,
+        group: GroupId,
+        generation: Generation,
+        limits: Limits,
+        cache_bytes: usize,
+    ) -> Result<Self, StorageError> {
+        let place = Place { group, generation };
+        Ok(StateMachine {
+            group,
+            generation,
+            limits,
+            applied: Applied::read(store, group, generation)?,
+            retries: RetryTable::load(store, place)?,
+            next_due_ms: due::first_due(store, place)?,
+            cache: Cache::new(cache_bytes),
+        })
+    }
+
+    /// The last entry applied, and its time.
+    #[must_use]
+    pub fn applied(&self) -> Applied {
+        self.applied
+    }
+
+    /// Applies the next entry.
+    pub fn apply(&mut self, store: &mut Store, entry: &Entry) -> Result<ApplyOutcome, ApplyError> {
+        let index = entry.position.index;
+        let due = self.applied.position.index.next();
+        if index != due {
+            return Err(ApplyError::OutOfOrder { due, found: index });
+        }
+        let outcome = match &entry.payload {
+            Payload::Noop => ApplyOutcome::Noop,
+            Payload::Command(bytes) => {
+                let command = Command::decode(bytes.clone()).map_err(|error| ApplyError::Command { index, error })?;
+                self.execute(store, index, entry.time, &command)?
+            }
+        };
+        self.sweep_due(store, entry.time, SWEEP_PER_ENTRY)?;
+        self.retries
+            .sweep(store, self.place(), &self.limits, entry.time, SWEEP_PER_ENTRY);
+        self.applied = Applied {
+            position: entry.position,
+            time: entry.time,
+        };
+        self.applied.stage(store, self.group, self.generation);
+        Ok(outcome)
+    }
+
+    fn execute(
+        &mut self,
+        store: &mut Store,
+        index: Index,
+        now: ReplicatedTime,
+        command: &Command,
+    ) -> Result<ApplyOutcome, StorageError> {
+        match command {
+            Command::Write { idempotency, ops } => self.write(store, index, now, idempotency.as_ref(), ops),
+        }
+    }
+
+    fn write(
+        &mut self,
+        store: &mut Store,
+        index: Index,
+        now: ReplicatedTime,
+        idempotency: Option<&IdempotencyKey>,
+        ops: &[WriteOp],
+    ) -> Result<ApplyOutcome, StorageError> {
+        if let Some(key) = idempotency {
+            match self.retries.check(store, self.place(), &self.limits, key, now)? {
+                Seen::New => {}
+                Seen::Before(outcomes) => return Ok(ApplyOutcome::Repeated(outcomes)),
+                Seen::Refused(refusal) => return Ok(ApplyOutcome::Refused(refusal)),
+            }
+        }
+        let mut outcomes = Vec::with_capacity(ops.len());
+        for op in ops {
+            outcomes.push(self.write_one(store, Version(index.0), now, op)?);
+        }
+        if let Some(key) = idempotency {
+            self.retries.record(store, self.place(), key, &outcomes);
+        }
+        Ok(ApplyOutcome::Written(outcomes))
+    }
+
+    fn write_one(
+        &mut self,
+        store: &mut Store,
+        version: Version,
+        now: ReplicatedTime,
+        op: &WriteOp,
+    ) -> Result<WriteOutcome, StorageError> {
+        let current = self.read_record(store, &op.key)?.and_then(|record| record.visible(now));
+        if !holds(&op.condition, current.as_ref()) {
+            return Ok(WriteOutcome::ConditionFailed {
+                current: current.map(|v| v.version),
+            });
+        }
+        match &op.mutation {
+            Mutation::Put { value, ttl } => {
+                let expires_at_ms = ttl.map_or(0, |ttl| expiry(now, ttl));
+                let content = Content::Value {
+                    value: value.clone(),
+                    expires_at_ms,
+                };
+                self.write_record(store, &op.key, &Record { version, content });
+                if expires_at_ms != 0 {
+                    self.schedule(store, expires_at_ms, &op.key, version);
+                }
+            }
+            Mutation::Delete => self.bury(store, &op.key, version, now),
+        }
+        Ok(WriteOutcome::Applied {
+            version,
+            existed: current.is_some(),
+        })
+    }
+
+    /// What became of a request, as of the applied position.
+    pub fn outcome(&self, store: &Store, key: &IdempotencyKey) -> Result<RecordedOutcome, StorageError> {
+        self.retries
+            .look_up(store, self.place(), &self.limits, key, self.applied.time)
+    }
+
+    fn place(&self) -> Place {
+        Place {
+            group: self.group,
+            generation: self.generation,
+        }
+    }
+
+    fn value_key(&self, key: &[u8]) -> Bytes {
+        state_key(self.group, self.generation, StateKind::Value, key)
+    }
+
+    fn read_record(&mut self, reader: &impl Reader, key: &Bytes) -> Result<Option<Record>, StorageError> {
+        if let Some(known) = self.cache.get(key) {
+            return Ok(known);
+        }
+        let found = reader.get(Space::State, &self.value_key(key))?;
+        let record = found.map(Record::decode).transpose().map_err(|e| damaged("value", e))?;
+        // A copy: what was read may be a slice of something far larger.
+        self.cache.insert(Bytes::copy_from_slice(key), record.clone());
+        Ok(record)
+    }
+
+    fn write_record(&mut self, store: &mut Store, key: &Bytes, record: &Record) {
+        let encoded = record.encode();
+        self.cache.update(key, || record.backed_by(&encoded));
+        store.put(Space::State, self.value_key(key), encoded);
+    }
+}
+
+fn holds(condition: &Condition, current: Option<&Versioned>) -> bool {
+    match condition {
+        Condition::None => true,
+        Condition::Absent => current.is_none(),
+        Condition::Exists => current.is_some(),
+        Condition::VersionIs(version) => current.is_some_and(|v| v.version == *version),
+        Condition::ValueIs(value) => current.is_some_and(|v| v.value == *value),
+    }
+}
+
+/// Never 0, which would mean for ever.
+fn expiry(now: ReplicatedTime, ttl: Duration) -> u64 {
+    let ttl = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+    now.0.saturating_add(ttl).max(1)
+}
+
+fn damaged(what: &str, reason: impl ToString) -> StorageError {
+    StorageError::Damaged {
+        space: Space::State,
+        reason: format!("{what}: {}", reason.to_string()),
+    }
+}

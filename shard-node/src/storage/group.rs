@@ -1,0 +1,412 @@
+//! One group's view of the node's store: its log, its hard state, and which generation of its state is current.
+//!
+//! All methods only stage. The runner says with [`Store::require`] how durable a core's writes must be, and learns from the
+//! batch when they are. Log compaction needs no order of its own: state is staged before the log behind it goes, and batches
+//! become durable in order.
+
+use super::backend::{Reader, Space};
+use super::certificates::{self, Opening};
+use super::codec;
+use super::error::StorageError;
+use super::keys::{self, Generation, MetaField, generation_range, group_range, log_key, meta_key};
+use super::snapshot::Staging;
+use super::store::Store;
+use bytes::{Buf, Bytes};
+use fulcrum_replication::contract::{HardState, LogChange, SnapshotChunk, TransferId};
+use fulcrum_types::{Entry, GroupId, Index, LogPosition, ReplicatedTime};
+
+/// What stands before the first entry of a log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogBase {
+    /// The last entry that compaction or a snapshot removed.
+    pub position: LogPosition,
+    /// Its replicated time.
+    pub time: ReplicatedTime,
+}
+
+/// What a group's storage held when it was opened.
+pub struct OpenedGroup {
+    /// The group's storage.
+    pub storage: GroupStore,
+    /// The last hard state made durable; none on an empty disk.
+    pub hard_state: Option<HardState>,
+    /// What stands before the log.
+    pub base: LogBase,
+    /// The retained log, without gaps.
+    pub log: Vec<Entry>,
+}
+
+/// One group's storage.
+#[derive(Debug)]
+pub struct GroupStore {
+    group: GroupId,
+    generation: Generation,
+    /// Never used before, not even by a snapshot that was given up.
+    fresh: Generation,
+    base: LogBase,
+    last: Index,
+    staging: Option<Staging>,
+    /// There may be records of generations other than the current one.
+    leftovers: bool,
+}
+
+impl GroupStore {
+    /// Opens a group's storage and checks every record of its log.
+    ///
+    /// # Errors
+    /// [`StorageError::Corrupt`] concerns this replica only: [`GroupStore::reset`] it, and let it be rebuilt with a new data
+    /// id (rule 5).
+    pub fn open(store: &Store, group: GroupId) -> Result<OpenedGroup, StorageError> {
+        let corrupt = |reason: super::record::Malformed| corrupt(group, Index::ZERO, reason);
+        let meta = |field| store.get(Space::Meta, &meta_key(group, field));
+        let hard_state = meta(MetaField::HardState)?
+            .map(|r| codec::decode_hard_state(&r))
+            .transpose()
+            .map_err(corrupt)?;
+        let (position, time) = meta(MetaField::LogBase)?
+            .map(|r| codec::decode_base(&r))
+            .transpose()
+            .map_err(corrupt)?
+            .unwrap_or_default();
+        let generation = meta(MetaField::Generation)?
+            .map(|r| codec::decode_number(&r))
+            .transpose()
+            .map_err(corrupt)?
+            .unwrap_or(0);
+        let generation = Generation(u32::try_from(generation).unwrap_or(u32::MAX));
+        let base = LogBase { position, time };
+        let log = read_log(store, group, base)?;
+        let last = log.last().map_or(base.position.index, |entry| entry.position.index);
+        if let Some(state) = &hard_state
+            && state.commit > last
+        {
+            return Err(self::corrupt(group, last.next(), "committed entries are missing"));
+        }
+        let newest = newest_generation(store, group)?;
+        let fresh = newest.map_or(generation, |n| n.max(generation)).next();
+        let leftovers = oldest_other(store, group, generation)?.is_some();
+        let storage = GroupStore {
+            group,
+            generation,
+            fresh,
+            base,
+            last,
+            staging: None,
+            leftovers,
+        };
+        Ok(OpenedGroup {
+            storage,
+            hard_state,
+            base,
+            log,
+        })
+    }
+
+    /// Clears away a group's log, state and hard state, damaged or not; certificates stay. Returns it as it is on an empty
+    /// disk.
+    pub fn reset(store: &mut Store, group: GroupId) -> Result<OpenedGroup, StorageError> {
+        let fresh = newest_generation(store, group)?.unwrap_or_default().next();
+        let (start, end) = group_range(group);
+        for space in [Space::Log, Space::Meta] {
+            delete_range(store, space, &start, &end, usize::MAX)?;
+        }
+        let mut storage = GroupStore {
+            group,
+            generation: fresh,
+            fresh: fresh.next(),
+            base: LogBase::default(),
+            last: Index::ZERO,
+            staging: None,
+            leftovers: true,
+        };
+        storage.put_generation(store, fresh);
+        Ok(OpenedGroup {
+            storage,
+            hard_state: None,
+            base: LogBase::default(),
+            log: Vec::new(),
+        })
+    }
+
+    /// Removes a group with all it has, its certificates too: it was dropped from the node for good.
+    ///
+    /// The state goes in steps of `most` records; call it until it returns true.
+    pub fn remove(store: &mut Store, group: GroupId, most: usize) -> Result<bool, StorageError> {
+        let (start, end) = group_range(group);
+        for space in [Space::State, Space::Log, Space::Certificates, Space::Meta] {
+            if delete_range(store, space, &start, &end, most)? >= most {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The group.
+    #[must_use]
+    pub fn group(&self) -> GroupId {
+        self.group
+    }
+
+    /// The current generation of its state. Changes with [`LogChange::InstallSnapshot`] and [`LogChange::DropState`]: the
+    /// state machine must then be opened anew.
+    #[must_use]
+    pub fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    /// What stands before the log.
+    #[must_use]
+    pub fn base(&self) -> LogBase {
+        self.base
+    }
+
+    /// The last index of the log.
+    #[must_use]
+    pub fn last(&self) -> Index {
+        self.last
+    }
+
+    /// Stages what a core wants made durable.
+    pub fn change(&mut self, store: &mut Store, change: &LogChange) -> Result<(), StorageError> {
+        match change {
+            LogChange::HardState(state) => self.put_hard_state(store, state),
+            LogChange::Append(entries) => self.append(store, entries),
+            LogChange::Truncate { from } => self.truncate(store, *from),
+            LogChange::Compact { through } => self.compact(store, *through)?,
+            LogChange::OpenCertificate {
+                old_epoch,
+                new_epoch,
+                promotion,
+            } => {
+                let opening = Opening {
+                    old_epoch: *old_epoch,
+                    promotion: *promotion,
+                };
+                certificates::open(store, self.group, *new_epoch, opening);
+            }
+            LogChange::Diverged(divergence) => certificates::record(store, self.group, divergence)?,
+            LogChange::InstallSnapshot { transfer, meta } => {
+                let base = LogBase {
+                    position: meta.position,
+                    time: meta.time,
+                };
+                let staging = self.staging.take();
+                let generation = Staging::finish(staging, store, self.group, *transfer, base)?;
+                self.replace_state(store, generation, base);
+            }
+            LogChange::DropState => {
+                let generation = self.take_fresh();
+                self.replace_state(store, generation, LogBase::default());
+            }
+        }
+        Ok(())
+    }
+
+    fn put_hard_state(&self, store: &mut Store, state: &HardState) {
+        store.put(
+            Space::Meta,
+            meta_key(self.group, MetaField::HardState),
+            codec::encode_hard_state(state),
+        );
+    }
+
+    fn append(&mut self, store: &mut Store, entries: &[Entry]) {
+        for entry in entries {
+            debug_assert_eq!(entry.position.index, self.last.next(), "a log has no gaps");
+            store.put(
+                Space::Log,
+                log_key(self.group, entry.position.index),
+                codec::encode_entry(entry),
+            );
+            self.last = entry.position.index;
+        }
+    }
+
+    fn truncate(&mut self, store: &mut Store, from: Index) {
+        self.delete_entries(store, from, self.last);
+        self.last = self.last.min(from.prev());
+    }
+
+    fn compact(&mut self, store: &mut Store, through: LogPosition) -> Result<(), StorageError> {
+        if through.index <= self.base.position.index {
+            return Ok(());
+        }
+        let key = log_key(self.group, through.index);
+        let Some(record) = store.get(Space::Log, &key)? else {
+            return Err(corrupt(self.group, through.index, "missing"));
+        };
+        let entry = codec::decode_entry(&record).map_err(|e| corrupt(self.group, through.index, e))?;
+        debug_assert_eq!(entry.position, through);
+        self.delete_entries(store, self.base.position.index.next(), through.index);
+        self.set_base(
+            store,
+            LogBase {
+                position: through,
+                time: entry.time,
+            },
+        );
+        Ok(())
+    }
+
+    fn replace_state(&mut self, store: &mut Store, generation: Generation, base: LogBase) {
+        self.delete_entries(store, self.base.position.index.next(), self.last);
+        self.set_base(store, base);
+        self.last = base.position.index;
+        self.put_generation(store, generation);
+        self.leftovers = true;
+    }
+
+    fn delete_entries(&self, store: &mut Store, first: Index, last: Index) {
+        for index in first.0..=last.0 {
+            store.delete(Space::Log, log_key(self.group, Index(index)));
+        }
+    }
+
+    fn set_base(&mut self, store: &mut Store, base: LogBase) {
+        self.base = base;
+        store.put(
+            Space::Meta,
+            meta_key(self.group, MetaField::LogBase),
+            codec::encode_base(base.position, base.time),
+        );
+    }
+
+    fn put_generation(&mut self, store: &mut Store, generation: Generation) {
+        self.generation = generation;
+        let record = codec::encode_number(u64::from(generation.0));
+        store.put(Space::Meta, meta_key(self.group, MetaField::Generation), record);
+    }
+
+    fn take_fresh(&mut self) -> Generation {
+        let generation = self.fresh;
+        self.fresh = generation.next();
+        generation
+    }
+
+    /// Keeps a part of an incoming snapshot beside the present state.
+    pub fn stage_snapshot(
+        &mut self,
+        store: &mut Store,
+        transfer: TransferId,
+        chunk: &SnapshotChunk,
+    ) -> Result<(), StorageError> {
+        if chunk.number == 0 {
+            self.leftovers |= self.staging.is_some();
+            self.staging = Some(Staging::new(transfer, self.take_fresh()));
+        }
+        match &mut self.staging {
+            Some(staging) => staging.add(store, self.group, transfer, chunk),
+            None => Err(StorageError::BadSnapshot {
+                group: self.group,
+                reason: "its start is missing".into(),
+            }),
+        }
+    }
+
+    /// Removes up to `most` records of states that are no longer, or never became, current. Returns whether any may be left.
+    pub fn sweep(&mut self, store: &mut Store, most: usize) -> Result<bool, StorageError> {
+        if !self.leftovers {
+            return Ok(false);
+        }
+        let staged = self.staging.as_ref().map(Staging::generation);
+        let mut left = most;
+        while left > 0 {
+            let Some(generation) = oldest_except(store, self.group, &[Some(self.generation), staged])? else {
+                self.leftovers = false;
+                return Ok(false);
+            };
+            let (start, end) = generation_range(self.group, generation);
+            left -= delete_range(store, Space::State, &start, &end, left)?;
+        }
+        Ok(true)
+    }
+}
+
+fn corrupt(group: GroupId, index: Index, reason: impl ToString) -> StorageError {
+    StorageError::Corrupt {
+        group,
+        index,
+        reason: reason.to_string(),
+    }
+}
+
+/// Reads a log and checks that it is whole, without gaps, and goes forward in epoch and time.
+fn read_log(store: &Store, group: GroupId, base: LogBase) -> Result<Vec<Entry>, StorageError> {
+    let (start, end) = group_range(group);
+    let (mut before, mut time) = (base.position, base.time);
+    let mut log = Vec::new();
+    for record in store.range(Space::Log, &start, &end) {
+        let index = before.index.next();
+        let (key, value) = record?;
+        if key != log_key(group, index) {
+            return Err(corrupt(group, index, "missing"));
+        }
+        let entry = codec::decode_entry(&value).map_err(|e| corrupt(group, index, e))?;
+        if entry.position.index != index || entry.position.epoch < before.epoch || entry.time < time {
+            return Err(corrupt(group, index, "out of order"));
+        }
+        (before, time) = (entry.position, entry.time);
+        log.push(entry);
+    }
+    Ok(log)
+}
+
+fn delete_range(store: &mut Store, space: Space, start: &[u8], end: &[u8], most: usize) -> Result<usize, StorageError> {
+    let doomed: Vec<Bytes> = store
+        .range(space, start, end)
+        .take(most)
+        .map(|r| r.map(|(key, _)| key))
+        .collect::<Result<_, _>>()?;
+    let count = doomed.len();
+    for key in doomed {
+        store.delete(space, key);
+    }
+    Ok(count)
+}
+
+/// The lowest generation at or above `from` that has records.
+fn generation_from(store: &Store, group: GroupId, from: Generation) -> Result<Option<Generation>, StorageError> {
+    let (start, _) = generation_range(group, from);
+    let (_, end) = group_range(group);
+    let Some(record) = store.range(Space::State, &start, &end).next() else {
+        return Ok(None);
+    };
+    let mut key = record?.0;
+    if key.len() < keys::STATE_PREFIX {
+        return Err(StorageError::Damaged {
+            space: Space::State,
+            reason: "key length".into(),
+        });
+    }
+    key.advance(8);
+    Ok(Some(Generation(key.get_u32())))
+}
+
+fn oldest_except(
+    store: &Store,
+    group: GroupId,
+    kept: &[Option<Generation>],
+) -> Result<Option<Generation>, StorageError> {
+    let mut from = Generation::default();
+    while let Some(found) = generation_from(store, group, from)? {
+        if !kept.contains(&Some(found)) {
+            return Ok(Some(found));
+        }
+        from = found.next();
+    }
+    Ok(None)
+}
+
+fn oldest_other(store: &Store, group: GroupId, current: Generation) -> Result<Option<Generation>, StorageError> {
+    oldest_except(store, group, &[Some(current)])
+}
+
+fn newest_generation(store: &Store, group: GroupId) -> Result<Option<Generation>, StorageError> {
+    let mut newest = None;
+    let mut from = Generation::default();
+    while let Some(found) = generation_from(store, group, from)? {
+        newest = Some(found);
+        from = found.next();
+    }
+    Ok(newest)
+}

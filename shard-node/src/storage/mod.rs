@@ -1,0 +1,43 @@
+//! What a node keeps: one ordered store for all its groups, written behind.
+//!
+//! **The promise.** What is staged can be read at once, but counts as durable only once the batch that holds it is reported
+//! durable. A batch is atomic, batches become durable in order, and after a crash the store holds a prefix of them that
+//! includes every batch that was reported durable with [`Durability::Synced`].
+//!
+//! **The protocol.** All groups of a node stage their changes in one open [`Batch`]. [`Store::close_turn`] hands it to the
+//! [`Backend`] if none is in flight; otherwise it keeps growing, so that one fsync serves whatever came up during the one
+//! before. Reads look through the open batch, then the one in flight, then the backend. When the backend reports the batch
+//! in flight done, [`Store::persisted`] forgets it: from then on the backend has it.
+//!
+//! **The spaces.** [`Space::Meta`] what a group must remember of itself, [`Space::Log`] its entries, [`Space::State`] what
+//! applying them made, by generation, [`Space::Certificates`] entries that a failover lost. All groups share the spaces, so
+//! that their number does not depend on that of the groups. [`GroupStore`] is one group's view.
+//!
+//! Two backends, one promise: [`FjallBackend`] on disk, [`MemoryDisk`] for tests and simulation, where crashes, stalls and
+//! corruption are ordered by the caller. What this module leaves out: what commands mean (`state_machine`) and when a batch
+//! may be acknowledged (the replication core).
+
+mod backend;
+mod batch;
+mod certificates;
+mod codec;
+mod error;
+mod group;
+mod keys;
+mod memory;
+mod record;
+mod snapshot;
+mod store;
+#[cfg(test)]
+pub(crate) mod testing;
+
+pub use backend::{Backend, BatchDone, BatchId, Durability, Notifier, RangeIter, Reader, Space};
+pub use batch::Batch;
+pub use certificates::{Certificate, Opening, certificates};
+pub use error::StorageError;
+pub use group::{GroupStore, LogBase, OpenedGroup};
+pub use keys::{Generation, StateKind, state_key, state_range};
+pub use memory::{MemoryBackend, MemoryDisk};
+pub use record::{Decoder, Malformed, put_bytes, put_varint};
+pub use snapshot::{SNAPSHOT_PART_BYTES, SnapshotSource};
+pub use store::{Store, StoreSnapshot};

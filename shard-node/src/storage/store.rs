@@ -1,0 +1,177 @@
+//! One node's store: two batches in memory over a backend.
+
+use super::backend::{Backend, BatchId, Durability, RangeIter, Reader, Space};
+use super::batch::Batch;
+use super::error::StorageError;
+use bytes::Bytes;
+use std::sync::Arc;
+
+/// The write-behind store of a node. See the module's chapter.
+pub struct Store {
+    backend: Box<dyn Backend>,
+    open: Batch,
+    open_id: BatchId,
+    open_durability: Durability,
+    in_flight: Option<(BatchId, Arc<Batch>)>,
+    /// The backend was handed something without a sync since the last sync.
+    unsynced: bool,
+}
+
+impl Store {
+    /// A store over a backend that nothing is in flight at.
+    #[must_use]
+    pub fn new(backend: Box<dyn Backend>) -> Self {
+        Store {
+            backend,
+            open: Batch::default(),
+            open_id: BatchId(1),
+            open_durability: Durability::Lazy,
+            in_flight: None,
+            unsynced: false,
+        }
+    }
+
+    /// Sets a value. It is seen by reads at once and becomes durable with the batch that is returned by [`Store::require`].
+    pub fn put(&mut self, space: Space, key: Bytes, value: Bytes) {
+        self.open.set(space, key, Some(value));
+    }
+
+    /// Removes a key.
+    pub fn delete(&mut self, space: Space, key: Bytes) {
+        self.open.set(space, key, None);
+    }
+
+    /// States how soon what has been staged so far must be durable, and names the batch that makes it so.
+    pub fn require(&mut self, durability: Durability) -> BatchId {
+        self.open_durability = self.open_durability.max(durability);
+        self.open_id
+    }
+
+    /// Ends a turn of the event loop: submits the open batch if anything in it is urgent and none is in flight.
+    ///
+    /// Call it at the end of every turn, also of one that did nothing but take in a [`BatchDone`](super::BatchDone).
+    pub fn close_turn(&mut self) -> Option<BatchId> {
+        if self.in_flight.is_some() || self.open_durability == Durability::Lazy {
+            return None;
+        }
+        let id = self.open_id;
+        let sync = self.open_durability == Durability::Synced;
+        let batch = Arc::new(std::mem::take(&mut self.open));
+        self.open_id = BatchId(id.0 + 1);
+        self.open_durability = Durability::Lazy;
+        self.unsynced = !sync;
+        self.in_flight = Some((id, batch.clone()));
+        self.backend.submit(id, batch, sync);
+        Some(id)
+    }
+
+    /// Asks that all staged so far, and all written earlier, reaches the given durability; submits if it can. The batch
+    /// returned is the one to wait for; none if there is nothing left to do.
+    pub fn flush(&mut self, durability: Durability) -> Option<BatchId> {
+        let resync = durability == Durability::Synced && self.unsynced;
+        if self.open.is_empty() && !resync {
+            return self.in_flight.as_ref().map(|(id, _)| *id);
+        }
+        let id = self.require(durability);
+        self.close_turn();
+        Some(id)
+    }
+
+    /// Takes in that the backend has done a batch. The next goes out with the end of this turn.
+    pub fn persisted(&mut self, id: BatchId) {
+        if self.in_flight.as_ref().is_some_and(|(flying, _)| *flying == id) {
+            self.in_flight = None;
+        }
+    }
+
+    /// Bytes staged and not yet durable: what the caller bounds by shedding load while the disk stalls.
+    #[must_use]
+    pub fn pending_bytes(&self) -> usize {
+        self.open.bytes() + self.in_flight.as_ref().map_or(0, |(_, b)| b.bytes())
+    }
+
+    /// Whether a batch is at the backend.
+    #[must_use]
+    pub fn is_in_flight(&self) -> bool {
+        self.in_flight.is_some()
+    }
+
+    /// A view that later changes do not touch. It keeps what it shows from being reclaimed: do not hold it for long.
+    #[must_use]
+    pub fn snapshot(&self) -> StoreSnapshot {
+        StoreSnapshot {
+            open: self.open.clone(),
+            in_flight: self.in_flight.as_ref().map(|(_, batch)| batch.clone()),
+            backend: self.backend.snapshot(),
+        }
+    }
+
+    /// Ends the store's life in good order: writes what is staged, syncs, marks the data as clean.
+    ///
+    /// A store that is merely dropped loses what was not submitted, as a crash would.
+    pub fn close(mut self) -> Result<(), StorageError> {
+        let batch = Arc::new(std::mem::take(&mut self.open));
+        self.backend.submit(self.open_id, batch, true);
+        self.backend.close()
+    }
+}
+
+impl Reader for Store {
+    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, StorageError> {
+        let flying = self.in_flight.as_ref().map(|(_, batch)| &**batch);
+        get_through(&self.open, flying, &*self.backend, space, key)
+    }
+
+    fn range<'a>(&'a self, space: Space, start: &[u8], end: &[u8]) -> RangeIter<'a> {
+        let flying = self.in_flight.as_ref().map(|(_, batch)| &**batch);
+        range_through(&self.open, flying, &*self.backend, space, start, end)
+    }
+}
+
+/// The store as it was at one moment.
+pub struct StoreSnapshot {
+    open: Batch,
+    in_flight: Option<Arc<Batch>>,
+    backend: Box<dyn Reader + Send>,
+}
+
+impl Reader for StoreSnapshot {
+    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, StorageError> {
+        get_through(&self.open, self.in_flight.as_deref(), &*self.backend, space, key)
+    }
+
+    fn range<'a>(&'a self, space: Space, start: &[u8], end: &[u8]) -> RangeIter<'a> {
+        range_through(&self.open, self.in_flight.as_deref(), &*self.backend, space, start, end)
+    }
+}
+
+fn get_through<R: Reader + ?Sized>(
+    open: &Batch,
+    in_flight: Option<&Batch>,
+    backend: &R,
+    space: Space,
+    key: &[u8],
+) -> Result<Option<Bytes>, StorageError> {
+    if let Some(change) = open.change(space, key) {
+        return Ok(change.clone());
+    }
+    if let Some(change) = in_flight.and_then(|batch| batch.change(space, key)) {
+        return Ok(change.clone());
+    }
+    backend.get(space, key)
+}
+
+fn range_through<'a, R: Reader + ?Sized>(
+    open: &'a Batch,
+    in_flight: Option<&'a Batch>,
+    backend: &'a R,
+    space: Space,
+    start: &[u8],
+    end: &[u8],
+) -> RangeIter<'a> {
+    let mut below = backend.range(space, start, end);
+    if let Some(batch) = in_flight {
+        below = batch.over(space, start, end, below);
+    }
+    open.over(space, start, end, below)
+}
