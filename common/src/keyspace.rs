@@ -13,6 +13,10 @@ pub const MAX_REPLICATION_FACTOR: u32 = 7;
 /// Most groups of one keyspace: it appears in one transaction, with its map.
 pub const MAX_GROUPS: u32 = 127;
 const _: () = assert!(MAX_GROUPS as usize == MAX_TXN_OPS - 1);
+/// Longest heartbeat, lease and grace: nobody waits longer for a failover.
+const LONGEST_GRACE: Duration = Duration::from_secs(600);
+/// Longest time for which outcomes and tombstones are kept: they take memory.
+const LONGEST_RETENTION: Duration = Duration::from_secs(30 * 24 * 3600);
 /// By how much the rates of any two monotonic clocks may differ, in parts per million. Leases hold only within it.
 pub const RATE_DRIFT_PPM: u32 = 10_000;
 
@@ -70,13 +74,22 @@ impl Default for Timing {
         Self {
             heartbeat: Duration::from_millis(100),
             lease: Duration::from_millis(1000),
-            grace: Duration::from_millis(1500),
+            grace: Duration::from_millis(1300),
         }
     }
 }
 
 impl Timing {
     fn validate(&self) -> Result<(), OptionsError> {
+        for (option, time) in [
+            ("heartbeat", self.heartbeat),
+            ("lease", self.lease),
+            ("grace", self.grace),
+        ] {
+            if time > LONGEST_GRACE {
+                return Err(value(option, format!("at most {} s", LONGEST_GRACE.as_secs())));
+            }
+        }
         if self.heartbeat < Duration::from_millis(5) {
             return Err(value("heartbeat", "at least 5 ms are needed"));
         }
@@ -199,14 +212,14 @@ impl KeyspaceOptions {
         if self.delimiter.is_some_and(|c| !c.is_ascii_graphic()) {
             return Err(value("delimiter", "use one visible ASCII character"));
         }
-        if self.idempotency_retention < Duration::from_secs(1) {
-            return Err(value(
-                "idempotency_retention",
-                "at least 1 s is needed to tell a retry from a new request",
-            ));
-        }
-        if self.tombstone_retention < Duration::from_secs(1) {
-            return Err(value("tombstone_retention", "at least 1 s is needed"));
+        let retentions = [
+            ("idempotency_retention", self.idempotency_retention),
+            ("tombstone_retention", self.tombstone_retention),
+        ];
+        for (option, time) in retentions {
+            if !(Duration::from_secs(1)..=LONGEST_RETENTION).contains(&time) {
+                return Err(value(option, "not within 1 s to 30 days"));
+            }
         }
         self.timing.validate()
     }
