@@ -2,13 +2,16 @@
 //!
 //! The node is driven by [`Event`]s and by nothing else, and answers with [`Output`]s: two closed lists. The event loop turns
 //! sockets, clocks and the storage writer's completions into events and runs the outputs; the simulator does the same with a
-//! network and clocks of its own. Both drive the same `Node`.
+//! network and clocks of its own. Both drive the same [`crate::node::Node`].
 
+use crate::storage::BatchDone;
+use fulcrum_common::map::ClusterMap;
 use fulcrum_replication::{CasId, CasOutcome, Message, TransferId};
 use fulcrum_types::{
     Answered, ConfigVersion, Epoch, GroupConfiguration, GroupId, GroupRequest, Index, LogPosition, NodeId, Refusal,
     Role,
 };
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The event loop's name for a client's request. Never used twice in one life of a node.
@@ -44,6 +47,10 @@ pub enum Event {
         /// Which request.
         id: RequestId,
     },
+    /// The storage has done a batch, or failed.
+    BatchDone(BatchDone),
+    /// The cluster map: from a read that saw the newest, or from a watch. Older ones are ignored.
+    Map(Arc<ClusterMap>),
     /// A group's configuration as the metadata store has it. May be old or repeated.
     Configuration {
         /// The group.

@@ -1,0 +1,186 @@
+//! What is let in: everything that can be refused before a core is asked is refused here, and nothing was applied then.
+
+use super::bugs::Bug;
+use super::group::Group;
+use super::reads::{Read, Wanted};
+use super::shared::{Failure, Shared};
+use crate::event::RequestId;
+use bytes::Bytes;
+use fulcrum_common::key::{validate_batch, validate_key, validate_value};
+use fulcrum_common::limits::{DEFAULT_SCAN_ROWS, MAX_SCAN_BYTES, MAX_SCAN_ROWS};
+use fulcrum_types::{Condition, GroupRequest, Mono, Mutation, Now, Operation, Query, ReadRequest, Refusal, WriteOp};
+
+/// Checks what does not depend on a group: the map it goes by, the room there is, the time left.
+pub(super) fn admit(shared: &Shared, request: &GroupRequest) -> Result<(), Refusal> {
+    let map_version = shared.map_version();
+    let Some(map) = &shared.map else {
+        return Err(Refusal::WrongGroup { map_version });
+    };
+    if request.map_version > map_version {
+        return Err(Refusal::WrongGroup { map_version });
+    }
+    if map.keyspace(request.keyspace).is_none() {
+        return Err(Refusal::UnknownKeyspace {
+            keyspace: request.keyspace.to_string(),
+        });
+    }
+    if request.deadline.is_zero() {
+        return Err(Refusal::DeadlineExceeded);
+    }
+    if shared.requests.len() >= shared.settings.waiting_max {
+        return Err(Refusal::Overloaded);
+    }
+    Ok(())
+}
+
+impl Group {
+    /// Takes a request in that [`admit`] let through.
+    pub(super) fn request(
+        &mut self,
+        shared: &mut Shared,
+        now: Now,
+        id: RequestId,
+        request: GroupRequest,
+    ) -> Result<(), Failure> {
+        let deadline = now.mono + request.deadline;
+        if self.keyspace.id != request.keyspace {
+            let map_version = shared.map_version();
+            shared.reply(id, Err(Refusal::WrongGroup { map_version }));
+            return Ok(());
+        }
+        match request.operation {
+            Operation::Read(read) => self.admit_read(shared, now, id, deadline, read),
+            Operation::Write { idempotency, seen, ops } => {
+                let checked = self
+                    .check_write(shared, &ops)
+                    .and_then(|()| self.check_seen(shared, seen));
+                if let Err(refusal) = checked {
+                    shared.reply(id, Err(refusal));
+                    return Ok(());
+                }
+                shared.requests.insert(id, self.id, deadline);
+                self.queue_write(shared, now.mono, id, idempotency, &ops);
+                Ok(())
+            }
+            Operation::Outcome(key) => match self.outcome_level(shared) {
+                Ok(level) => {
+                    let read = Read::new(now.mono, deadline, level, Vec::new(), Wanted::Outcome(key));
+                    self.admitted_read(shared, now, id, read)
+                }
+                Err(refusal) => {
+                    shared.reply(id, Err(refusal));
+                    Ok(())
+                }
+            },
+        }
+    }
+
+    fn admit_read(
+        &mut self,
+        shared: &mut Shared,
+        now: Now,
+        id: RequestId,
+        deadline: Mono,
+        request: ReadRequest,
+    ) -> Result<(), Failure> {
+        let ReadRequest {
+            level,
+            acceptable,
+            seen,
+            query,
+        } = request;
+        let query = match self.check_query(shared, query) {
+            Ok(query) => query,
+            Err(refusal) => {
+                shared.reply(id, Err(refusal));
+                return Ok(());
+            }
+        };
+        let mut read = Read::new(now.mono, deadline, level, acceptable, Wanted::Query(query));
+        read.seen = seen;
+        self.admitted_read(shared, now, id, read)
+    }
+
+    /// Only a read that is not answered within the turn needs a deadline.
+    fn admitted_read(&mut self, shared: &mut Shared, now: Now, id: RequestId, read: Read) -> Result<(), Failure> {
+        let deadline = read.deadline;
+        self.start_read(shared, now, id, read)?;
+        if self.reads.is_waiting(id) {
+            shared.requests.insert(id, self.id, deadline);
+        }
+        Ok(())
+    }
+
+    fn check_query(&self, shared: &Shared, query: Query) -> Result<Query, Refusal> {
+        match query {
+            Query::Get(keys) => {
+                validate_batch(keys.len(), 0)?;
+                for key in &keys {
+                    validate_key(key)?;
+                    self.check_owner(shared, key)?;
+                }
+                Ok(Query::Get(keys))
+            }
+            Query::Scan {
+                start,
+                end,
+                limit,
+                max_bytes,
+            } => {
+                let limit = if limit == 0 {
+                    DEFAULT_SCAN_ROWS
+                } else {
+                    limit.min(MAX_SCAN_ROWS)
+                };
+                let max_bytes = if max_bytes == 0 {
+                    MAX_SCAN_BYTES
+                } else {
+                    max_bytes.min(MAX_SCAN_BYTES)
+                };
+                Ok(Query::Scan {
+                    start,
+                    end,
+                    limit,
+                    max_bytes,
+                })
+            }
+        }
+    }
+
+    fn check_write(&self, shared: &Shared, ops: &[WriteOp]) -> Result<(), Refusal> {
+        if ops.is_empty() {
+            return Err(Refusal::Invalid {
+                reason: "the batch is empty: write at least one key".into(),
+            });
+        }
+        let mut bytes = 0;
+        for op in ops {
+            validate_key(&op.key)?;
+            bytes += op.key.len();
+            if let Mutation::Put { value, .. } = &op.mutation {
+                validate_value(value)?;
+                bytes += value.len();
+            }
+            if let Condition::ValueIs(value) = &op.condition {
+                validate_value(value)?;
+                bytes += value.len();
+            }
+            self.check_owner(shared, &op.key)?;
+        }
+        validate_batch(ops.len(), bytes)?;
+        if shared.store.pending_bytes() > shared.settings.staged_bytes_max {
+            return Err(Refusal::Overloaded);
+        }
+        Ok(())
+    }
+
+    /// The group must own the key's slot by this node's map: the asker may have gone by an older one.
+    fn check_owner(&self, shared: &Shared, key: &Bytes) -> Result<(), Refusal> {
+        if self.keyspace.group_of(key) == self.id || shared.bugs.has(Bug::SkipOwnershipCheck) {
+            return Ok(());
+        }
+        Err(Refusal::WrongGroup {
+            map_version: shared.map_version(),
+        })
+    }
+}

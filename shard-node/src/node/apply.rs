@@ -1,0 +1,54 @@
+//! Feeds committed entries to the state machine, in order, and hands the outcomes to those who wait.
+
+use super::bugs::Bug;
+use super::group::Group;
+use super::settings::limits;
+use super::shared::{Failure, Shared};
+use crate::event::Observation;
+use crate::state_machine::StateMachine;
+use crate::storage::{Reader, Space, StateKind, state_range};
+use fulcrum_replication::Input;
+use fulcrum_types::Now;
+
+impl Group {
+    /// Applies what is committed. What that changes is staged in the open batch and needs no durability of its own: it can
+    /// be made again from the log.
+    pub(super) fn apply(&mut self, shared: &mut Shared, now: Now) -> Result<(), Failure> {
+        let mut entries = 0;
+        while let Some(entry) = self.tail.front().filter(|e| e.position.index <= self.commit) {
+            let outcome = self.machine.apply(&mut shared.store, entry)?;
+            let position = entry.position;
+            self.tail.pop_front();
+            self.applied_one(shared, now, position, outcome);
+            entries += 1;
+        }
+        if entries == 0 {
+            return Ok(());
+        }
+        let through = self.applied().index;
+        shared.observe(Observation::Applied {
+            group: self.id,
+            through,
+            entries,
+        });
+        self.inputs.push_back(Input::Applied { through });
+        self.evaluate_due(shared)
+    }
+
+    /// Another generation of the state is current: opens it.
+    pub(super) fn state_replaced(&mut self, shared: &mut Shared) -> Result<(), Failure> {
+        let generation = self.log.generation();
+        if shared.bugs.has(Bug::SnapshotWithoutRetryTable) {
+            for kind in [StateKind::Outcome, StateKind::Client] {
+                let (start, end) = state_range(self.id, generation, kind);
+                let doomed: Result<Vec<_>, _> = shared.store.range(Space::State, &start, &end).collect();
+                for (key, _) in doomed? {
+                    shared.store.delete(Space::State, key);
+                }
+            }
+        }
+        let cache = shared.settings.cache_bytes;
+        self.machine = StateMachine::open(&shared.store, self.id, generation, limits(&self.keyspace), cache)?;
+        Ok(())
+    }
+}

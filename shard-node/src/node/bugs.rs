@@ -1,0 +1,47 @@
+//! Bugs that can be planted, so that verification proves that it would find them. Without the feature `planted-bugs` none
+//! exists and [`Bugs::has`] is a constant.
+
+/// A bug of the node itself; those of the core are its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Bug {
+    /// Answers a write as soon as it is ordered.
+    ReplyBeforeAcknowledged,
+    /// Releases a read although its lease ran out while it was evaluated.
+    SkipLeaseRecheck,
+    /// Sends at once what has to wait for the disk.
+    SendBeforePersisted,
+    /// Applies a retry a second time.
+    SkipRetryTable,
+    /// Installs snapshots without the retry table.
+    SnapshotWithoutRetryTable,
+    /// Keeps the data id although what was acknowledged may be lost (rule 5).
+    KeepDataId,
+    /// Serves keys that it does not own.
+    SkipOwnershipCheck,
+    /// Answers a read before the index that it was promised is applied.
+    ReadBeforeApplied,
+}
+
+/// The bugs planted in a node.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Bugs {
+    #[cfg(feature = "planted-bugs")]
+    planted: std::collections::BTreeSet<Bug>,
+}
+
+impl Bugs {
+    #[cfg(feature = "planted-bugs")]
+    pub(super) fn plant(&mut self, bug: Bug) {
+        self.planted.insert(bug);
+    }
+
+    #[cfg(feature = "planted-bugs")]
+    pub(super) fn has(&self, bug: Bug) -> bool {
+        self.planted.contains(&bug)
+    }
+
+    #[cfg(not(feature = "planted-bugs"))]
+    pub(super) const fn has(&self, _bug: Bug) -> bool {
+        false
+    }
+}

@@ -1,0 +1,122 @@
+//! Which replicas are here: by the cluster map.
+
+use super::Node;
+use super::group::Group;
+use super::restart::Opener;
+use super::shared::Failure;
+use crate::event::Observation;
+use crate::storage::GroupStore;
+use fulcrum_common::keyspace::Keyspace;
+use fulcrum_common::map::ClusterMap;
+use fulcrum_replication::Input;
+use fulcrum_types::{GroupId, Now, Refusal};
+use std::sync::Arc;
+
+impl Node {
+    /// Adopts a newer cluster map: replicas placed here start, those no longer placed here go, with their data.
+    pub(super) fn adopt_map(&mut self, now: Now, map: Arc<ClusterMap>) {
+        if self.shared.map.is_some() && map.version() <= self.shared.map_version() {
+            return;
+        }
+        self.shared.map = Some(map.clone());
+        let here = self.groups.keys().chain(self.stopped.keys()).copied();
+        let gone: Vec<GroupId> = here.filter(|group| !self.is_placed(&map, *group)).collect();
+        for group in gone {
+            self.give_up(group, "the group is no longer placed on this node");
+            self.stopped.remove(&group);
+            self.leaving.insert(group);
+            self.shared.observe(Observation::ReplicaRemoved { group });
+        }
+        // Group ids are given in order and never again: a map that knows a later one is not too old to know this one.
+        let newest = map.groups().keys().next_back().copied().unwrap_or_default();
+        let orphans = self
+            .found
+            .iter()
+            .copied()
+            .filter(|group| *group < newest && !self.is_placed(&map, *group));
+        let orphans: Vec<GroupId> = orphans.collect();
+        self.found.retain(|group| !orphans.contains(group));
+        self.leaving.extend(orphans);
+        for group in map.groups_on(self.shared.settings.node) {
+            let Some(keyspace) = map.keyspace_of(group).cloned() else {
+                continue;
+            };
+            self.place(now, group, keyspace);
+        }
+    }
+
+    fn is_placed(&self, map: &ClusterMap, group: GroupId) -> bool {
+        map.replicas(group).contains(&self.shared.settings.node)
+    }
+
+    fn place(&mut self, now: Now, id: GroupId, keyspace: Arc<Keyspace>) {
+        if let Some(group) = self.groups.get_mut(&id) {
+            group.keyspace = keyspace;
+            return;
+        }
+        if self.fatal.is_some() || self.stopped.contains_key(&id) {
+            return;
+        }
+        self.found.remove(&id);
+        self.leaving.remove(&id);
+        let mut opener = Opener {
+            cores: &self.cores,
+            entropy: &mut *self.entropy,
+            clean: self.clean,
+        };
+        let opened = opener.open(&mut self.shared, now, id, keyspace);
+        self.shared.observe(Observation::ReplicaAdded { group: id });
+        self.opened(now, id, opened);
+    }
+
+    /// Starts a damaged replica anew, with nothing.
+    pub(super) fn rebuild(&mut self, now: Now, id: GroupId, keyspace: Arc<Keyspace>, reason: String) {
+        let mut opener = Opener {
+            cores: &self.cores,
+            entropy: &mut *self.entropy,
+            clean: self.clean,
+        };
+        let opened = opener.rebuild(&mut self.shared, now, id, keyspace, reason);
+        self.opened(now, id, opened);
+    }
+
+    /// The first step of a replica's life: what it must remember of its start is staged, what it knows is applied.
+    fn opened(&mut self, now: Now, id: GroupId, opened: Result<Group, Failure>) {
+        match opened {
+            Ok(group) => {
+                self.groups.insert(id, group);
+                self.step_and_refresh(now, id, Input::Tick { disk_healthy: true });
+            }
+            Err(Failure::Node(reason)) => self.die(reason),
+            Err(Failure::Damaged(reason) | Failure::Stopped(reason)) => {
+                self.stopped.insert(id, reason);
+            }
+        }
+    }
+
+    /// Takes a replica out and answers all who wait for it.
+    pub(super) fn give_up(&mut self, id: GroupId, reason: &str) -> Option<Arc<Keyspace>> {
+        let mut group = self.groups.remove(&id)?;
+        group.give_up(
+            &mut self.shared,
+            &Refusal::Stopped {
+                reason: reason.to_owned(),
+            },
+        );
+        Some(group.keyspace)
+    }
+
+    /// Removes data of groups that left, a bounded number of records at a time.
+    pub(super) fn remove_leaving(&mut self) {
+        let Some(group) = self.leaving.first().copied() else {
+            return;
+        };
+        match GroupStore::remove(&mut self.shared.store, group, self.shared.settings.sweep_records) {
+            Ok(true) => {
+                self.leaving.remove(&group);
+            }
+            Ok(false) => {}
+            Err(error) => self.die(error.to_string()),
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! What a node is told about itself, and what it makes of a keyspace's options.
+
+use crate::state_machine::Limits;
+use fulcrum_common::keyspace::{Keyspace, RATE_DRIFT_PPM};
+use fulcrum_replication::Options;
+use fulcrum_types::{Fsync, GroupId, NodeId};
+use std::time::Duration;
+
+/// Fixed for the life of a node.
+#[derive(Clone, Debug)]
+pub struct NodeSettings {
+    /// This node.
+    pub node: NodeId,
+    /// Most requests that may wait; more are refused as overload.
+    pub waiting_max: usize,
+    /// Most bytes staged and not yet durable; writes beyond are refused as overload.
+    pub staged_bytes_max: usize,
+    /// Bytes of records that each group keeps decoded in memory.
+    pub cache_bytes: usize,
+    /// How often keyspaces with `fsync = interval` are synced.
+    pub sync_interval: Duration,
+    /// Records of dropped states and groups that are removed with each tick.
+    pub sweep_records: usize,
+    /// How often a read asks again for a lease that ran out while it was evaluated.
+    pub read_tries: u32,
+}
+
+impl NodeSettings {
+    /// Defaults for a node.
+    #[must_use]
+    pub fn new(node: NodeId) -> Self {
+        Self {
+            node,
+            waiting_max: 20_000,
+            staged_bytes_max: 64 * 1024 * 1024,
+            cache_bytes: 8 * 1024 * 1024,
+            sync_interval: Duration::from_secs(1),
+            sweep_records: 1_000,
+            read_tries: 3,
+        }
+    }
+
+    /// What a core is told about a group of a keyspace: the narrow cut.
+    #[must_use]
+    pub fn options(&self, group: GroupId, keyspace: &Keyspace) -> Options {
+        let choices = &keyspace.options;
+        let timing = choices.timing;
+        Options {
+            min_in_sync: choices.min_in_sync as usize,
+            heartbeat: timing.heartbeat,
+            lease: timing.lease,
+            grace: timing.grace,
+            drift_ppm: RATE_DRIFT_PPM,
+            silent_after: timing.lease,
+            ..Options::new(group, self.node, choices.mode)
+        }
+    }
+}
+
+/// The bounds of a keyspace's state machines: the same on all replicas, since the options are.
+pub(super) fn limits(keyspace: &Keyspace) -> Limits {
+    Limits {
+        retention: keyspace.options.idempotency_retention,
+        tombstones: keyspace.options.tombstone_retention,
+        ..Limits::default()
+    }
+}
+
+/// How safe a core's writes must be before they count as persisted.
+pub(super) fn durability(fsync: Fsync) -> crate::storage::Durability {
+    match fsync {
+        Fsync::Always => crate::storage::Durability::Synced,
+        Fsync::Interval | Fsync::Never => crate::storage::Durability::Written,
+    }
+}

@@ -1,0 +1,99 @@
+//! What a node tells of itself and its groups when asked: for status, metrics and checks.
+
+use super::Node;
+use crate::storage::{Certificate, StorageError, certificates};
+use fulcrum_replication::Status;
+use fulcrum_types::{BootId, GroupId, Index, KeyspaceId, MapVersion, Mode, NodeId, Now};
+use std::collections::BTreeMap;
+
+/// A node at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeStatus {
+    /// The node.
+    pub node: NodeId,
+    /// This life of it.
+    pub boot: BootId,
+    /// The cluster map that it goes by.
+    pub map_version: MapVersion,
+    /// Replicas that it hosts.
+    pub replicas: usize,
+    /// Replicas that stopped, and why.
+    pub stopped: BTreeMap<GroupId, String>,
+    /// Requests that wait.
+    pub waiting: usize,
+    /// Bytes staged and not yet durable.
+    pub staged_bytes: usize,
+    /// Why the node is to stop, if it is.
+    pub fatal: Option<String>,
+}
+
+/// A replica at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupStatus {
+    /// The group.
+    pub group: GroupId,
+    /// Its keyspace.
+    pub keyspace: KeyspaceId,
+    /// The keyspace's name.
+    pub name: String,
+    /// The keyspace's mode.
+    pub mode: Mode,
+    /// What the core says.
+    pub core: Status,
+}
+
+impl Node {
+    /// The node as it is.
+    #[must_use]
+    pub fn status(&self) -> NodeStatus {
+        NodeStatus {
+            node: self.shared.settings.node,
+            boot: self.shared.boot,
+            map_version: self.shared.map_version(),
+            replicas: self.groups.len(),
+            stopped: self.stopped.clone(),
+            waiting: self.shared.requests.len(),
+            staged_bytes: self.shared.store.pending_bytes(),
+            fatal: self.fatal.clone(),
+        }
+    }
+
+    /// All replicas as they are, in order.
+    pub fn group_statuses(&self, now: Now) -> impl Iterator<Item = GroupStatus> {
+        self.groups.values().map(move |group| GroupStatus {
+            group: group.id,
+            keyspace: group.keyspace.id,
+            name: group.keyspace.name.clone(),
+            mode: group.mode(),
+            core: group.core.status(now),
+        })
+    }
+
+    /// One replica as it is.
+    #[must_use]
+    pub fn group_status(&self, group: GroupId, now: Now) -> Option<Status> {
+        self.groups.get(&group).map(|group| group.core.status(now))
+    }
+
+    /// The loss certificates that this node knows of, by group and epoch. One without diverged entries has an unknown extent
+    /// so far: the old primary's log has not been seen by this node.
+    pub fn certificates(&self) -> Result<Vec<Certificate>, StorageError> {
+        let mut all = Vec::new();
+        for group in self.groups.keys() {
+            all.extend(certificates(&self.shared.store, *group)?);
+        }
+        Ok(all)
+    }
+
+    /// A hash of a replica's state and the index at which it was taken: equal on replicas that applied the same entries.
+    /// Reads the whole state.
+    pub fn checksum(&self, group: GroupId) -> Result<Option<(Index, u64)>, StorageError> {
+        let Some(group) = self.groups.get(&group) else {
+            return Ok(None);
+        };
+        Ok(Some((
+            group.applied().index,
+            group.machine.checksum(&self.shared.store)?,
+        )))
+    }
+}

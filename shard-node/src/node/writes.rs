@@ -1,0 +1,274 @@
+//! Writes on their way: queued for the turn, ordered by the core, applied, acknowledged, answered.
+//!
+//! A write is answered once it is both applied (its outcome is known) and acknowledged (its mode's promise holds). Who is
+//! deposed in between cannot know what becomes of it: UNKNOWN, with the idempotency key to look it up.
+
+use super::bugs::Bug;
+use super::group::Group;
+use super::shared::{Failure, Shared};
+use crate::event::{Observation, RequestId};
+use crate::state_machine::{ApplyOutcome, encode_write};
+use bytes::Bytes;
+use fulcrum_replication::{Input, ProposalId, ProposalRefusal};
+use fulcrum_types::{
+    Answer, Answered, Fsync, IdempotencyKey, Index, Level, LogPosition, Mode, Mono, NodeId, Now, Refusal, Role,
+    Version, WriteOp, WriteOutcome,
+};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The writes of a replica that are not answered yet.
+#[derive(Default)]
+pub(super) struct Writes {
+    /// For the core, at the end of the turn.
+    queue: Vec<(ProposalId, Bytes)>,
+    unordered: BTreeMap<RequestId, Unordered>,
+    ordered: BTreeMap<Index, Ordered>,
+}
+
+struct Unordered {
+    arrived: Mono,
+    ops: usize,
+}
+
+struct Ordered {
+    id: RequestId,
+    arrived: Mono,
+    position: LogPosition,
+    acknowledged: Option<Arc<[NodeId]>>,
+    outcome: Option<Result<Vec<WriteOutcome>, Refusal>>,
+}
+
+impl Writes {
+    pub(super) fn is_queued(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    /// Forgets a write whose client is gone or was told. Whether it had been ordered; none if it was not here.
+    pub(super) fn forget(&mut self, id: RequestId) -> Option<bool> {
+        if self.unordered.remove(&id).is_some() {
+            self.queue.retain(|(queued, _)| queued.0 != id.0);
+            return Some(false);
+        }
+        let index = self
+            .ordered
+            .iter()
+            .find(|(_, write)| write.id == id)
+            .map(|(index, _)| *index)?;
+        self.ordered.remove(&index);
+        Some(true)
+    }
+
+    pub(super) fn take_unordered(&mut self) -> Vec<RequestId> {
+        self.queue.clear();
+        std::mem::take(&mut self.unordered).into_keys().collect()
+    }
+
+    pub(super) fn take_ordered(&mut self) -> Vec<RequestId> {
+        std::mem::take(&mut self.ordered)
+            .into_values()
+            .map(|write| write.id)
+            .collect()
+    }
+
+    fn take_ordered_from(&mut self, from: Index) -> Vec<RequestId> {
+        self.ordered
+            .split_off(&from)
+            .into_values()
+            .map(|write| write.id)
+            .collect()
+    }
+}
+
+impl Group {
+    /// Takes a write in for the end of the turn, when all that arrived go to the core together.
+    pub(super) fn queue_write(
+        &mut self,
+        shared: &mut Shared,
+        now: Mono,
+        id: RequestId,
+        idempotency: Option<IdempotencyKey>,
+        ops: &[WriteOp],
+    ) {
+        let idempotency = idempotency.filter(|_| !shared.bugs.has(Bug::SkipRetryTable));
+        self.writes
+            .queue
+            .push((ProposalId(id.0), encode_write(idempotency.as_ref(), ops)));
+        self.writes.unordered.insert(
+            id,
+            Unordered {
+                arrived: now,
+                ops: ops.len(),
+            },
+        );
+    }
+
+    /// Rule 8 for writes: one that follows what this history lacks is refused. Only the primary can tell.
+    pub(super) fn check_seen(&self, shared: &Shared, seen: Option<LogPosition>) -> Result<(), Refusal> {
+        let Some(seen) = seen.filter(|seen| !self.history.holds(*seen)) else {
+            return Ok(());
+        };
+        if self.view.role != Role::Primary || seen.epoch > self.view.epoch {
+            return Err(Refusal::NotPrimary {
+                hint: self.hint(shared),
+            });
+        }
+        Err(Refusal::HistoryLost { group: self.id, seen })
+    }
+
+    /// Puts the turn's writes into the core.
+    pub(super) fn propose(&mut self, shared: &mut Shared, now: Now) -> Result<(), Failure> {
+        if !self.writes.is_queued() {
+            return Ok(());
+        }
+        let commands = std::mem::take(&mut self.writes.queue);
+        self.step(shared, now, Input::Propose { commands })
+    }
+
+    pub(super) fn proposed(&mut self, shared: &mut Shared, now: Now, id: RequestId, position: LogPosition) {
+        let Some(Unordered { arrived, ops }) = self.writes.unordered.remove(&id) else {
+            return;
+        };
+        let write = Ordered {
+            id,
+            arrived,
+            position,
+            acknowledged: None,
+            outcome: None,
+        };
+        if shared.bugs.has(Bug::ReplyBeforeAcknowledged) {
+            let outcome = WriteOutcome::Applied {
+                version: Version(position.index.0),
+                existed: false,
+            };
+            self.answer_write(shared, now.mono, &write, Arc::new([]), Ok(vec![outcome; ops]));
+            return;
+        }
+        self.writes.ordered.insert(position.index, write);
+    }
+
+    pub(super) fn proposal_refused(&mut self, shared: &mut Shared, id: RequestId, reason: &ProposalRefusal) {
+        if self.writes.unordered.remove(&id).is_none() {
+            return;
+        }
+        let refusal = match reason {
+            ProposalRefusal::NotPrimary if self.view.stranded => Refusal::NoDataLeft,
+            ProposalRefusal::NotPrimary => Refusal::NotPrimary {
+                hint: self.hint(shared),
+            },
+            ProposalRefusal::NotReady => Refusal::NotReady,
+            ProposalRefusal::Fenced => Refusal::Fenced,
+            ProposalRefusal::NotEnoughReplicas { have, need } => Refusal::NotEnoughReplicas {
+                have: u32::try_from(*have).unwrap_or(u32::MAX),
+                need: u32::try_from(*need).unwrap_or(u32::MAX),
+            },
+            ProposalRefusal::Overloaded => Refusal::Overloaded,
+        };
+        shared.reply(id, Err(refusal));
+    }
+
+    pub(super) fn acknowledge(&mut self, shared: &mut Shared, now: Now, through: Index, by: Vec<NodeId>) {
+        let by: Arc<[NodeId]> = by.into();
+        let mut any = false;
+        for write in self.writes.ordered.range_mut(..=through).map(|(_, write)| write) {
+            any |= write.acknowledged.is_none();
+            write.acknowledged.get_or_insert_with(|| by.clone());
+        }
+        if !any {
+            return;
+        }
+        if let Some((epoch, phases)) = self.failover.acknowledged(now.mono) {
+            shared.observe(Observation::FirstAcknowledgement {
+                group: self.id,
+                epoch,
+                phases,
+            });
+        }
+        self.answer_writes(shared, now.mono);
+    }
+
+    /// An entry was applied: if a client waits for it, its outcome is known now.
+    pub(super) fn applied_one(&mut self, shared: &mut Shared, now: Now, at: LogPosition, outcome: ApplyOutcome) {
+        let Some(write) = self.writes.ordered.get_mut(&at.index) else {
+            return;
+        };
+        write.outcome = Some(match outcome {
+            _ if write.position != at => Err(Refusal::Unknown {
+                reason: "another primary's entry took its place".into(),
+            }),
+            ApplyOutcome::Written(outcomes) | ApplyOutcome::Repeated(outcomes) => Ok(outcomes),
+            ApplyOutcome::Refused(refusal) => Err(refusal.into()),
+            ApplyOutcome::Noop => Err(Refusal::Unknown {
+                reason: "its place in the log was left empty".into(),
+            }),
+        });
+        self.answer_writes(shared, now.mono);
+    }
+
+    /// Both acknowledgements and outcomes come in the order of the log: whoever has both stands at the front.
+    fn answer_writes(&mut self, shared: &mut Shared, now: Mono) {
+        while let Some(first) = self.writes.ordered.first_entry() {
+            if first.get().acknowledged.is_none() || first.get().outcome.is_none() {
+                return;
+            }
+            let mut write = first.remove();
+            let (Some(by), Some(outcome)) = (write.acknowledged.take(), write.outcome.take()) else {
+                return;
+            };
+            self.answer_write(shared, now, &write, by, outcome);
+        }
+    }
+
+    fn answer_write(
+        &self,
+        shared: &mut Shared,
+        now: Mono,
+        write: &Ordered,
+        by: Arc<[NodeId]>,
+        outcome: Result<Vec<WriteOutcome>, Refusal>,
+    ) {
+        let result = outcome.map(|outcomes| {
+            let mut receipt = self.receipt(shared, write.position, write.arrived, now);
+            receipt.asked = match self.mode() {
+                Mode::Sync => Level::Linearizable,
+                Mode::Async => Level::Eventual,
+            };
+            receipt.achieved = receipt.asked;
+            receipt.role = Role::Primary;
+            receipt.durable = self.keyspace.options.fsync == Fsync::Always;
+            receipt.rounds = u32::from(by.len() > 1);
+            receipt.acknowledged_by = by.to_vec();
+            Answered {
+                answer: Answer::Written(outcomes),
+                receipt,
+            }
+        });
+        shared.reply(write.id, result);
+    }
+
+    /// What was ordered here up to an index and not acknowledged has an unknown outcome.
+    pub(super) fn abandon(&mut self, shared: &mut Shared, through: Index, reason: &'static str) {
+        let doomed: Vec<Index> = self
+            .writes
+            .ordered
+            .range(..=through)
+            .filter(|(_, write)| write.acknowledged.is_none())
+            .map(|(index, _)| *index)
+            .collect();
+        for write in doomed.iter().filter_map(|index| self.writes.ordered.remove(index)) {
+            shared.reply(write.id, Err(Refusal::Unknown { reason: reason.into() }));
+        }
+    }
+
+    /// The entries from an index on are gone before they were applied here.
+    pub(super) fn lose_writes(&mut self, shared: &mut Shared, from: Index) {
+        for id in self.writes.take_ordered_from(from) {
+            shared.reply(
+                id,
+                Err(Refusal::Unknown {
+                    reason: "another primary's history took its place".into(),
+                }),
+            );
+        }
+    }
+}
