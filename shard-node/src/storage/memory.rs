@@ -56,18 +56,7 @@ impl MemoryDisk {
     }
 
     fn with(immediate: bool) -> Self {
-        MemoryDisk {
-            inner: Arc::new(Mutex::new(Disk {
-                spaces: std::array::from_fn(|_| Arc::default()),
-                undo: Vec::new(),
-                queue: VecDeque::new(),
-                immediate,
-                life: 0,
-                failure: None,
-                opened: false,
-                clean: true,
-            })),
-        }
+        MemoryDisk { inner: Arc::new(Mutex::new(Disk::new(immediate))) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Disk> {
@@ -128,6 +117,17 @@ impl MemoryDisk {
         disk.undo.len() + disk.queue.len()
     }
 
+    /// Another disk with what a crash now would surely leave on this one: for a look at it while it is in use.
+    #[must_use]
+    pub fn survivor(&self) -> MemoryDisk {
+        let disk = self.lock();
+        let mut copy = Disk { spaces: disk.spaces.clone(), undo: disk.undo.clone(), ..Disk::new(false) };
+        while !copy.undo.is_empty() {
+            copy.roll_back();
+        }
+        MemoryDisk { inner: Arc::new(Mutex::new(copy)) }
+    }
+
     /// From now on every batch fails like this.
     pub fn fail_writes(&self, error: StorageError) {
         self.lock().failure = Some(error);
@@ -175,6 +175,19 @@ impl Default for MemoryDisk {
 }
 
 impl Disk {
+    fn new(immediate: bool) -> Self {
+        Disk {
+            spaces: std::array::from_fn(|_| Arc::default()),
+            undo: Vec::new(),
+            queue: VecDeque::new(),
+            immediate,
+            life: 0,
+            failure: None,
+            opened: false,
+            clean: true,
+        }
+    }
+
     fn perform(&mut self, submitted: Submitted) -> BatchDone {
         let result = match self.failure.clone() {
             Some(error) => Err(error),
