@@ -21,7 +21,9 @@ mod backend;
 mod batch;
 mod certificates;
 mod codec;
+mod directory;
 mod error;
+mod fjall;
 mod group;
 mod keys;
 mod memory;
@@ -30,11 +32,15 @@ mod snapshot;
 mod store;
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use backend::{Backend, BatchDone, BatchId, Durability, Notifier, RangeIter, Reader, Space};
 pub use batch::Batch;
 pub use certificates::{Certificate, Opening, certificates};
+pub use directory::Identity;
 pub use error::StorageError;
+pub use fjall::{FjallBackend, FjallOptions};
 pub use group::{GroupStore, LogBase, OpenedGroup};
 pub use keys::{Generation, StateKind, state_key, state_range};
 pub use memory::{MemoryBackend, MemoryDisk};

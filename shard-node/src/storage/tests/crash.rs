@@ -1,0 +1,225 @@
+//! Crashes: what is left is a prefix of the batches, with every one that was reported synced.
+
+use super::mirror::{identity, open_fjall};
+use crate::storage::testing::Random;
+use crate::storage::*;
+use bytes::Bytes;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+fn number(n: u64) -> Bytes {
+    Bytes::copy_from_slice(&n.to_be_bytes())
+}
+
+/// Batch `n` adds its number and moves the counter to it.
+fn stage(store: &mut Store, n: u64, durability: Durability) -> BatchId {
+    store.put(Space::Log, number(n), Bytes::from(vec![7; 300]));
+    store.put(Space::Meta, Bytes::from_static(b"last"), number(n));
+    store.require(durability)
+}
+
+/// The number of batches in the store, if it is a prefix of them.
+fn prefix(store: &impl Reader) -> u64 {
+    let last = store.get(Space::Meta, b"last").unwrap();
+    let last = last.map_or(0, |b| u64::from_be_bytes(b[..].try_into().unwrap()));
+    let found: Vec<_> = store.range(Space::Log, &[], &[]).map(|r| r.unwrap().0).collect();
+    assert_eq!(found, (1..=last).map(number).collect::<Vec<_>>());
+    last
+}
+
+#[test]
+fn memory_keeps_what_was_synced_and_any_prefix_of_the_rest() {
+    for seed in 0..300 {
+        let mut random = Random::new(seed);
+        let disk = MemoryDisk::new();
+        let (backend, _) = disk.open(Arc::new(|_| {}));
+        let mut store = Store::new(Box::new(backend));
+        let (mut staged, mut synced) = (0, 0);
+        let mut submitted = 0;
+        for _ in 0..random.below(40) {
+            match random.below(3) {
+                0 => {
+                    staged += 1;
+                    let urgent = [Durability::Lazy, Durability::Written, Durability::Synced];
+                    stage(&mut store, staged, urgent[random.below(3) as usize]);
+                }
+                1 => submitted = store.close_turn().map_or(submitted, |_| staged),
+                _ => {
+                    let Some(done) = disk.complete() else { continue };
+                    store.persisted(done.id);
+                    if done.sync.is_some() {
+                        synced = submitted;
+                    }
+                }
+            }
+        }
+        let survivors = random.below(disk.unsynced() as u64 + 1) as usize;
+        disk.crash(survivors);
+        let (backend, clean) = disk.open(Arc::new(|_| {}));
+        assert!(!clean);
+        let left = prefix(&Store::new(Box::new(backend)));
+        assert!(
+            (synced..=submitted).contains(&left),
+            "seed {seed}: {synced} <= {left} <= {submitted}"
+        );
+    }
+}
+
+#[test]
+fn handles_from_before_a_crash_are_dead() {
+    let disk = MemoryDisk::new();
+    let (backend, _) = disk.open(Arc::new(|_| {}));
+    let mut old = Store::new(Box::new(backend));
+    stage(&mut old, 1, Durability::Synced);
+    disk.crash(0);
+    old.close_turn();
+    assert_eq!(disk.pending(), None);
+    assert!(disk.dump(Space::Log).is_empty());
+}
+
+#[test]
+fn a_stalled_disk_makes_one_batch_of_many_turns() {
+    let disk = MemoryDisk::new();
+    let (backend, _) = disk.open(Arc::new(|_| {}));
+    let mut store = Store::new(Box::new(backend));
+    let first = stage(&mut store, 1, Durability::Synced);
+    assert_eq!(store.close_turn(), Some(first));
+    let waiting: Vec<_> = (2..20)
+        .map(|n| {
+            let id = stage(&mut store, n, Durability::Synced);
+            assert_eq!(store.close_turn(), None);
+            id
+        })
+        .collect();
+    assert!(waiting.iter().all(|id| *id == waiting[0]));
+    assert_eq!(disk.complete().map(|d| d.id), Some(first));
+    store.persisted(first);
+    assert_eq!(store.close_turn(), Some(waiting[0]));
+}
+
+#[test]
+fn applied_state_alone_waits_for_a_flush() {
+    let disk = MemoryDisk::new();
+    let (backend, _) = disk.open(Arc::new(|_| {}));
+    let mut store = Store::new(Box::new(backend));
+    stage(&mut store, 1, Durability::Lazy);
+    assert_eq!(store.close_turn(), None);
+    let id = store.flush(Durability::Written).unwrap();
+    assert_eq!(disk.pending(), Some((id, false)));
+    store.persisted(disk.complete().unwrap().id);
+    assert_eq!(store.flush(Durability::Written), None, "nothing left to write");
+    let id = store.flush(Durability::Synced).unwrap();
+    assert_eq!(
+        disk.pending(),
+        Some((id, true)),
+        "what was written is still to be synced"
+    );
+    store.persisted(disk.complete().unwrap().id);
+    assert_eq!(store.flush(Durability::Synced), None);
+}
+
+fn copy_directory(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_directory(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_dropped_store_loses_only_what_was_not_submitted() {
+    let directory = tempfile::tempdir().unwrap();
+    let (backend, clean, done) = open_fjall(directory.path());
+    assert!(clean);
+    let mut store = Store::new(Box::new(backend));
+    for n in 1..=20 {
+        let id = stage(&mut store, n, Durability::Synced);
+        store.close_turn();
+        assert_eq!(done.recv().unwrap().id, id);
+        store.persisted(id);
+    }
+    stage(&mut store, 21, Durability::Lazy);
+    drop(store);
+    let (backend, clean, _) = open_fjall(directory.path());
+    assert!(!clean);
+    let store = Store::new(Box::new(backend));
+    assert_eq!(prefix(&store), 20);
+    store.close().unwrap();
+    assert!(open_fjall(directory.path()).1);
+}
+
+/// The newest journal of a data directory.
+fn journal(directory: &Path) -> std::path::PathBuf {
+    let mut found: Vec<_> = fs::read_dir(directory.join("store"))
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .filter(|p| p.extension().is_some_and(|e| e == "jnl"))
+        .collect();
+    found.sort();
+    found.pop().expect("a journal")
+}
+
+#[test]
+fn a_torn_tail_is_cut_at_a_batch() {
+    let directory = tempfile::tempdir().unwrap();
+    let (backend, _, done) = open_fjall(directory.path());
+    let mut store = Store::new(Box::new(backend));
+    let mut ends = vec![];
+    for n in 1..=12 {
+        let id = stage(&mut store, n, Durability::Synced);
+        store.close_turn();
+        assert_eq!(done.recv().unwrap().id, id);
+        store.persisted(id);
+        let copy = tempfile::tempdir().unwrap();
+        copy_directory(directory.path(), copy.path());
+        ends.push(copy);
+    }
+    drop(store);
+    let mut random = Random::new(5);
+    for (n, copy) in (1..).zip(&ends) {
+        let path = journal(copy.path());
+        let file = fs::File::options().write(true).open(&path).unwrap();
+        let length = file.metadata().unwrap().len();
+        let torn = random.below(2) * (1 + random.below(300));
+        file.set_len(length - torn).unwrap();
+        drop(file);
+        let (backend, clean, _) = open_fjall(copy.path());
+        assert!(!clean);
+        let left = prefix(&Store::new(Box::new(backend)));
+        assert_eq!(left, if torn == 0 { n } else { n - 1 }, "torn by {torn}");
+    }
+}
+
+#[test]
+fn a_second_handle_is_refused_while_the_first_lives() {
+    let directory = tempfile::tempdir().unwrap();
+    let (backend, _, _done) = open_fjall(directory.path());
+    let snapshot = backend.snapshot();
+    drop(backend);
+    let again = || FjallBackend::open(directory.path(), &identity(), FjallOptions::default(), Arc::new(|_| {}));
+    assert!(
+        matches!(again(), Err(StorageError::Locked { .. })),
+        "a snapshot holds the directory"
+    );
+    drop(snapshot);
+    assert!(again().is_ok());
+}
+
+#[test]
+fn a_failed_write_is_told_and_not_retried() {
+    let disk = MemoryDisk::new();
+    let (backend, _) = disk.open(Arc::new(|_| {}));
+    let mut store = Store::new(Box::new(backend));
+    let full = StorageError::Full { path: "x".into() };
+    disk.fail_writes(full.clone());
+    stage(&mut store, 1, Durability::Synced);
+    store.close_turn();
+    assert_eq!(disk.complete().unwrap().result, Err(full.clone()));
+    assert_eq!(store.close(), Err(full));
+}
