@@ -184,11 +184,13 @@ fn a_torn_tail_is_cut_at_a_batch() {
     let mut random = Random::new(5);
     for (n, copy) in (1..).zip(&ends) {
         let path = journal(copy.path());
-        let file = fs::File::options().write(true).open(&path).unwrap();
-        let length = file.metadata().unwrap().len();
+        let mut bytes = fs::read(&path).unwrap();
+        // The engine grows its journal ahead of what it writes: what is not written yet is zero.
+        let written = bytes.iter().rposition(|b| *b != 0).unwrap() + 1;
         let torn = random.below(2) * (1 + random.below(300));
-        file.set_len(length - torn).unwrap();
-        drop(file);
+        bytes.truncate(written - torn as usize);
+        bytes.resize(written + random.below(2) as usize * 1000, 0);
+        fs::write(&path, bytes).unwrap();
         let (backend, clean, _) = open_fjall(copy.path());
         assert!(!clean);
         let left = prefix(&Store::new(Box::new(backend)));
