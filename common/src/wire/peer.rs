@@ -99,10 +99,15 @@ fn put_body(to: &mut BytesMut, body: &Body) {
                 put_varint(to, number);
             }
         }
-        Body::Mismatch { refused, try_next } => {
+        Body::Mismatch {
+            refused,
+            try_next,
+            echo,
+        } => {
             to.put_u8(MISMATCH);
             put_position(to, *refused);
             put_position(to, *try_next);
+            put_varint(to, echo.0);
         }
         Body::Stale { configuration } => {
             to.put_u8(STALE);
@@ -161,6 +166,7 @@ fn body_from_bytes(bytes: Bytes) -> Result<Body, Malformed> {
         MISMATCH => Body::Mismatch {
             refused: from.position("mismatch.refused")?,
             try_next: from.position("mismatch.try_next")?,
+            echo: Mono(from.varint("mismatch.echo")?),
         },
         STALE => Body::Stale {
             configuration: from.configuration()?,
@@ -508,6 +514,7 @@ mod tests {
             Body::Mismatch {
                 refused: at(9, 900),
                 try_next: at(8, 5),
+                echo: Mono(77),
             },
             Body::Stale {
                 configuration: GroupConfiguration::default(),

@@ -51,6 +51,8 @@ pub enum Body {
         refused: LogPosition,
         /// Where the backup suggests to try next: at most its own end.
         try_next: LogPosition,
+        /// As in an acknowledgement: it tells a later life from an earlier one.
+        echo: Mono,
     },
     /// Anyone to anyone with an older epoch or configuration: you are behind; this is the newest that I have accepted.
     Stale {

@@ -1,0 +1,153 @@
+//! The in-sync set: who is removed, who is added, and the compare-and-swap that does it.
+//!
+//! Within an epoch only the primary changes it. A member that is silent, lags for too long, has other data than listed or is no replica any
+//! more is removed: commit passes it only once the compare-and-swap has won. A learner is added by one that is proposed
+//! once it has persisted, in this epoch, all committed; from that moment on commit counts it.
+
+use super::core::PrimaryBackup;
+use super::progress::{Flow, Progress};
+use crate::contract::Effect;
+use fulcrum_types::{GroupConfiguration, Index, Member, Mono, Now};
+
+impl PrimaryBackup {
+    /// Notes who lags, and proposes the set as it should be.
+    pub(super) fn tend_membership(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        self.note_lag(now.mono);
+        let Some(primary) = &self.primary else { return };
+        if !self.changes.may_try(now.mono) || primary.hand_over.is_some() {
+            return;
+        }
+        let wanted = self.wanted_in_sync(now.mono);
+        let c = &self.hard.configuration;
+        if wanted == c.in_sync && !self.changes.has_unsettled() {
+            return;
+        }
+        let proposal = GroupConfiguration {
+            in_sync: wanted,
+            ..c.clone()
+        };
+        self.compare_and_swap(now, proposal, effects);
+    }
+
+    fn note_lag(&mut self, now: Mono) {
+        let (last, commit, allowed) = (self.log.last().index, self.commit, self.options.lag_entries);
+        let Some(primary) = &mut self.primary else { return };
+        for peer in primary.peers.values_mut() {
+            if peer.persisted >= last {
+                peer.moved = now;
+            }
+            let lag = last.0.saturating_sub(peer.persisted.0);
+            peer.lagging = if lag > allowed {
+                peer.lagging.or(Some(now))
+            } else {
+                None
+            };
+            peer.behind = if peer.persisted < commit {
+                peer.behind.or(Some(now))
+            } else {
+                None
+            };
+        }
+    }
+
+    fn wanted_in_sync(&self, now: Mono) -> Vec<Member> {
+        let Some(primary) = &self.primary else {
+            return Vec::new();
+        };
+        let c = &self.hard.configuration;
+        let mut wanted = vec![self.me];
+        for peer in primary.peers.values() {
+            let listed = c.in_sync.iter().find(|m| m.node == peer.node).copied();
+            let keep = match listed {
+                Some(member) => Some(member).filter(|m| self.stays(now, peer, *m)),
+                None => peer
+                    .data
+                    .map(|data| Member { node: peer.node, data })
+                    .filter(|_| self.joins(now, peer)),
+            };
+            wanted.extend(keep.filter(|m| c.replicas.contains(&m.node)));
+        }
+        wanted.sort_unstable();
+        wanted
+    }
+
+    /// `sync`: it must move, or commit waits for ever. `async`: it may not lag by too much for too long.
+    fn stays(&self, now: Mono, peer: &Progress, member: Member) -> bool {
+        let options = &self.options;
+        let same_data = peer.data.is_none_or(|data| data == member.data) || planted!(self, IgnoreDataId);
+        let silent = now.since(peer.heard) > options.silent_after;
+        let stuck = now.since(peer.moved) > options.lag_after;
+        let lags = self.is_async() && peer.lagging.is_some_and(|since| now.since(since) > options.lag_after);
+        same_data && !silent && !stuck && !lags
+    }
+
+    fn joins(&self, now: Mono, peer: &Progress) -> bool {
+        let Some(primary) = &self.primary else { return false };
+        let alive = now.since(peer.heard) <= self.options.heartbeat * 4 && peer.echo.is_some();
+        let current = peer.version == self.hard.configuration.version;
+        let lag = self.log.last().index.0.saturating_sub(peer.persisted.0);
+        let close = lag <= self.options.lag_entries / 4;
+        // Under load an `async` learner never holds all that is committed at any one moment: near enough is the promise of that mode.
+        let holds = if self.is_async() {
+            primary.noop
+        } else {
+            self.commit.max(primary.noop)
+        };
+        let caught_up = close && peer.persisted >= holds && matches!(peer.flow, Flow::Stream);
+        alive && current && (caught_up || planted!(self, AdmitEarly))
+    }
+
+    pub(super) fn compare_and_swap(&mut self, now: Now, proposal: GroupConfiguration, effects: &mut Vec<Effect>) {
+        let expected = self.hard.configuration.version;
+        let (attempt, proposal) = self.changes.begin(now.mono, self.options.retry_after, proposal);
+        effects.push(Effect::CompareAndSwap {
+            attempt,
+            expected,
+            proposal,
+        });
+    }
+
+    /// A new configuration of the present epoch: peers come and go, all are told, commit is counted anew.
+    pub(super) fn configuration_changed(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        let nodes: Vec<_> = self.peers().collect();
+        let next = self.log.last().index.next();
+        let Some(primary) = &mut self.primary else { return };
+        primary.peers.retain(|node, peer| {
+            let stays = nodes.contains(node);
+            if let (false, Flow::Snapshot(outgoing)) = (stays, &peer.flow) {
+                effects.push(outgoing.done(*node));
+            }
+            stays
+        });
+        for node in &nodes {
+            let peer = primary
+                .peers
+                .entry(*node)
+                .or_insert_with(|| Progress::new(*node, next, now.mono));
+            peer.told = Some(now.mono);
+        }
+        for node in nodes {
+            self.tell_configuration(now, node, effects);
+        }
+        self.advance(now, effects);
+    }
+
+    /// The lowest index that compaction must keep for peers in sync and for snapshots under way; within reason.
+    pub(super) fn needed_by_peers(&self) -> Index {
+        let none = Index(u64::MAX);
+        let Some(primary) = &self.primary else { return none };
+        let mut needed = none;
+        self.each_counted(|member| {
+            let peer = primary.peers.get(&member.node).filter(|p| p.is(member));
+            needed = needed.min(peer.map_or(Index::ZERO, |p| p.persisted));
+        });
+        if self.log.bytes() > self.options.retain_bytes.saturating_mul(8) {
+            return needed;
+        }
+        let holds = primary.peers.values().filter_map(|p| match &p.flow {
+            Flow::Snapshot(outgoing) => Some(outgoing.holds_from),
+            Flow::Probe { .. } | Flow::Stream => None,
+        });
+        holds.fold(needed, Index::min)
+    }
+}

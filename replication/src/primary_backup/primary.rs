@@ -1,0 +1,273 @@
+//! The primary: orders, commits, acknowledges.
+
+use super::core::PrimaryBackup;
+use super::hand_over::HandOver;
+use super::progress::{Flow, Progress};
+use super::reads::WaitingRead;
+use crate::contract::{Effect, PeerStatus, ProposalId, ProposalRefusal, ReadRefusal};
+use bytes::Bytes;
+use fulcrum_types::{Entry, Index, LogPosition, Mono, NodeId, Now, Payload, ReplicatedTime};
+use std::collections::{BTreeMap, VecDeque};
+
+#[derive(Clone, Debug)]
+pub(super) struct Primary {
+    pub(super) peers: BTreeMap<NodeId, Progress>,
+    /// The no-op of this epoch: once it is committed, so is all that was inherited (rule 3).
+    pub(super) noop: Index,
+    pub(super) ready: bool,
+    /// Up to here proposals were answered (or given up as unknown).
+    pub(super) acknowledged: Index,
+    /// Since when committed entries wait for `min_in_sync`, or in `async` for the lease.
+    pub(super) withheld: Option<Mono>,
+    pub(super) next_beat: Mono,
+    /// The newest confirming round begun, and whether it is still under way.
+    pub(super) round: u64,
+    pub(super) round_open: bool,
+    pub(super) reads: VecDeque<WaitingRead>,
+    pub(super) hand_over: Option<HandOver>,
+    pub(super) last_transfer: u64,
+}
+
+impl PrimaryBackup {
+    /// Takes over in the epoch that the configuration gives. The epoch is marked as led before anything is ordered in it.
+    pub(super) fn lead(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        assert!(
+            self.is_member() || cfg!(feature = "planted-bugs"),
+            "only a member of the in-sync set leads"
+        );
+        self.open_certificate(effects);
+        self.hard.led = self.hard.epoch;
+        self.persist_hard_state(effects);
+        self.backup.staleness = super::staleness::Staleness::default();
+        self.backup.incoming = None;
+        let noop = self.log.last().index.next();
+        let peers = self
+            .peers()
+            .map(|node| (node, Progress::new(node, noop, now.mono)))
+            .collect();
+        self.primary = Some(Primary {
+            peers,
+            noop,
+            ready: false,
+            acknowledged: noop,
+            withheld: None,
+            next_beat: now.mono + self.options.heartbeat,
+            round: 0,
+            round_open: false,
+            reads: VecDeque::new(),
+            hand_over: None,
+            last_transfer: 0,
+        });
+        let entry = self.next_entry(now, Payload::Noop);
+        self.append(vec![entry], effects);
+        self.beat_all(now, effects);
+        self.advance(now, effects);
+    }
+
+    /// Replicated time never goes back (rule 11).
+    fn next_entry(&self, now: Now, payload: Payload) -> Entry {
+        let wall = ReplicatedTime(now.wall_ms);
+        Entry {
+            position: LogPosition {
+                epoch: self.hard.epoch,
+                index: self.log.last().index.next(),
+            },
+            time: if planted!(self, TimeGoesBack) {
+                wall
+            } else {
+                wall.max(self.log.last_time())
+            },
+            payload,
+        }
+    }
+
+    /// Fenced, or the configuration names another: what is not acknowledged has an unknown outcome.
+    pub(super) fn step_down(&mut self, reason: &'static str, effects: &mut Vec<Effect>) {
+        let Some(primary) = self.primary.take() else { return };
+        self.acknowledged_here = Some((self.hard.epoch, primary.acknowledged));
+        let last = self.log.last().index;
+        if last > primary.acknowledged {
+            effects.push(Effect::Abandon { through: last, reason });
+        }
+        for read in &primary.reads {
+            effects.push(read.refused(ReadRefusal::NotPrimary));
+        }
+        for (to, peer) in &primary.peers {
+            if let Flow::Snapshot(outgoing) = &peer.flow {
+                effects.push(outgoing.done(*to));
+            }
+        }
+    }
+
+    pub(super) fn on_propose(&mut self, now: Now, commands: Vec<(ProposalId, Bytes)>, effects: &mut Vec<Effect>) {
+        let mut room = match self.admission(now) {
+            Ok(room) => room,
+            Err(reason) => {
+                let refuse = |(id, _)| Effect::ProposalRefused {
+                    id,
+                    reason: reason.clone(),
+                };
+                effects.extend(commands.into_iter().map(refuse));
+                return;
+            }
+        };
+        let mut entries = Vec::with_capacity(commands.len().min(room));
+        for (id, command) in commands {
+            if room == 0 {
+                let reason = ProposalRefusal::Overloaded;
+                effects.push(Effect::ProposalRefused { id, reason });
+                continue;
+            }
+            room -= 1;
+            let entry = self.next_entry(now, Payload::Command(command));
+            effects.push(Effect::Proposed {
+                id,
+                position: entry.position,
+            });
+            self.log.append(entry.clone());
+            entries.push(entry);
+        }
+        if entries.is_empty() {
+            return;
+        }
+        let id = self.write(crate::contract::LogChange::Append(entries), effects);
+        self.disk.appended(id, self.log.last().index);
+        self.replicate(now, effects);
+        if planted!(self, CommitBeforePersist) {
+            self.advance(now, effects);
+        }
+    }
+
+    /// How many more proposals may be ordered, or why none may (rule 6).
+    fn admission(&self, now: Now) -> Result<usize, ProposalRefusal> {
+        let Some(primary) = &self.primary else {
+            return Err(ProposalRefusal::NotPrimary);
+        };
+        if !primary.ready {
+            return Err(ProposalRefusal::NotReady);
+        }
+        if primary.hand_over.is_some() || (self.is_async() && !self.may_acknowledge_async(now.mono)) {
+            return Err(ProposalRefusal::Fenced);
+        }
+        let (have, need) = (self.hard.configuration.in_sync.len(), self.options.min_in_sync);
+        if have < need && !planted!(self, IgnoreMinInSync) {
+            return Err(ProposalRefusal::NotEnoughReplicas { have, need });
+        }
+        let waiting = self.log.last().index.0.saturating_sub(primary.acknowledged.0);
+        let room = self
+            .options
+            .waiting_max
+            .saturating_sub(usize::try_from(waiting).unwrap_or(usize::MAX));
+        if room == 0 {
+            Err(ProposalRefusal::Overloaded)
+        } else {
+            Ok(room)
+        }
+    }
+
+    fn may_acknowledge_async(&self, now: Mono) -> bool {
+        self.lease_until(now).is_some() || planted!(self, AcknowledgeWithoutLease)
+    }
+
+    /// Commit, acknowledgements, reads, membership and replication after anything that may have moved them.
+    pub(super) fn advance(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        let reach = self.committable();
+        self.raise_commit(now, reach, effects);
+        if let Some(primary) = &mut self.primary
+            && !primary.ready
+            && self.commit >= primary.noop
+        {
+            primary.ready = true;
+            self.hard.commit = self.commit;
+        }
+        self.answer_proposals(now, effects);
+        self.tend_membership(now, effects);
+        self.tend_hand_over(now, effects);
+        self.tend_snapshots(now, effects);
+        self.replicate(now, effects);
+        self.tend_reads(now, effects);
+    }
+
+    /// `async`: what is durable here. `sync`: what is durable on all of the in-sync set, and of any that may take its place (rule 2).
+    fn committable(&self) -> Index {
+        let own = if planted!(self, CommitBeforePersist) {
+            self.log.last().index
+        } else {
+            self.disk.persisted()
+        };
+        let Some(primary) = &self.primary else {
+            return self.commit;
+        };
+        if self.is_async() {
+            return own;
+        }
+        let mut reach = own;
+        self.each_counted(|member| {
+            let peer = primary.peers.get(&member.node).filter(|p| p.is(member));
+            reach = reach.min(peer.map_or(Index::ZERO, |p| p.persisted));
+        });
+        reach
+    }
+
+    /// Answers what is committed, unless `min_in_sync` or (in `async`) the lease stands against it; not for ever.
+    fn answer_proposals(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        let enough =
+            self.hard.configuration.in_sync.len() >= self.options.min_in_sync || planted!(self, IgnoreMinInSync);
+        let allowed = enough && (!self.is_async() || self.may_acknowledge_async(now.mono));
+        let (commit, own) = (self.commit, self.me.node);
+        let Some(primary) = &mut self.primary else { return };
+        if !primary.ready || primary.acknowledged >= commit {
+            primary.withheld = None;
+            return;
+        }
+        if allowed {
+            let others = primary.peers.values().filter(|p| p.persisted >= commit).map(|p| p.node);
+            let by = std::iter::once(own).chain(others).collect();
+            effects.push(Effect::Acknowledge { through: commit, by });
+            primary.acknowledged = commit;
+            primary.withheld = None;
+            return;
+        }
+        let since = *primary.withheld.get_or_insert(now.mono);
+        if now.mono.since(since) > self.options.acknowledge_within {
+            let reason = if enough {
+                "the primary lost its lease"
+            } else {
+                "fewer replicas in sync than min_in_sync"
+            };
+            effects.push(Effect::Abandon {
+                through: commit,
+                reason,
+            });
+            primary.acknowledged = commit;
+            primary.withheld = None;
+        }
+    }
+
+    pub(super) fn tick_primary(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        let Some(primary) = &mut self.primary else { return };
+        if now.mono >= primary.next_beat {
+            primary.next_beat = now.mono + self.options.heartbeat;
+            self.beat_all(now, effects);
+            if self.lease_until(now.mono).is_none() {
+                self.read_configuration(now, effects);
+            }
+        }
+        self.advance(now, effects);
+    }
+
+    pub(super) fn peer_status(&self, now: Mono) -> Vec<PeerStatus> {
+        let last = self.log.last().index;
+        let peers = self.primary.iter().flat_map(|p| p.peers.values());
+        let status = |peer: &Progress| PeerStatus {
+            node: peer.node,
+            in_sync: self.hard.configuration.in_sync.iter().any(|m| peer.is(*m)),
+            matched: peer.persisted,
+            silent_for: now.since(peer.heard),
+            lag_entries: last.0.saturating_sub(peer.persisted.0),
+            lag: peer.behind.map_or(std::time::Duration::ZERO, |since| now.since(since)),
+            snapshot: matches!(peer.flow, Flow::Snapshot(_)),
+        };
+        peers.map(status).collect()
+    }
+}
