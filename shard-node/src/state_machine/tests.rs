@@ -1,6 +1,7 @@
 //! The machine against a memory store.
 
 use super::*;
+use crate::storage::testing::Random;
 use crate::storage::{GroupStore, MemoryDisk, Store};
 use bytes::Bytes;
 use fulcrum_types::{ClientId, Epoch, LogPosition, Sequence};
@@ -296,4 +297,96 @@ fn scans_are_in_order_and_bounded() {
         keys(&bench.machine.scan(&bench.store, b"", b"", 10, 1000).unwrap()),
         ["a", "c", "d"]
     );
+}
+
+/// Clients count up by compare-and-set, repeat themselves, answer late, and restart replicas come from the store alone.
+#[test]
+fn no_retry_is_ever_applied_twice() {
+    let limits = Limits {
+        retention: Duration::from_millis(300),
+        outcomes_per_client: 6,
+        clients: 3,
+        ..Limits::default()
+    };
+    for seed in 0..40 {
+        let mut random = Random::new(seed);
+        let mut bench = Bench::new(limits.clone());
+        let mut time = 1000;
+        let mut requests: Vec<IdempotencyKey> = Vec::new();
+        let mut written: std::collections::BTreeMap<(u64, u64, u64), Vec<WriteOutcome>> = Default::default();
+        for step in 0..400 {
+            time += random.below(6);
+            let client = random.below(5);
+            let key = if requests.is_empty() || random.below(2) == 0 {
+                let issued_at_ms = time / 200 * 200;
+                let client = ClientId(client + 10 * (issued_at_ms / 200));
+                let low_water = Sequence(step / 2 + random.below(4));
+                IdempotencyKey {
+                    client,
+                    sequence: Sequence(step),
+                    issued_at_ms,
+                    low_water,
+                }
+            } else {
+                requests[random.below(requests.len() as u64) as usize]
+            };
+            requests.push(key);
+            let name = (key.client.0, key.sequence.0, key.issued_at_ms);
+            match bench.write(time, Some(key), put("a", "x")) {
+                ApplyOutcome::Written(outcomes) => {
+                    assert!(key.issued_at_ms + 300 >= time);
+                    assert_eq!(
+                        written.insert(name, outcomes),
+                        None,
+                        "seed {seed}: {key:?} applied twice"
+                    );
+                }
+                ApplyOutcome::Repeated(outcomes) => assert_eq!(written.get(&name), Some(&outcomes)),
+                ApplyOutcome::Refused(_) => {}
+                ApplyOutcome::Noop => unreachable!("a write was asked"),
+            }
+            if random.below(20) == 0 {
+                let generation = bench.machine.generation;
+                bench.machine = StateMachine::open(&bench.store, GROUP, generation, limits.clone(), 0).unwrap();
+            }
+        }
+        assert!(written.len() > 50);
+        bench.apply(time + 1000, Payload::Noop).unwrap();
+        assert_eq!(
+            (bench.count(StateKind::Outcome), bench.count(StateKind::Client)),
+            (0, 0)
+        );
+    }
+}
+
+/// A machine that is reopened at every turn and one that never is must stay the same, sweeps included.
+#[test]
+fn a_restart_changes_nothing() {
+    for seed in 0..10 {
+        let mut random = Random::new(seed);
+        let limits = Limits {
+            tombstones: Duration::from_millis(40),
+            retention: Duration::from_millis(90),
+            ..Limits::default()
+        };
+        let (mut steady, mut restarted) = (Bench::new(limits.clone()), Bench::new(limits.clone()));
+        let mut time = 100;
+        for step in 0..300 {
+            time += random.below(20);
+            let key = ["a", "b", "c", "d", "e"][random.below(5) as usize];
+            let op = match random.below(4) {
+                0 => put(key, "x"),
+                1 => put_for(key, "y", random.below(100)),
+                2 => put_if(key, "z", Condition::Exists),
+                _ => delete(key),
+            };
+            let idempotency = request(step, time / 64 * 64, step.saturating_sub(3));
+            let outcome = steady.write(time, idempotency, op.clone());
+            assert_eq!(restarted.write(time, idempotency, op), outcome);
+            let generation = restarted.machine.generation;
+            restarted.machine = StateMachine::open(&restarted.store, GROUP, generation, limits.clone(), 0).unwrap();
+            let sums = [&steady, &restarted].map(|b| b.machine.checksum(&b.store).unwrap());
+            assert_eq!(sums[0], sums[1], "seed {seed} step {step}");
+        }
+    }
 }

@@ -56,7 +56,9 @@ impl MemoryDisk {
     }
 
     fn with(immediate: bool) -> Self {
-        MemoryDisk { inner: Arc::new(Mutex::new(Disk::new(immediate))) }
+        MemoryDisk {
+            inner: Arc::new(Mutex::new(Disk::new(immediate))),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Disk> {
@@ -121,11 +123,17 @@ impl MemoryDisk {
     #[must_use]
     pub fn survivor(&self) -> MemoryDisk {
         let disk = self.lock();
-        let mut copy = Disk { spaces: disk.spaces.clone(), undo: disk.undo.clone(), ..Disk::new(false) };
+        let mut copy = Disk {
+            spaces: disk.spaces.clone(),
+            undo: disk.undo.clone(),
+            ..Disk::new(false)
+        };
         while !copy.undo.is_empty() {
             copy.roll_back();
         }
-        MemoryDisk { inner: Arc::new(Mutex::new(copy)) }
+        MemoryDisk {
+            inner: Arc::new(Mutex::new(copy)),
+        }
     }
 
     /// From now on every batch fails like this.
