@@ -11,6 +11,7 @@ use super::error::StorageError;
 use super::keys::{self, Generation, MetaField, generation_range, group_range, log_key, meta_key};
 use super::snapshot::Staging;
 use super::store::Store;
+use crate::state_machine::Applied;
 use bytes::{Buf, Bytes};
 use fulcrum_replication::contract::{HardState, LogChange, SnapshotChunk, TransferId};
 use fulcrum_types::{Entry, GroupId, Index, LogPosition, ReplicatedTime};
@@ -81,6 +82,10 @@ impl GroupStore {
             && state.commit > last
         {
             return Err(self::corrupt(group, last.next(), "committed entries are missing"));
+        }
+        let applied = Applied::read(store, group, generation)?.position.index;
+        if applied > last || applied < base.position.index {
+            return Err(self::corrupt(group, applied, "the state and the log do not meet"));
         }
         let newest = newest_generation(store, group)?;
         let fresh = newest.map_or(generation, |n| n.max(generation)).next();
