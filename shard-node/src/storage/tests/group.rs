@@ -70,6 +70,10 @@ fn a_log_comes_back_as_it_was_left() {
         epoch: Epoch(1),
         index: Index(3),
     };
+    let mut machine = machine(&store, &group);
+    for entry in entries(1, 1..=3) {
+        machine.apply(&mut store, &entry).unwrap();
+    }
     change(&mut group, &mut store, LogChange::Compact { through });
     let hard = HardState {
         epoch: Epoch(2),
