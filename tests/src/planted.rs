@@ -1,0 +1,84 @@
+//! Bugs planted on purpose: which one a run carries. Without the feature `planted-bugs` there are none.
+
+use fulcrum_replication::primary_backup::PrimaryBackup;
+#[cfg(feature = "planted-bugs")]
+use fulcrum_replication::primary_backup::planted::Bug as CoreBug;
+#[cfg(feature = "planted-bugs")]
+use fulcrum_shard_node::node::Bug as NodeBug;
+use fulcrum_shard_node::node::Node;
+
+/// The bug that a run carries, if any.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Planted {
+    /// In the protocol core.
+    #[cfg(feature = "planted-bugs")]
+    pub core: Option<CoreBug>,
+    /// In the node around it.
+    #[cfg(feature = "planted-bugs")]
+    pub node: Option<NodeBug>,
+}
+
+/// Bugs of the node around its cores.
+#[cfg(feature = "planted-bugs")]
+const NODE_BUGS: [NodeBug; 7] = [
+    NodeBug::ReplyBeforeAcknowledged,
+    NodeBug::SkipLeaseRecheck,
+    NodeBug::SendBeforePersisted,
+    NodeBug::SkipRetryTable,
+    NodeBug::SnapshotWithoutRetryTable,
+    NodeBug::KeepDataId,
+    NodeBug::ReadBeforeApplied,
+];
+
+impl Planted {
+    /// Plants it in a core that has just been made.
+    #[cfg_attr(
+        not(feature = "planted-bugs"),
+        expect(clippy::unused_self, reason = "there is nothing to plant")
+    )]
+    pub(crate) fn plant_in_core(self, _core: &mut PrimaryBackup) {
+        #[cfg(feature = "planted-bugs")]
+        if let Some(bug) = self.core {
+            _core.set_bug(bug);
+        }
+    }
+
+    /// Plants it in a node that has just been opened.
+    #[cfg_attr(
+        not(feature = "planted-bugs"),
+        expect(clippy::unused_self, reason = "there is nothing to plant")
+    )]
+    pub(crate) fn plant_in_node(self, _node: &mut Node) {
+        #[cfg(feature = "planted-bugs")]
+        if let Some(bug) = self.node {
+            _node.plant(bug);
+        }
+    }
+}
+
+#[cfg(feature = "planted-bugs")]
+impl Planted {
+    /// Every planted bug.
+    #[must_use]
+    pub fn all() -> Vec<Planted> {
+        let core = CoreBug::ALL.iter().map(|bug| Planted {
+            core: Some(*bug),
+            node: None,
+        });
+        let node = NODE_BUGS.iter().map(|bug| Planted {
+            core: None,
+            node: Some(*bug),
+        });
+        core.chain(node).collect()
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> String {
+        match (self.core, self.node) {
+            (Some(bug), _) => format!("core {bug:?}"),
+            (None, Some(bug)) => format!("node {bug:?}"),
+            (None, None) => "none".into(),
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! A machine of the simulation: clocks, a disk that survives the node's lives, an inbox, and the node if it is running.
+
+use super::rng::Rng;
+use super::time::{NodeClock, Time};
+use crate::planted::Planted;
+use fulcrum_shard_node::event::{Event, RequestId};
+use fulcrum_shard_node::node::{Boot, Cores, Node, NodeSettings};
+use fulcrum_shard_node::storage::{BatchId, MemoryDisk, StorageError, Store};
+use fulcrum_types::{BootId, NodeId, Now};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+/// Who waits for the answer to a request: a lane and the number of its attempt.
+#[derive(Clone, Copy, Debug)]
+pub struct Asker {
+    /// The lane.
+    pub lane: usize,
+    /// Its attempt.
+    pub attempt: u64,
+}
+
+/// A machine.
+pub struct Host {
+    /// The node's id.
+    pub id: NodeId,
+    /// Its clocks.
+    pub clock: NodeClock,
+    /// Its disk.
+    pub disk: MemoryDisk,
+    /// Choices of this machine.
+    pub rng: Rng,
+    /// The present or last life.
+    pub boot: BootId,
+    /// The running node.
+    pub node: Option<Node>,
+    /// What the next turn takes in.
+    pub inbox: VecDeque<Event>,
+    /// A turn is planned or under way.
+    pub busy: bool,
+    /// Stands still until then.
+    pub paused_until: Time,
+    /// The disk does nothing until then.
+    pub stalled_until: Time,
+    /// Syncs take so many times as long.
+    pub slow: u64,
+    /// The batch at the disk, and since when.
+    pub at_disk: Option<(BatchId, Time)>,
+    /// The last life whose disk was lost.
+    pub wiped_in: Option<BootId>,
+    /// Who waits for which answer.
+    pub askers: BTreeMap<RequestId, Asker>,
+    requests: u64,
+}
+
+impl Host {
+    /// A machine that is off.
+    #[must_use]
+    pub fn new(id: NodeId, clock: NodeClock, rng: Rng) -> Self {
+        Self {
+            id,
+            clock,
+            rng,
+            disk: MemoryDisk::new(),
+            boot: BootId::ZERO,
+            node: None,
+            inbox: VecDeque::new(),
+            busy: false,
+            paused_until: 0,
+            stalled_until: 0,
+            slow: 1,
+            at_disk: None,
+            wiped_in: None,
+            askers: BTreeMap::new(),
+            requests: 0,
+        }
+    }
+
+    /// What its clocks show.
+    #[must_use]
+    pub fn now(&self, at: Time) -> Now {
+        self.clock.read(at)
+    }
+
+    /// Whether it runs this life.
+    #[must_use]
+    pub fn lives(&self, boot: BootId) -> bool {
+        self.node.is_some() && self.boot == boot
+    }
+
+    /// A new life over what the disk holds. Ids of data come from the host's own stream of chance.
+    ///
+    /// # Errors
+    /// Why the node cannot start.
+    pub fn boot(&mut self, at: Time, boot: BootId, cores: Cores, planted: Planted) -> Result<(), StorageError> {
+        let (backend, clean) = self.disk.open(Arc::new(|_| {}));
+        let mut chance = self.rng.fork();
+        let entropy = move || chance.next();
+        let start = Boot { id: boot, clean };
+        let store = Store::new(Box::new(backend));
+        let mut node = Node::with_cores(NodeSettings::new(self.id), store, start, entropy, self.now(at), cores)?;
+        planted.plant_in_node(&mut node);
+        self.boot = boot;
+        self.node = Some(node);
+        Ok(())
+    }
+
+    /// Names a request.
+    pub fn request_id(&mut self, asker: Asker) -> RequestId {
+        self.requests += 1;
+        let id = RequestId(self.requests);
+        self.askers.insert(id, asker);
+        id
+    }
+
+    /// Power is lost: of the batches that were not synced, the oldest `survivors` are on the disk all the same.
+    pub fn lose_power(&mut self, survivors: usize) {
+        self.node = None;
+        self.disk.crash(survivors);
+        self.inbox.clear();
+        self.askers.clear();
+        self.busy = false;
+        self.at_disk = None;
+        self.paused_until = 0;
+    }
+}

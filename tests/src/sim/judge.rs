@@ -1,0 +1,131 @@
+//! The verdict on a finished run: every checker on what clients were told, and on what the disks hold.
+
+use super::inspect::Inspection;
+use super::plan::{Plan, Profile};
+use super::world::Failure;
+use bytes::Bytes;
+use fulcrum_checker::durability::Certificates;
+use fulcrum_checker::{
+    History, Operation, Seen, SurvivingLog, Violation, convergence, durability, epochs, linearizability, receipts,
+    sessions, staleness,
+};
+use fulcrum_types::{Fsync, GroupId, Mode, NodeId, StalenessBasis};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What a run showed, once all has healed and settled.
+pub struct Evidence<'a> {
+    /// The plan.
+    pub plan: &'a Plan,
+    /// What clients asked and were told.
+    pub history: History,
+    /// What each key held at the end.
+    pub finals: BTreeMap<Bytes, Seen>,
+    /// What each replica's disk holds.
+    pub disks: BTreeMap<(GroupId, NodeId), Inspection>,
+    /// The primary of each group.
+    pub primaries: BTreeMap<GroupId, NodeId>,
+    /// Groups of which a replica's disk was lost: what it alone knew is gone.
+    pub wiped: BTreeSet<GroupId>,
+}
+
+/// How many acknowledged writes were lost (and certified), if all is as promised.
+///
+/// # Errors
+/// The first promise that was broken.
+pub fn judge(evidence: &Evidence) -> Result<u64, Failure> {
+    let Evidence {
+        plan, history, disks, ..
+    } = evidence;
+    let logs: BTreeMap<GroupId, SurvivingLog> = (evidence.primaries.iter())
+        .filter_map(|(group, node)| Some((*group, disks.get(&(*group, *node))?.surviving_log())))
+        .collect();
+    // Beyond the bound on clock rates nothing that rests on a lease is promised.
+    let beyond = plan.profile == Profile::BeyondBound;
+    let leaseless = beyond.then(|| {
+        history
+            .operations()
+            .iter()
+            .filter(|o| !rests_on_lease(o))
+            .cloned()
+            .collect::<History>()
+    });
+    let judged = leaseless.as_ref().unwrap_or(history);
+
+    if plan.mode == Mode::Sync {
+        let report = linearizability::check(judged);
+        none(judged, "linearizability", report.violations)?;
+        if let Some(why) = report.undecided.first() {
+            return Err(broken("linearizability (undecided)", why.clone()));
+        }
+    }
+    let lost = lost_writes(evidence, &logs)?;
+    none(judged, "sessions", sessions::check(judged, &logs).violations)?;
+    if !beyond {
+        none(history, "staleness", staleness::check(history, &logs).violations)?;
+    }
+    if !beyond || plan.mode == Mode::Sync {
+        none(history, "epochs", epochs::check(history))?;
+    }
+    let promise = receipts::Promise {
+        mode: plan.mode,
+        fsync: Fsync::Always,
+        min_in_sync: plan.options.min_in_sync,
+        weaker_accepted: false,
+    };
+    none(judged, "receipts", receipts::check(judged, &promise).violations)?;
+    let states: Vec<_> = disks
+        .iter()
+        .map(|((group, node), disk)| disk.state(*group, *node))
+        .collect();
+    none(history, "convergence", convergence::check_settled(&states))?;
+    Ok(lost)
+}
+
+/// Acknowledged writes that did not survive: none in `sync`, all certified in `async`.
+fn lost_writes(evidence: &Evidence, logs: &BTreeMap<GroupId, SurvivingLog>) -> Result<u64, Failure> {
+    let Evidence {
+        plan,
+        history,
+        disks,
+        finals,
+        ..
+    } = evidence;
+    let mut certificates = Certificates::default();
+    for ((group, _), disk) in disks {
+        let diverged = disk.diverged.iter().map(|at| (*group, at.epoch, at.index));
+        certificates.lost.extend(diverged);
+    }
+    certificates.open.clone_from(&evidence.wiped);
+    let report = durability::check(history, plan.mode, logs, &certificates);
+    none(history, "durability", report.violations)?;
+    let known: BTreeSet<usize> = report.lost.iter().copied().collect();
+    let last = durability::check_final(history, finals, |place| !known.contains(&place));
+    none(history, "durability of values", last.altered)?;
+    if let Some(place) = last.lost.first() {
+        return Err(broken(
+            "durability of values",
+            format!("lost: {}", history.operations()[*place]),
+        ));
+    }
+    Ok(report.lost.len() as u64)
+}
+
+fn rests_on_lease(operation: &Operation) -> bool {
+    let basis = operation.receipt.as_ref().map(|r| r.basis);
+    operation.seen().is_some() && matches!(basis, Some(StalenessBasis::Lease | StalenessBasis::Echo))
+}
+
+fn none(history: &History, property: &'static str, violations: Vec<Violation>) -> Result<(), Failure> {
+    match violations.first() {
+        None => Ok(()),
+        Some(violation) => Err(broken(property, violation.describe(history))),
+    }
+}
+
+fn broken(property: &'static str, reason: String) -> Failure {
+    Failure {
+        at: 0,
+        property,
+        reason,
+    }
+}

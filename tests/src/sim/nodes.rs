@@ -1,0 +1,333 @@
+//! What machines do: start, tick, take turns with their disks and the network, and die.
+
+use super::network::Endpoint;
+use super::record::words_of;
+use super::time::{MS, Time, US};
+use super::world::{Happening, World};
+use crate::invariants::durable;
+use fulcrum_replication::primary_backup::PrimaryBackup;
+use fulcrum_replication::{Message, Options};
+use fulcrum_shard_node::event::{Event, Observation, Output, RequestId};
+use fulcrum_shard_node::node::Cores;
+use fulcrum_shard_node::storage::StorageError;
+use fulcrum_types::{Answer, Answered, BootId, GroupId, NodeId, Refusal, Role};
+
+impl World {
+    /// A machine starts, unless it runs.
+    pub(super) fn start(&mut self, node: NodeId) {
+        if self.hosts[&node].node.is_some() {
+            return;
+        }
+        self.check_disk(node);
+        self.boots += 1;
+        let boot = BootId(self.boots);
+        if let Err(reason) = self.boot(node, boot) {
+            return self.fail("start", format!("{node} cannot start: {reason}"));
+        }
+        self.record.event(self.now, &[10, node.0, boot.0], || {
+            format!("{node} starts its life {boot}")
+        });
+        self.queue.at(self.now, Happening::Tick(node, boot));
+        for group in self.groups_on(node) {
+            self.queue.at(self.now + MS, Happening::Lookup(node, boot, group));
+        }
+    }
+
+    fn boot(&mut self, node: NodeId, boot: BootId) -> Result<(), StorageError> {
+        let (template, planted) = (self.plan.options.clone(), self.planted);
+        let cores: Cores = Box::new(move |options, restored, now| {
+            let options = Options {
+                group: options.group,
+                node: options.node,
+                ..template.clone()
+            };
+            let mut core = PrimaryBackup::new(options, restored, now);
+            planted.plant_in_core(&mut core);
+            Box::new(core)
+        });
+        let Some(host) = self.hosts.get_mut(&node) else {
+            return Ok(());
+        };
+        host.boot(self.now, boot, cores, planted)?;
+        self.deliver(node, Event::Map(self.plan.map.clone()));
+        Ok(())
+    }
+
+    pub(super) fn groups_on(&self, node: NodeId) -> Vec<GroupId> {
+        self.plan
+            .groups
+            .iter()
+            .filter(|g| g.replicas.contains(&node))
+            .map(|g| g.group)
+            .collect()
+    }
+
+    /// A node's timer.
+    pub(super) fn tick(&mut self, node: NodeId, boot: BootId) {
+        let host = &self.hosts[&node];
+        if !host.lives(boot) {
+            return;
+        }
+        let overdue = host
+            .at_disk
+            .is_some_and(|(_, since)| self.now - since > self.plan.sync_overdue());
+        let every = host.clock.true_span(self.plan.tick);
+        let waiting = host.inbox.iter().any(|i| matches!(i, Event::Tick { .. }));
+        if !waiting {
+            self.deliver(node, Event::Tick { disk_healthy: !overdue });
+        }
+        self.queue.at(self.now + every, Happening::Tick(node, boot));
+    }
+
+    /// A message between replicas arrives.
+    pub(super) fn peer(&mut self, from: NodeId, to: NodeId, group: GroupId, message: Message) {
+        if self.hosts[&to].node.is_some() {
+            self.deliver(to, Event::Peer { from, group, message });
+        }
+    }
+
+    /// Puts something into a node's inbox and plans a turn, if none is.
+    pub(super) fn deliver(&mut self, node: NodeId, event: Event) {
+        let Some(host) = self.hosts.get_mut(&node) else {
+            return;
+        };
+        host.inbox.push_back(event);
+        if !host.busy {
+            host.busy = true;
+            let at = self.now + host.rng.skewed(US, 200 * US);
+            self.queue.at(at, Happening::Turn(node, host.boot));
+        }
+    }
+
+    /// A turn: all of the inbox is handled at one moment. Now and then the end of the turn comes much later.
+    pub(super) fn turn(&mut self, node: NodeId, boot: BootId) {
+        let Some(host) = self.hosts.get_mut(&node).filter(|h| h.lives(boot)) else {
+            return;
+        };
+        if host.paused_until > self.now {
+            return self.queue.at(host.paused_until, Happening::Turn(node, boot));
+        }
+        let now = host.now(self.now);
+        let inbox = std::mem::take(&mut host.inbox);
+        let Some(running) = &mut host.node else {
+            return;
+        };
+        for event in inbox {
+            self.record
+                .event(self.now, &words(node, &event), || format!("{node} <- {event:?}"));
+            running.handle(now, event);
+        }
+        let stalls = self.hostile && host.rng.ppm(self.plan.turn_stall_ppm);
+        if !stalls {
+            return self.end_turn(node, boot);
+        }
+        let lease = self.plan.options.lease.as_nanos() as Time;
+        let at = self.now + host.rng.skewed(MS, 3 * lease);
+        self.record.reached("turn that stalled in the middle");
+        self.queue.at(at, Happening::EndTurn(node, boot));
+    }
+
+    /// The turn ends: the node says what is to be done.
+    pub(super) fn end_turn(&mut self, node: NodeId, boot: BootId) {
+        let Some(host) = self.hosts.get_mut(&node).filter(|h| h.lives(boot)) else {
+            return;
+        };
+        let now = host.now(self.now);
+        let mut outputs = Vec::new();
+        let again = host
+            .node
+            .as_mut()
+            .is_some_and(|running| running.end_turn(now, &mut outputs));
+        self.watch_node(node);
+        for output in outputs {
+            self.output(node, output);
+        }
+        self.plan_sync(node);
+        let Some(host) = self.hosts.get_mut(&node).filter(|h| h.lives(boot)) else {
+            return;
+        };
+        host.busy = again || !host.inbox.is_empty();
+        if host.busy {
+            let at = self.now + host.rng.skewed(US, 200 * US);
+            self.queue.at(at, Happening::Turn(node, boot));
+        }
+    }
+
+    fn output(&mut self, node: NodeId, output: Output) {
+        match output {
+            Output::Send { to, group, message } => {
+                let [a, b, c, d, e, f] = words_of(&message);
+                self.record
+                    .event(self.now, &[11, node.0, to.0, group.0, a, b, c, d, e, f], || {
+                        format!("{node} -> {to} {group} {message:?}")
+                    });
+                let (from_end, to_end) = (Endpoint::Node(node), Endpoint::Node(to));
+                self.transmit(from_end, to_end, || Happening::Peer {
+                    from: node,
+                    to,
+                    group,
+                    message: message.clone(),
+                });
+            }
+            Output::Reply { id, result } => self.send_reply(node, id, result),
+            Output::CompareAndSwap {
+                group,
+                attempt,
+                expected,
+                proposal,
+            } => {
+                self.send_swap(node, group, attempt, expected, proposal);
+            }
+            Output::ReadConfiguration { group } => {
+                let boot = self.hosts[&node].boot;
+                self.look_up(node, boot, group);
+            }
+            Output::Observed(observation) => self.observed(node, &observation),
+            Output::Fatal { reason } => self.fail("node stopped", format!("{node}: {reason}")),
+        }
+    }
+
+    fn send_reply(&mut self, node: NodeId, id: RequestId, result: Result<Answered, Refusal>) {
+        let Some(asker) = self.asker(node, id) else {
+            return;
+        };
+        if let Ok(Answered {
+            answer: Answer::Written(_),
+            receipt,
+        }) = &result
+        {
+            // Every tenth: it reads whole logs.
+            if self.rng.percent(10) {
+                let verdict = durable::check(receipt, |n| {
+                    let host = self.hosts.get(&n)?;
+                    host.wiped_in.is_none().then_some(&host.disk)
+                });
+                self.must("durable", verdict);
+            }
+        }
+        let (from, to) = (Endpoint::Node(node), Endpoint::Client(asker.lane as u64));
+        self.transmit(from, to, || Happening::Reply {
+            from: node,
+            asker,
+            result: result.clone(),
+        });
+    }
+
+    fn observed(&mut self, node: NodeId, observation: &Observation) {
+        let what = match observation {
+            Observation::RoleChanged { .. } => "change of role",
+            Observation::TookOver { .. } => "take-over",
+            Observation::CertificateOpened { .. } => "loss certificate",
+            Observation::DivergenceRecorded { .. } => "divergence recorded",
+            Observation::SnapshotInstalled { .. } => "snapshot installed",
+            Observation::SnapshotStarted { .. } => "snapshot sent",
+            Observation::Rebuilding { .. } => "replica rebuilt",
+            Observation::NewData { .. } => "new data id",
+            _ => return,
+        };
+        self.record.reached(what);
+        self.record
+            .event(self.now, &[12, node.0], || format!("{node}: {observation:?}"));
+    }
+
+    /// Watches invariants of one node.
+    fn watch_node(&mut self, node: NodeId) {
+        let host = &self.hosts[&node];
+        let Some(running) = &host.node else {
+            return;
+        };
+        let now = host.now(self.now);
+        let mut verdict = match running.status().stopped.first_key_value() {
+            Some((group, reason)) => Err(format!("{node} stopped {group}: {reason}")),
+            None => Ok(()),
+        };
+        for plan in &self.plan.groups {
+            if let (Ok(()), Some(status)) = (&verdict, running.group_status(plan.group, now)) {
+                verdict = self.watch.primaries.check(plan.group, node, host.boot, &status);
+            }
+        }
+        self.must("primaries", verdict);
+    }
+
+    /// If a batch waits at the disk and is not under way, it is from now on.
+    fn plan_sync(&mut self, node: NodeId) {
+        let Some(host) = self.hosts.get_mut(&node) else {
+            return;
+        };
+        let Some((id, _)) = host.disk.pending() else {
+            return;
+        };
+        if host.at_disk.is_some_and(|(at, _)| at == id) {
+            return;
+        }
+        host.at_disk = Some((id, self.now));
+        let takes = host.rng.skewed(self.plan.disk.sync_min, self.plan.disk.sync_max) * host.slow;
+        let at = host.stalled_until.max(self.now) + takes;
+        self.queue.at(at, Happening::DiskDone(node, host.boot));
+    }
+
+    /// The disk has done a batch, unless it stalled meanwhile.
+    pub(super) fn disk_done(&mut self, node: NodeId, boot: BootId) {
+        let Some(host) = self.hosts.get_mut(&node).filter(|h| h.lives(boot)) else {
+            return;
+        };
+        if host.stalled_until > self.now {
+            return self.queue.at(host.stalled_until, Happening::DiskDone(node, boot));
+        }
+        host.at_disk = None;
+        if let Some(done) = host.disk.complete() {
+            self.deliver(node, Event::BatchDone(done));
+        }
+        self.plan_sync(node);
+    }
+
+    /// Where a node is that is about to crash.
+    pub(super) fn note_crash_points(&mut self, node: NodeId) {
+        let host = &self.hosts[&node];
+        let Some(running) = &host.node else {
+            return;
+        };
+        let mut points = Vec::new();
+        let now = host.now(self.now);
+        points.push(if host.at_disk.is_some() {
+            "during a sync"
+        } else {
+            "with an idle disk"
+        });
+        for plan in &self.plan.groups {
+            let Some(status) = running.group_status(plan.group, now) else {
+                continue;
+            };
+            points.push(match (status.role, status.ready) {
+                (Role::Primary, true) => "as primary",
+                (Role::Primary, false) => "as primary taking over",
+                (Role::Backup, _) => "as backup",
+                (Role::Learner, _) => "as learner",
+            });
+            if status.peers.iter().any(|p| p.snapshot) {
+                points.push("while sending a snapshot");
+            }
+        }
+        points.into_iter().for_each(|point| self.record.crash_point(point));
+    }
+}
+
+/// What identifies an event in the hash.
+fn words(node: NodeId, event: &Event) -> [u64; 4] {
+    let (kind, a, b) = match event {
+        Event::BatchDone(done) => (0, done.id.0, 0),
+        Event::Tick { disk_healthy } => (1, u64::from(*disk_healthy), 0),
+        Event::Peer { from, group, message } => (
+            2,
+            from.0,
+            words_of(message)
+                .into_iter()
+                .fold(group.0, |h, w| h.wrapping_mul(31).wrapping_add(w)),
+        ),
+        Event::Request { id, .. } => (3, id.0, 0),
+        Event::Configuration { group, configuration } => (4, group.0, configuration.version.0),
+        Event::CasOutcome { group, attempt, .. } => (5, group.0, attempt.0),
+        _ => (6, 0, 0),
+    };
+    [node.0, kind, a, b]
+}

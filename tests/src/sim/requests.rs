@@ -1,0 +1,132 @@
+//! Traffic between clients and nodes.
+
+use super::client::Next;
+use super::host::Asker;
+use super::network::Endpoint;
+use super::time::MS;
+use super::world::{Happening, World};
+use fulcrum_shard_node::event::Event;
+use fulcrum_types::{Answered, GroupRequest, NodeId, Refusal};
+
+impl World {
+    /// A lane begins its next operation by the plan's mix.
+    pub(super) fn next_operation(&mut self, number: usize) {
+        if !self.load || self.lanes[number].is_busy() {
+            return;
+        }
+        let lane = &mut self.lanes[number];
+        let process = &mut self.processes[lane.process];
+        lane.begin(self.now, &self.plan.load, self.plan.mode, &self.plan.groups, process);
+        self.attempt(number);
+    }
+
+    /// A lane makes the next attempt of its operation.
+    pub(super) fn attempt(&mut self, number: usize) {
+        let lane = &mut self.lanes[number];
+        let Some(group) = lane.group() else {
+            return;
+        };
+        let replicas = self
+            .plan
+            .groups
+            .iter()
+            .find(|g| g.group == group)
+            .map_or(&[][..], |g| &g.replicas);
+        let Some(attempt) = lane.attempt(self.now, self.plan.load.patience, replicas) else {
+            return;
+        };
+        let asker = Asker {
+            lane: number,
+            attempt: attempt.number,
+        };
+        let to = attempt.to;
+        self.record
+            .event(self.now, &[20, number as u64, attempt.number, to.0], || {
+                format!("client {} asks {to}: {:?}", number + 1, attempt.request.operation)
+            });
+        self.queue.at(attempt.gives_up, Happening::Silence(asker));
+        let from = Endpoint::Client(number as u64);
+        self.transmit(from, Endpoint::Node(to), || Happening::Request {
+            to,
+            asker,
+            request: attempt.request.clone(),
+        });
+    }
+
+    /// A request arrives. A machine that is off refuses the connection.
+    pub(super) fn request(&mut self, to: NodeId, asker: Asker, request: GroupRequest) {
+        let Some(host) = self.hosts.get_mut(&to) else {
+            return;
+        };
+        if host.node.is_none() {
+            let result = Err(Refusal::Unreachable {
+                reason: "connection refused".into(),
+            });
+            return self.queue.at(
+                self.now + MS,
+                Happening::Reply {
+                    from: to,
+                    asker,
+                    result,
+                },
+            );
+        }
+        let id = host.request_id(asker);
+        self.deliver(to, Event::Request { id, request });
+    }
+
+    /// An answer arrives.
+    pub(super) fn reply(&mut self, from: NodeId, asker: Asker, result: &Result<Answered, Refusal>) {
+        let lane = &mut self.lanes[asker.lane];
+        let awaited = lane.awaits(asker.attempt);
+        self.record.event(
+            self.now,
+            &[21, asker.lane as u64, asker.attempt, from.0, u64::from(result.is_ok())],
+            || {
+                let late = if awaited { "" } else { " (too late)" };
+                match result {
+                    Ok(a) => format!(
+                        "client {} hears from {from}{late}: {:?} at {} {} by {:?}",
+                        asker.lane + 1,
+                        a.answer,
+                        a.receipt.index,
+                        a.receipt.epoch,
+                        a.receipt.acknowledged_by
+                    ),
+                    Err(refusal) => format!("client {} hears from {from}{late}: {refusal:?}", asker.lane + 1),
+                }
+            },
+        );
+        if !awaited {
+            return;
+        }
+        let process = &mut self.processes[lane.process];
+        let next = lane.answer(self.now, from, result, process);
+        self.go_on(asker.lane, next);
+    }
+
+    /// A lane gives up an attempt.
+    pub(super) fn silence(&mut self, asker: Asker) {
+        let lane = &mut self.lanes[asker.lane];
+        if !lane.awaits(asker.attempt) {
+            return;
+        }
+        self.record
+            .event(self.now, &[22, asker.lane as u64, asker.attempt], || {
+                format!("client {} hears nothing", asker.lane + 1)
+            });
+        let process = &mut self.processes[lane.process];
+        let next = lane.silence(self.now, process);
+        self.go_on(asker.lane, next);
+    }
+
+    fn go_on(&mut self, number: usize, next: Next) {
+        match next {
+            Next::Retry(at) => self.queue.at(at, Happening::Again(number)),
+            Next::Done(_) => {
+                let rest = self.lanes[number].think(&self.plan.load);
+                self.queue.at(self.now + rest, Happening::Next(number));
+            }
+        }
+    }
+}
