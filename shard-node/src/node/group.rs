@@ -173,6 +173,12 @@ impl Group {
         }
     }
 
+    /// Whether nothing but a new epoch or configuration can change the role: no take-over by this replica is under way.
+    pub(super) fn is_settled(&self, shared: &Shared) -> bool {
+        let leads = self.view.role == Role::Primary && self.view.ready;
+        leads || self.view.primary != Some(shared.settings.node)
+    }
+
     /// The primary to ask instead of this replica, as far as known.
     pub(super) fn hint(&self, shared: &Shared) -> Option<NodeId> {
         self.view.primary.filter(|node| *node != shared.settings.node)
@@ -237,7 +243,7 @@ impl Group {
             }
         }
         self.step(shared, now, Input::Persisted { through })?;
-        if self.view.role == Role::Primary && !self.view.ready {
+        if !self.is_settled(shared) {
             self.refresh(shared, now);
         }
         Ok(())

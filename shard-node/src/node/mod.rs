@@ -33,6 +33,8 @@ mod settings;
 mod shared;
 mod snapshots;
 mod status;
+#[cfg(test)]
+mod tests;
 mod writes;
 
 pub use bugs::Bug;
@@ -211,7 +213,7 @@ impl Node {
             let news = header.epoch > group.view.epoch || header.version != group.seen_version;
             group.seen_version = header.version;
             group.step(shared, now, Input::Receive { from, message })?;
-            if news || !group.view.ready {
+            if news || !group.is_settled(shared) {
                 group.refresh(shared, now);
             }
             Ok(())

@@ -200,7 +200,9 @@ impl Group {
         match reason {
             ReadRefusal::NotPrimary if self.view.stranded => Refusal::NoDataLeft,
             ReadRefusal::NotPrimary => Refusal::NotPrimary { hint },
-            ReadRefusal::NotReady => Refusal::NotReady,
+            ReadRefusal::NotReady if self.view.role == Role::Primary => Refusal::NotReady,
+            // A learner that holds nothing yet.
+            ReadRefusal::NotReady => Refusal::CannotServe { level, bound: None, hint },
             ReadRefusal::Fenced => Refusal::Fenced,
             ReadRefusal::TooStale(bound) => Refusal::CannotServe {
                 level,

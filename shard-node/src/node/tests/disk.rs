@@ -1,0 +1,174 @@
+//! Starts, damage, and the end.
+
+use super::fake::*;
+use crate::event::{Event, Observation, Output};
+use crate::storage::{MemoryDisk, StorageError};
+use fulcrum_replication::{Divergence, Effect, HardState, Input, LogChange};
+use fulcrum_types::*;
+use std::sync::Arc;
+
+fn hard(data: u64) -> LogChange {
+    LogChange::HardState(HardState { data: DataId(data), ..HardState::default() })
+}
+
+/// A life that wrote a hard state and two entries, applied the first, and ended.
+fn earlier_life(disk: &MemoryDisk, fsync: Fsync, clean: bool) {
+    let mut bench = Bench::on(disk.clone(), options(Mode::Sync, fsync));
+    bench.effects(
+        0,
+        vec![
+            Effect::Write { id: WriteId(1), change: hard(5) },
+            append(2, 1, 1, &[put("a", "1"), put("b", "2")]),
+            Effect::Commit { through: Index(1) },
+        ],
+    );
+    bench.sync(1);
+    if clean {
+        bench.node.close().unwrap();
+        while disk.complete().is_some() {}
+    } else {
+        drop(bench.node);
+        disk.crash(usize::MAX);
+    }
+}
+
+fn restored(bench: &Bench) -> (DataId, Vec<Index>, Index) {
+    let restored = bench.stage.restored.lock().unwrap();
+    let last = restored.last().unwrap();
+    (last.data, last.log.iter().map(|e| e.position.index).collect(), last.applied)
+}
+
+#[test]
+fn an_empty_disk_has_fresh_data() {
+    let bench = Bench::new(options(Mode::Sync, Fsync::Always));
+    assert_eq!(restored(&bench), (DataId(101), vec![], Index(0)));
+}
+
+#[test]
+fn a_start_trusts_what_was_synced_or_closed_and_nothing_else() {
+    let cases = [
+        (Fsync::Always, false, 5),
+        (Fsync::Always, true, 5),
+        (Fsync::Interval, true, 5),
+        (Fsync::Interval, false, 101),
+        (Fsync::Never, false, 101),
+    ];
+    for (fsync, clean, data) in cases {
+        let disk = MemoryDisk::new();
+        earlier_life(&disk, fsync, clean);
+        let bench = Bench::on(disk, options(Mode::Sync, fsync));
+        let (found, log, _) = restored(&bench);
+        assert_eq!(found, DataId(data), "{fsync}, clean: {clean}");
+        assert_eq!(log, [Index(1), Index(2)]);
+    }
+}
+
+#[test]
+fn entries_not_applied_before_the_end_are_applied_after_the_start() {
+    let disk = MemoryDisk::new();
+    earlier_life(&disk, Fsync::Always, true);
+    let mut bench = Bench::on(disk, options(Mode::Sync, Fsync::Always));
+    bench.effects(0, vec![Effect::Commit { through: Index(2) }]);
+    assert!(bench.inputs().iter().any(|i| matches!(i, Input::Applied { through: Index(2) })));
+    assert_eq!(bench.node.checksum(GROUP).unwrap().map(|(index, _)| index), Some(Index(2)));
+}
+
+#[test]
+fn a_damaged_log_is_cleared_away_and_the_data_is_new() {
+    let disk = MemoryDisk::new();
+    earlier_life(&disk, Fsync::Always, true);
+    assert!(disk.corrupt_log_entry(GROUP, Index(1)));
+    let bench = Bench::on(disk, options(Mode::Sync, Fsync::Always));
+    assert_eq!(restored(&bench), (DataId(101), vec![], Index(0)));
+}
+
+#[test]
+fn a_failed_disk_ends_the_node_and_acknowledges_nothing() {
+    let mut bench = Bench::new(options(Mode::Sync, Fsync::Always));
+    let reason = "input/output error".to_owned();
+    bench.disk.fail_writes(StorageError::WriteFailed { path: "/data".into(), reason });
+    bench.script(|_, input| match input {
+        Input::Propose { commands } => {
+            let proposed = commands.iter().map(|(id, _)| Effect::Proposed { id: *id, position: position(1, 1) });
+            std::iter::once(append(1, 1, 1, &[put("a", "1")])).chain(proposed).collect()
+        }
+        _ => Vec::new(),
+    });
+    bench.ask(0, 1, write(vec![put("a", "1")]));
+    bench.turn(0);
+    bench.ask(0, 2, get("a", Level::Linearizable, vec![]));
+    bench.sync(1);
+    let fatal = bench.out.iter().any(|o| matches!(o, Output::Fatal { reason } if reason.contains("/data")));
+    assert!(fatal, "{:?}", bench.out);
+    bench.ask(2, 3, get("a", Level::Eventual, vec![]));
+    bench.turn(2);
+    let codes: Vec<_> = bench.replies().into_iter().map(|(id, r)| (id, r.unwrap_err().code())).collect();
+    assert_eq!(codes, [(1, "UNKNOWN"), (2, "STOPPED"), (3, "STOPPED")]);
+    assert!(bench.node.status().fatal.is_some());
+}
+
+#[test]
+fn an_entry_that_cannot_be_understood_stops_the_replica() {
+    let mut bench = Bench::new(options(Mode::Sync, Fsync::Always));
+    let payload = Payload::Command(bytes::Bytes::from_static(b"\xff?"));
+    let entry = Entry { position: position(1, 1), time: ReplicatedTime(1), payload };
+    let change = LogChange::Append(vec![entry]);
+    bench.effects(0, vec![Effect::Write { id: WriteId(1), change }, Effect::Commit { through: Index(1) }]);
+    assert!(bench.node.status().stopped.contains_key(&GROUP));
+    bench.ask(1, 1, get("a", Level::Eventual, vec![]));
+    bench.turn(1);
+    assert_eq!(bench.replies()[0].1.as_ref().unwrap_err().code(), "STOPPED");
+}
+
+#[test]
+fn a_group_that_leaves_the_map_leaves_the_disk() {
+    let disk = MemoryDisk::new();
+    earlier_life(&disk, Fsync::Always, true);
+    let mut bench = Bench::on(disk, options(Mode::Sync, Fsync::Always));
+    let mut without = map(options(Mode::Sync, Fsync::Always));
+    without.remove_keyspace("data").unwrap();
+    bench.handle(1, Event::Map(Arc::new(without.with_version(MapVersion(2)))));
+    for ms in 2..10 {
+        bench.handle(ms, Event::Tick { disk_healthy: true });
+        bench.turn(ms);
+    }
+    let removed = |o: &Output| matches!(o, Output::Observed(Observation::ReplicaRemoved { group: GROUP }));
+    assert!(bench.out.iter().any(removed));
+    assert_eq!(bench.node.status().replicas, 0);
+    bench.node.close().unwrap();
+    while bench.disk.complete().is_some() {}
+    for space in crate::storage::Space::ALL {
+        assert_eq!(bench.disk.dump(space), [], "{space:?}");
+    }
+}
+
+#[test]
+fn an_older_map_changes_nothing() {
+    let mut bench = Bench::new(options(Mode::Sync, Fsync::Always));
+    let mut without = map(options(Mode::Sync, Fsync::Always));
+    without.remove_keyspace("data").unwrap();
+    bench.handle(1, Event::Map(Arc::new(without.with_version(MapVersion(1)))));
+    assert_eq!(bench.node.status().replicas, 1);
+}
+
+#[test]
+fn losses_are_on_record_even_without_fsync() {
+    let mut bench = Bench::new(options(Mode::Async, Fsync::Never));
+    let entry = Entry { position: position(1, 4), time: ReplicatedTime(1), payload: Payload::Noop };
+    let divergence = Divergence {
+        old_epoch: Epoch(1),
+        new_epoch: Epoch(2),
+        common: position(1, 3),
+        entries: vec![entry],
+        acknowledged_through: Index(4),
+    };
+    let change = LogChange::Diverged(divergence.clone());
+    bench.effects(0, vec![Effect::Write { id: WriteId(1), change }]);
+    assert_eq!(bench.disk.pending().map(|(_, sync)| sync), Some(true));
+    let certificates = bench.node.certificates().unwrap();
+    assert_eq!(certificates.len(), 1);
+    assert_eq!((certificates[0].new_epoch, certificates[0].diverged.len()), (Epoch(2), 1));
+    let recorded =
+        |o: &Output| matches!(o, Output::Observed(Observation::DivergenceRecorded { entries: 1, acknowledged: 1, .. }));
+    assert!(bench.out.iter().any(recorded));
+}

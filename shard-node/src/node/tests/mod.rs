@@ -1,0 +1,7 @@
+//! The node over a memory disk, with scripted cores where one behaviour is looked at, with the real one for whole stories.
+
+mod admission;
+mod disk;
+mod fake;
+mod reads;
+mod writes;
