@@ -44,6 +44,7 @@ pub use status::{GroupStatus, NodeStatus};
 use crate::event::{Event, Output, RequestId};
 use crate::storage::{BatchDone, Durability, Reader, Space, StorageError, Store};
 use bytes::Buf;
+use fulcrum_replication::primary_backup::PrimaryBackup;
 use fulcrum_replication::{Input, Message, Options, Replica, Restored};
 use fulcrum_types::{BootId, Fsync, GroupId, GroupRequest, Mono, NodeId, Now, Refusal, Role};
 use group::Group;
@@ -80,7 +81,19 @@ pub struct Node {
 }
 
 impl Node {
-    /// A node over an opened store, with cores of its own making. It hosts nothing until it is given the cluster map.
+    /// A node over an opened store. It hosts nothing until it is given the cluster map.
+    pub fn open(
+        settings: NodeSettings,
+        store: Store,
+        boot: Boot,
+        entropy: impl FnMut() -> u64 + Send + 'static,
+        now: Now,
+    ) -> Result<Self, StorageError> {
+        let cores: Cores = Box::new(|options, restored, now| Box::new(PrimaryBackup::new(options, restored, now)));
+        Self::with_cores(settings, store, boot, entropy, now, cores)
+    }
+
+    /// A node whose cores are made by the caller: of another protocol, or with a bug planted.
     pub fn with_cores(
         settings: NodeSettings,
         store: Store,

@@ -202,7 +202,11 @@ impl Group {
             ReadRefusal::NotPrimary => Refusal::NotPrimary { hint },
             ReadRefusal::NotReady if self.view.role == Role::Primary => Refusal::NotReady,
             // A learner that holds nothing yet.
-            ReadRefusal::NotReady => Refusal::CannotServe { level, bound: None, hint },
+            ReadRefusal::NotReady => Refusal::CannotServe {
+                level,
+                bound: None,
+                hint,
+            },
             ReadRefusal::Fenced => Refusal::Fenced,
             ReadRefusal::TooStale(bound) => Refusal::CannotServe {
                 level,

@@ -8,7 +8,10 @@ use fulcrum_types::*;
 use std::sync::Arc;
 
 fn hard(data: u64) -> LogChange {
-    LogChange::HardState(HardState { data: DataId(data), ..HardState::default() })
+    LogChange::HardState(HardState {
+        data: DataId(data),
+        ..HardState::default()
+    })
 }
 
 /// A life that wrote a hard state and two entries, applied the first, and ended.
@@ -17,7 +20,10 @@ fn earlier_life(disk: &MemoryDisk, fsync: Fsync, clean: bool) {
     bench.effects(
         0,
         vec![
-            Effect::Write { id: WriteId(1), change: hard(5) },
+            Effect::Write {
+                id: WriteId(1),
+                change: hard(5),
+            },
             append(2, 1, 1, &[put("a", "1"), put("b", "2")]),
             Effect::Commit { through: Index(1) },
         ],
@@ -35,7 +41,11 @@ fn earlier_life(disk: &MemoryDisk, fsync: Fsync, clean: bool) {
 fn restored(bench: &Bench) -> (DataId, Vec<Index>, Index) {
     let restored = bench.stage.restored.lock().unwrap();
     let last = restored.last().unwrap();
-    (last.data, last.log.iter().map(|e| e.position.index).collect(), last.applied)
+    (
+        last.data,
+        last.log.iter().map(|e| e.position.index).collect(),
+        last.applied,
+    )
 }
 
 #[test]
@@ -69,8 +79,16 @@ fn entries_not_applied_before_the_end_are_applied_after_the_start() {
     earlier_life(&disk, Fsync::Always, true);
     let mut bench = Bench::on(disk, options(Mode::Sync, Fsync::Always));
     bench.effects(0, vec![Effect::Commit { through: Index(2) }]);
-    assert!(bench.inputs().iter().any(|i| matches!(i, Input::Applied { through: Index(2) })));
-    assert_eq!(bench.node.checksum(GROUP).unwrap().map(|(index, _)| index), Some(Index(2)));
+    assert!(
+        bench
+            .inputs()
+            .iter()
+            .any(|i| matches!(i, Input::Applied { through: Index(2) }))
+    );
+    assert_eq!(
+        bench.node.checksum(GROUP).unwrap().map(|(index, _)| index),
+        Some(Index(2))
+    );
 }
 
 #[test]
@@ -86,11 +104,19 @@ fn a_damaged_log_is_cleared_away_and_the_data_is_new() {
 fn a_failed_disk_ends_the_node_and_acknowledges_nothing() {
     let mut bench = Bench::new(options(Mode::Sync, Fsync::Always));
     let reason = "input/output error".to_owned();
-    bench.disk.fail_writes(StorageError::WriteFailed { path: "/data".into(), reason });
+    bench.disk.fail_writes(StorageError::WriteFailed {
+        path: "/data".into(),
+        reason,
+    });
     bench.script(|_, input| match input {
         Input::Propose { commands } => {
-            let proposed = commands.iter().map(|(id, _)| Effect::Proposed { id: *id, position: position(1, 1) });
-            std::iter::once(append(1, 1, 1, &[put("a", "1")])).chain(proposed).collect()
+            let proposed = commands.iter().map(|(id, _)| Effect::Proposed {
+                id: *id,
+                position: position(1, 1),
+            });
+            std::iter::once(append(1, 1, 1, &[put("a", "1")]))
+                .chain(proposed)
+                .collect()
         }
         _ => Vec::new(),
     });
@@ -98,11 +124,18 @@ fn a_failed_disk_ends_the_node_and_acknowledges_nothing() {
     bench.turn(0);
     bench.ask(0, 2, get("a", Level::Linearizable, vec![]));
     bench.sync(1);
-    let fatal = bench.out.iter().any(|o| matches!(o, Output::Fatal { reason } if reason.contains("/data")));
+    let fatal = bench
+        .out
+        .iter()
+        .any(|o| matches!(o, Output::Fatal { reason } if reason.contains("/data")));
     assert!(fatal, "{:?}", bench.out);
     bench.ask(2, 3, get("a", Level::Eventual, vec![]));
     bench.turn(2);
-    let codes: Vec<_> = bench.replies().into_iter().map(|(id, r)| (id, r.unwrap_err().code())).collect();
+    let codes: Vec<_> = bench
+        .replies()
+        .into_iter()
+        .map(|(id, r)| (id, r.unwrap_err().code()))
+        .collect();
     assert_eq!(codes, [(1, "UNKNOWN"), (2, "STOPPED"), (3, "STOPPED")]);
     assert!(bench.node.status().fatal.is_some());
 }
@@ -111,9 +144,19 @@ fn a_failed_disk_ends_the_node_and_acknowledges_nothing() {
 fn an_entry_that_cannot_be_understood_stops_the_replica() {
     let mut bench = Bench::new(options(Mode::Sync, Fsync::Always));
     let payload = Payload::Command(bytes::Bytes::from_static(b"\xff?"));
-    let entry = Entry { position: position(1, 1), time: ReplicatedTime(1), payload };
+    let entry = Entry {
+        position: position(1, 1),
+        time: ReplicatedTime(1),
+        payload,
+    };
     let change = LogChange::Append(vec![entry]);
-    bench.effects(0, vec![Effect::Write { id: WriteId(1), change }, Effect::Commit { through: Index(1) }]);
+    bench.effects(
+        0,
+        vec![
+            Effect::Write { id: WriteId(1), change },
+            Effect::Commit { through: Index(1) },
+        ],
+    );
     assert!(bench.node.status().stopped.contains_key(&GROUP));
     bench.ask(1, 1, get("a", Level::Eventual, vec![]));
     bench.turn(1);
@@ -154,7 +197,11 @@ fn an_older_map_changes_nothing() {
 #[test]
 fn losses_are_on_record_even_without_fsync() {
     let mut bench = Bench::new(options(Mode::Async, Fsync::Never));
-    let entry = Entry { position: position(1, 4), time: ReplicatedTime(1), payload: Payload::Noop };
+    let entry = Entry {
+        position: position(1, 4),
+        time: ReplicatedTime(1),
+        payload: Payload::Noop,
+    };
     let divergence = Divergence {
         old_epoch: Epoch(1),
         new_epoch: Epoch(2),
@@ -167,8 +214,19 @@ fn losses_are_on_record_even_without_fsync() {
     assert_eq!(bench.disk.pending().map(|(_, sync)| sync), Some(true));
     let certificates = bench.node.certificates().unwrap();
     assert_eq!(certificates.len(), 1);
-    assert_eq!((certificates[0].new_epoch, certificates[0].diverged.len()), (Epoch(2), 1));
-    let recorded =
-        |o: &Output| matches!(o, Output::Observed(Observation::DivergenceRecorded { entries: 1, acknowledged: 1, .. }));
+    assert_eq!(
+        (certificates[0].new_epoch, certificates[0].diverged.len()),
+        (Epoch(2), 1)
+    );
+    let recorded = |o: &Output| {
+        matches!(
+            o,
+            Output::Observed(Observation::DivergenceRecorded {
+                entries: 1,
+                acknowledged: 1,
+                ..
+            })
+        )
+    };
     assert!(bench.out.iter().any(recorded));
 }

@@ -69,22 +69,38 @@ pub(super) fn status(role: Role) -> Status {
 pub(super) fn map(options: KeyspaceOptions) -> ClusterMap {
     let mut map = ClusterMap::new(ClusterId::new("test").unwrap());
     for node in 1..=3 {
-        map.set_node(NodeId(node), NodeInfo { address: format!("127.0.0.1:{node}"), zone: None });
+        map.set_node(
+            NodeId(node),
+            NodeInfo {
+                address: format!("127.0.0.1:{node}"),
+                zone: None,
+            },
+        );
     }
     map.add_keyspace("data", options).unwrap();
     map.with_version(MapVersion(1))
 }
 
 pub(super) fn options(mode: Mode, fsync: Fsync) -> KeyspaceOptions {
-    KeyspaceOptions { groups: 1, fsync, ..KeyspaceOptions::of(mode, 3) }
+    KeyspaceOptions {
+        groups: 1,
+        fsync,
+        ..KeyspaceOptions::of(mode, 3)
+    }
 }
 
 pub(super) fn at(ms: u64) -> Now {
-    Now { mono: Mono(ms * 1_000_000), wall_ms: 1_700_000_000_000 + ms }
+    Now {
+        mono: Mono(ms * 1_000_000),
+        wall_ms: 1_700_000_000_000 + ms,
+    }
 }
 
 pub(super) fn position(epoch: u64, index: u64) -> LogPosition {
-    LogPosition { epoch: Epoch(epoch), index: Index(index) }
+    LogPosition {
+        epoch: Epoch(epoch),
+        index: Index(index),
+    }
 }
 
 pub(super) struct Bench {
@@ -127,7 +143,12 @@ impl Bench {
             }),
         )
         .unwrap();
-        let mut bench = Bench { node, disk, stage, out: Vec::new() };
+        let mut bench = Bench {
+            node,
+            disk,
+            stage,
+            out: Vec::new(),
+        };
         bench.handle(0, Event::Map(Arc::new(map(options))));
         bench.turn(0);
         bench.out.clear();
@@ -173,14 +194,22 @@ impl Bench {
             deadline: Duration::from_secs(1),
             operation,
         };
-        self.handle(ms, Event::Request { id: RequestId(id), request });
+        self.handle(
+            ms,
+            Event::Request {
+                id: RequestId(id),
+                request,
+            },
+        );
     }
 
     /// All replies so far; they are taken out.
     pub(super) fn replies(&mut self) -> Vec<(u64, Result<Answered, Refusal>)> {
         let mut replies = Vec::new();
         self.out.retain_mut(|output| {
-            let Output::Reply { id, result } = output else { return true };
+            let Output::Reply { id, result } = output else {
+                return true;
+            };
             replies.push((id.0, result.clone()));
             false
         });
@@ -196,17 +225,29 @@ pub(super) fn put(key: &'static str, value: &'static str) -> WriteOp {
     WriteOp {
         key: Bytes::from_static(key.as_bytes()),
         condition: Condition::None,
-        mutation: Mutation::Put { value: Bytes::from_static(value.as_bytes()), ttl: None },
+        mutation: Mutation::Put {
+            value: Bytes::from_static(value.as_bytes()),
+            ttl: None,
+        },
     }
 }
 
 pub(super) fn write(ops: Vec<WriteOp>) -> Operation {
-    Operation::Write { idempotency: None, seen: None, ops }
+    Operation::Write {
+        idempotency: None,
+        seen: None,
+        ops,
+    }
 }
 
 pub(super) fn get(key: &'static str, level: Level, acceptable: Vec<Level>) -> Operation {
     let query = Query::Get(vec![Bytes::from_static(key.as_bytes())]);
-    Operation::Read(ReadRequest { level, acceptable, seen: None, query })
+    Operation::Read(ReadRequest {
+        level,
+        acceptable,
+        seen: None,
+        query,
+    })
 }
 
 /// Entries as a core would append them: commands of one write each.
@@ -216,5 +257,8 @@ pub(super) fn append(id: u64, epoch: u64, first: u64, writes: &[WriteOp]) -> Eff
         time: ReplicatedTime(1000 + index),
         payload: Payload::Command(crate::state_machine::encode_write(None, std::slice::from_ref(op))),
     });
-    Effect::Write { id: WriteId(id), change: LogChange::Append(entries.collect()) }
+    Effect::Write {
+        id: WriteId(id),
+        change: LogChange::Append(entries.collect()),
+    }
 }

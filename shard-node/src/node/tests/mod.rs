@@ -1,6 +1,7 @@
 //! The node over a memory disk, with scripted cores where one behaviour is looked at, with the real one for whole stories.
 
 mod admission;
+mod cluster;
 mod disk;
 mod fake;
 mod reads;

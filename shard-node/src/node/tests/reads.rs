@@ -19,7 +19,10 @@ fn permit(at: u64, until_ms: Option<u64>) -> ReadPermit {
 
 fn answering(answer: impl Fn(Now, ReadWanted) -> Permitted) -> impl Fn(Now, Input) -> Vec<Effect> {
     move |now, input| match input {
-        Input::Read { id, wanted } => vec![Effect::AnswerRead { id, answer: answer(now, wanted) }],
+        Input::Read { id, wanted } => vec![Effect::AnswerRead {
+            id,
+            answer: answer(now, wanted),
+        }],
         _ => Vec::new(),
     }
 }
@@ -27,14 +30,19 @@ fn answering(answer: impl Fn(Now, ReadWanted) -> Permitted) -> impl Fn(Now, Inpu
 /// A primary with `a = 1` at index 1.
 fn bench(mode: Mode) -> Bench {
     let mut bench = Bench::new(options(mode, Fsync::Always));
-    bench.effects(0, vec![append(1, 1, 1, &[put("a", "1")]), Effect::Commit { through: Index(1) }]);
+    bench.effects(
+        0,
+        vec![append(1, 1, 1, &[put("a", "1")]), Effect::Commit { through: Index(1) }],
+    );
     bench.sync(0);
     bench.out.clear();
     bench
 }
 
 fn value(answered: &Answered) -> Option<Vec<u8>> {
-    let Answer::Values(values) = &answered.answer else { panic!("{answered:?}") };
+    let Answer::Values(values) = &answered.answer else {
+        panic!("{answered:?}")
+    };
     values[0].as_ref().map(|v| v.value.to_vec())
 }
 
@@ -45,11 +53,20 @@ fn a_permitted_read_is_answered_in_its_turn() {
     bench.ask(100, 1, get("a", Level::Linearizable, vec![]));
     bench.turn(100);
     let replies = bench.replies();
-    let (1, Ok(answered)) = &replies[0] else { panic!("{replies:?}") };
+    let (1, Ok(answered)) = &replies[0] else {
+        panic!("{replies:?}")
+    };
     assert_eq!(value(answered), Some(b"1".to_vec()));
     let receipt = &answered.receipt;
-    assert_eq!((receipt.epoch, receipt.index, receipt.basis), (Epoch(1), Index(1), StalenessBasis::Lease));
-    assert_eq!(receipt.staleness, Some(Duration::from_millis(101)), "now - fresh_as_of, stretched by the drift bound");
+    assert_eq!(
+        (receipt.epoch, receipt.index, receipt.basis),
+        (Epoch(1), Index(1), StalenessBasis::Lease)
+    );
+    assert_eq!(
+        receipt.staleness,
+        Some(Duration::from_millis(101)),
+        "now - fresh_as_of, stretched by the drift bound"
+    );
     assert!(!receipt.durable && receipt.acknowledged_by.is_empty());
 }
 
@@ -60,7 +77,10 @@ fn a_lease_that_ran_out_during_the_evaluation_is_asked_for_again() {
     bench.ask(499, 1, get("a", Level::Linearizable, vec![]));
     bench.script(answering(|_, _| Permitted::Permit(permit(1, Some(900)))));
     bench.turn(500);
-    assert!(bench.replies().is_empty(), "evaluated under a lease that had run out by the turn's end");
+    assert!(
+        bench.replies().is_empty(),
+        "evaluated under a lease that had run out by the turn's end"
+    );
     bench.turn(501);
     assert!(bench.replies()[0].1.is_ok());
 }
@@ -83,7 +103,10 @@ fn a_read_waits_for_its_index_to_be_applied() {
     bench.ask(1, 1, get("a", Level::Session, vec![]));
     bench.turn(1);
     assert!(bench.replies().is_empty());
-    bench.effects(2, vec![append(2, 1, 2, &[put("a", "2")]), Effect::Commit { through: Index(2) }]);
+    bench.effects(
+        2,
+        vec![append(2, 1, 2, &[put("a", "2")]), Effect::Commit { through: Index(2) }],
+    );
     let replies = bench.replies();
     assert_eq!(value(replies[0].1.as_ref().unwrap()), Some(b"2".to_vec()));
 }
@@ -105,9 +128,19 @@ fn a_weaker_level_is_tried_only_if_it_is_listed() {
     replies.sort_by_key(|(id, _)| *id);
     assert_eq!(replies[0].1, Err(Refusal::Fenced));
     let receipt = &replies[1].1.as_ref().unwrap().receipt;
-    assert_eq!((receipt.asked, receipt.achieved), (Level::Linearizable, Level::Eventual));
+    assert_eq!(
+        (receipt.asked, receipt.achieved),
+        (Level::Linearizable, Level::Eventual)
+    );
     let bound = Some(Duration::from_secs(9));
-    assert_eq!(replies[2].1, Err(Refusal::CannotServe { level: bounded, bound, hint: None }));
+    assert_eq!(
+        replies[2].1,
+        Err(Refusal::CannotServe {
+            level: bounded,
+            bound,
+            hint: None
+        })
+    );
 }
 
 #[test]
@@ -118,7 +151,13 @@ fn an_async_keyspace_has_no_linearizable_reads() {
     bench.ask(1, 2, get("a", Level::Linearizable, vec![Level::Session]));
     bench.turn(1);
     let replies = bench.replies();
-    assert_eq!(replies[0].1, Err(Refusal::IllegalLevel { level: Level::Linearizable, mode: Mode::Async }));
+    assert_eq!(
+        replies[0].1,
+        Err(Refusal::IllegalLevel {
+            level: Level::Linearizable,
+            mode: Mode::Async
+        })
+    );
     assert_eq!(replies[1].1.as_ref().unwrap().receipt.achieved, Level::Session);
 }
 

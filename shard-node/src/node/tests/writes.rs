@@ -8,20 +8,34 @@ use fulcrum_types::*;
 
 /// A core that orders every command from index 1 on, in epoch 1, with write 1.
 fn order(_: Now, input: Input) -> Vec<Effect> {
-    let Input::Propose { commands } = input else { return Vec::new() };
+    let Input::Propose { commands } = input else {
+        return Vec::new();
+    };
     let entries = (1..).zip(&commands).map(|(index, (_, payload))| Entry {
         position: position(1, index),
         time: ReplicatedTime(1),
         payload: Payload::Command(payload.clone()),
     });
-    let mut effects = vec![Effect::Write { id: WriteId(1), change: LogChange::Append(entries.collect()) }];
-    effects.extend((1..).zip(commands).map(|(i, (id, _))| Effect::Proposed { id, position: position(1, i) }));
+    let mut effects = vec![Effect::Write {
+        id: WriteId(1),
+        change: LogChange::Append(entries.collect()),
+    }];
+    effects.extend((1..).zip(commands).map(|(i, (id, _))| Effect::Proposed {
+        id,
+        position: position(1, i),
+    }));
     effects
 }
 
 fn acknowledge(through: u64) -> Vec<Effect> {
     let through = Index(through);
-    vec![Effect::Commit { through }, Effect::Acknowledge { through, by: vec![NodeId(1), NodeId(2)] }]
+    vec![
+        Effect::Commit { through },
+        Effect::Acknowledge {
+            through,
+            by: vec![NodeId(1), NodeId(2)],
+        },
+    ]
 }
 
 fn two_writes(fsync: Fsync) -> Bench {
@@ -59,12 +73,26 @@ fn a_write_is_answered_once_it_is_acknowledged_and_applied() {
     bench.effects(3, acknowledge(1));
     let replies = bench.replies();
     assert_eq!(replies.len(), 1);
-    let (id, Ok(answered)) = &replies[0] else { panic!("{replies:?}") };
+    let (id, Ok(answered)) = &replies[0] else {
+        panic!("{replies:?}")
+    };
     assert_eq!(*id, 7);
-    assert_eq!(answered.answer, Answer::Written(vec![WriteOutcome::Applied { version: Version(1), existed: false }]));
+    assert_eq!(
+        answered.answer,
+        Answer::Written(vec![WriteOutcome::Applied {
+            version: Version(1),
+            existed: false
+        }])
+    );
     let receipt = &answered.receipt;
-    assert_eq!((receipt.epoch, receipt.index, receipt.durable), (Epoch(1), Index(1), true));
-    assert_eq!((receipt.asked, receipt.achieved), (Level::Linearizable, Level::Linearizable));
+    assert_eq!(
+        (receipt.epoch, receipt.index, receipt.durable),
+        (Epoch(1), Index(1), true)
+    );
+    assert_eq!(
+        (receipt.asked, receipt.achieved),
+        (Level::Linearizable, Level::Linearizable)
+    );
     assert_eq!(receipt.acknowledged_by, [NodeId(1), NodeId(2)]);
     assert_eq!(receipt.elapsed.as_millis(), 3);
     bench.effects(4, acknowledge(2));
@@ -77,7 +105,11 @@ fn without_fsync_a_receipt_never_says_durable() {
     assert_eq!(bench.disk.pending().map(|(_, sync)| sync), Some(false));
     bench.sync(1);
     bench.effects(2, acknowledge(2));
-    let durable: Vec<bool> = bench.replies().into_iter().map(|(_, r)| r.unwrap().receipt.durable).collect();
+    let durable: Vec<bool> = bench
+        .replies()
+        .into_iter()
+        .map(|(_, r)| r.unwrap().receipt.durable)
+        .collect();
     assert_eq!(durable, [false, false]);
 }
 
@@ -85,7 +117,13 @@ fn without_fsync_a_receipt_never_says_durable() {
 fn what_was_ordered_and_is_abandoned_has_an_unknown_outcome() {
     let mut bench = two_writes(Fsync::Always);
     bench.effects(1, acknowledge(1));
-    bench.effects(2, vec![Effect::Abandon { through: Index(2), reason: "a newer epoch began" }]);
+    bench.effects(
+        2,
+        vec![Effect::Abandon {
+            through: Index(2),
+            reason: "a newer epoch began",
+        }],
+    );
     let replies = bench.replies();
     assert!(replies[0].1.is_ok());
     assert!(matches!(&replies[1], (8, Err(Refusal::Unknown { reason })) if reason == "a newer epoch began"));
@@ -95,9 +133,21 @@ fn what_was_ordered_and_is_abandoned_has_an_unknown_outcome() {
 fn another_primarys_entries_are_no_answer() {
     let mut bench = two_writes(Fsync::Always);
     let truncate = LogChange::Truncate { from: Index(2) };
-    bench.effects(1, vec![Effect::Write { id: WriteId(2), change: truncate }, append(3, 2, 2, &[put("x", "9")])]);
+    bench.effects(
+        1,
+        vec![
+            Effect::Write {
+                id: WriteId(2),
+                change: truncate,
+            },
+            append(3, 2, 2, &[put("x", "9")]),
+        ],
+    );
     let replies = bench.replies();
-    assert!(matches!(&replies[..], [(8, Err(Refusal::Unknown { .. }))]), "{replies:?}");
+    assert!(
+        matches!(&replies[..], [(8, Err(Refusal::Unknown { .. }))]),
+        "{replies:?}"
+    );
     bench.effects(2, acknowledge(2));
     assert_eq!(bench.replies().len(), 1);
 }
@@ -109,14 +159,20 @@ fn a_refused_proposal_names_who_must_act() {
     bench.handle(0, Event::Tick { disk_healthy: true });
     bench.script(|_, input| match input {
         Input::Propose { commands } => {
-            let refuse = |(id, _)| Effect::ProposalRefused { id, reason: ProposalRefusal::NotPrimary };
+            let refuse = |(id, _)| Effect::ProposalRefused {
+                id,
+                reason: ProposalRefusal::NotPrimary,
+            };
             commands.into_iter().map(refuse).collect()
         }
         _ => Vec::new(),
     });
     bench.ask(0, 1, write(vec![put("a", "1")]));
     bench.turn(0);
-    assert_eq!(bench.replies(), [(1, Err(Refusal::NotPrimary { hint: Some(NodeId(2)) }))]);
+    assert_eq!(
+        bench.replies(),
+        [(1, Err(Refusal::NotPrimary { hint: Some(NodeId(2)) }))]
+    );
 }
 
 #[test]
@@ -126,7 +182,10 @@ fn a_deadline_leaves_an_ordered_write_unknown() {
     bench.handle(1000, Event::Tick { disk_healthy: true });
     bench.turn(1000);
     let replies = bench.replies();
-    assert!(replies.iter().all(|(_, r)| matches!(r, Err(Refusal::Unknown { .. }))), "{replies:?}");
+    assert!(
+        replies.iter().all(|(_, r)| matches!(r, Err(Refusal::Unknown { .. }))),
+        "{replies:?}"
+    );
     assert_eq!(replies.len(), 2);
     bench.effects(1001, acknowledge(2));
     assert!(bench.replies().is_empty(), "nobody is answered twice");
@@ -140,27 +199,47 @@ fn a_cancelled_write_that_was_not_ordered_is_not_proposed() {
     bench.handle(0, Event::Cancel { id: RequestId(7) });
     bench.turn(0);
     assert!(bench.replies().is_empty());
-    assert!(!bench.inputs().iter().any(|input| matches!(input, Input::Propose { .. })));
+    assert!(
+        !bench
+            .inputs()
+            .iter()
+            .any(|input| matches!(input, Input::Propose { .. }))
+    );
 }
 
 #[test]
 fn a_write_after_a_lost_history_is_refused() {
     let mut bench = two_writes(Fsync::Always);
-    let seen = |position| Operation::Write { idempotency: None, seen: Some(position), ops: vec![put("a", "2")] };
+    let seen = |position| Operation::Write {
+        idempotency: None,
+        seen: Some(position),
+        ops: vec![put("a", "2")],
+    };
     bench.script(|_, _| Vec::new());
     bench.ask(1, 20, seen(position(1, 9)));
     bench.ask(1, 21, seen(position(1, 2)));
     bench.ask(1, 22, seen(position(5, 9)));
     bench.turn(1);
-    let lost = Refusal::HistoryLost { group: GROUP, seen: position(1, 9) };
-    assert_eq!(bench.replies(), [(20, Err(lost)), (22, Err(Refusal::NotPrimary { hint: None }))]);
+    let lost = Refusal::HistoryLost {
+        group: GROUP,
+        seen: position(1, 9),
+    };
+    assert_eq!(
+        bench.replies(),
+        [(20, Err(lost)), (22, Err(Refusal::NotPrimary { hint: None }))]
+    );
 }
 
 #[test]
 fn a_message_waits_for_its_write_and_others_do_not() {
     let message = |version| Message {
-        header: Header { version: ConfigVersion(version), ..Header::default() },
-        body: Body::Stale { configuration: GroupConfiguration::default() },
+        header: Header {
+            version: ConfigVersion(version),
+            ..Header::default()
+        },
+        body: Body::Stale {
+            configuration: GroupConfiguration::default(),
+        },
     };
     let send = |version, after: Option<u64>| Effect::Send {
         to: NodeId(2),
@@ -177,7 +256,12 @@ fn a_message_waits_for_its_write_and_others_do_not() {
     let mut bench = Bench::new(options(Mode::Sync, Fsync::Always));
     bench.effects(
         0,
-        vec![append(1, 1, 1, &[put("a", "1")]), send(1, Some(1)), send(2, None), append(2, 1, 2, &[put("b", "1")])],
+        vec![
+            append(1, 1, 1, &[put("a", "1")]),
+            send(1, Some(1)),
+            send(2, None),
+            append(2, 1, 2, &[put("b", "1")]),
+        ],
     );
     assert_eq!(sent(&mut bench), [2]);
     bench.inputs();
