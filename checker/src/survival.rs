@@ -16,10 +16,11 @@ pub struct SurvivingLog {
 }
 
 impl SurvivingLog {
-    /// Whether the entry at `position` is in this log.
+    /// Whether the entry at `position` is in this log. Before the first entry there is nothing that could be missing.
     #[must_use]
     pub fn contains(&self, position: LogPosition) -> bool {
-        position.index <= self.last && self.epoch_at(position.index) == Some(position.epoch)
+        let nothing = position.index == Index::ZERO;
+        nothing || (position.index <= self.last && self.epoch_at(position.index) == Some(position.epoch))
     }
 
     /// The epoch that owns an index.
@@ -52,6 +53,7 @@ mod tests {
             starts: [(Epoch(1), Index(1)), (Epoch(3), Index(10))].into(),
             last: Index(20),
         };
+        assert!(log.contains(at(0, 0)), "nothing is in every log");
         assert!(log.contains(at(1, 9)));
         assert!(!log.contains(at(1, 10)), "overwritten by epoch 3");
         assert!(!log.contains(at(2, 9)), "no entry of epoch 2 is left");

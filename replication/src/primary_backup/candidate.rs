@@ -78,7 +78,8 @@ impl PrimaryBackup {
     pub(super) fn try_to_lead(&mut self, now: Now, effects: &mut Vec<Effect>) {
         let configuration = &self.hard.configuration;
         let elected = configuration.epoch == self.hard.epoch && configuration.primary == Some(self.me.node);
-        let fresh_epoch = self.hard.led < self.hard.epoch || planted!(self, ReuseEpoch);
+        let of_this_life = self.won == self.hard.epoch && self.hard.led < self.hard.epoch;
+        let fresh_epoch = of_this_life || planted!(self, ReuseEpoch);
         if elected && fresh_epoch && self.primary.is_none() && self.is_member() && self.may_stand(now.mono) {
             self.lead(now, effects);
         }
@@ -101,7 +102,8 @@ impl PrimaryBackup {
             return None;
         }
         if primary == self.me.node {
-            return (self.hard.led == c.epoch).then_some(Ground::Restarted);
+            let of_another_life = self.hard.led == c.epoch || (self.won != c.epoch && !self.changes.awaits_outcome());
+            return of_another_life.then_some(Ground::Restarted);
         }
         Some(if self.backup.candidacy.planned {
             Ground::Planned

@@ -31,6 +31,9 @@ pub struct PrimaryBackup {
     pub(super) primary: Option<Primary>,
     /// What it knows and has promised as a backup; promises outlive roles.
     pub(super) backup: Backup,
+    /// The newest epoch that a compare-and-swap of this life has won: no other may be led, since an earlier life may have
+    /// begun to (rule 3).
+    pub(super) won: Epoch,
     /// The last epoch led in this life, and how far it may have acknowledged in it: for certificates.
     pub(super) acknowledged_here: Option<(Epoch, Index)>,
     /// How far each peer's wall clock is ahead of ours, in milliseconds (rule 11).
@@ -106,6 +109,7 @@ impl PrimaryBackup {
             changes: Changes::default(),
             primary: None,
             backup,
+            won: Epoch::ZERO,
             acknowledged_here: None,
             walls: BTreeMap::new(),
             next_read_of_configuration: now.mono,
@@ -219,8 +223,18 @@ impl PrimaryBackup {
         outcome: CasOutcome,
         effects: &mut Vec<Effect>,
     ) {
+        self.changes.heard(attempt);
         match outcome {
-            CasOutcome::Won(configuration) => self.adopt(now, configuration, effects),
+            CasOutcome::Won(configuration) => {
+                if configuration.primary == Some(self.me.node) {
+                    self.won = self.won.max(configuration.epoch);
+                }
+                self.adopt(now, configuration, effects);
+                // The watch may have been faster than the outcome.
+                if self.primary.is_none() {
+                    self.try_to_lead(now, effects);
+                }
+            }
             CasOutcome::Lost(configuration) => {
                 self.changes.lost(attempt);
                 self.adopt(now, configuration, effects);
