@@ -1,1 +1,68 @@
-//! client
+//! The Rust client of Fulcrum.
+//!
+//! [`Client::connect`] talks to routers; [`Client::connect_smart`] knows the cluster map and goes straight to the
+//! shard-nodes. A [`Keyspace`] makes requests, which are sent by awaiting them; every answer carries a [`Receipt`] that
+//! says what was got and what it cost. A [`Session`] keeps what was seen, so that no replica shows anything older. A
+//! [`Pipeline`] carries many small requests on one stream. [`Admin`] is for operators.
+//!
+//! ```no_run
+//! use fulcrum_client::{Client, Condition, Config, Level, Session};
+//!
+//! # async fn example() -> Result<(), fulcrum_client::Error> {
+//! let client = Client::connect(Config::new("http://127.0.0.1:7400")).await?;
+//! let session = Session::new();
+//! let carts = client.keyspace("carts").in_session(&session);
+//!
+//! let written = carts.put("cart:7", "apples").only_if(Condition::Absent).await?;
+//! let version = written.version().unwrap();
+//! // Any replica may answer, but none that has not seen the write:
+//! let got = carts.get("cart:7").at(Level::Session).await?;
+//! assert_eq!(got.value.unwrap().version, version);
+//! let won = carts.compare_and_set("cart:7", version, "apples, pears").await?.applied();
+//! # Ok(()) }
+//! ```
+//!
+//! How a request travels, top to bottom: [`keyspace`] builds it, [`client`] sends it by the shortest way and repeats it
+//! as the decision table in [`retry`] says, under an idempotency key from [`identity`] if it writes; [`routers`] and
+//! [`smart`] hold the connections, [`rpc`] the methods, [`answer`] what comes back. A write is never applied twice, and an
+//! [`Error`] says who must act: only [`Error::Unknown`] leaves a doubt, and [`Client::outcome`] settles it.
+//!
+//! Left out: transactions and TLS (later releases), and caching of values.
+
+mod keyspace;
+mod pipeline;
+mod scan;
+
+mod backoff;
+mod client;
+mod identity;
+mod retry;
+
+mod routers;
+mod rpc;
+mod smart;
+
+mod answer;
+mod session;
+
+mod admin;
+mod config;
+mod error;
+
+pub use admin::{
+    Admin, Certificate, ClusterStatus, FailoverReport, GroupStatus, KeyspaceInfo, LostEntry, NodeStatus, ReplicaStatus,
+};
+pub use answer::{Got, GotMany, Outcome, Written, WrittenMany};
+pub use client::Client;
+pub use config::Config;
+pub use error::{Error, UnfinishedWrite};
+pub use keyspace::{BatchGet, BatchWrite, Get, IntoBytes, Keyspace, Write};
+pub use pipeline::{Pending, Pipeline};
+pub use scan::{Page, Range, Row, Scan};
+pub use session::{NotASession, Session};
+
+pub use fulcrum_common::keyspace::{KeyspaceOptions, KeyspaceSpec, Timing};
+pub use fulcrum_types::{
+    Act, Condition, Fsync, GroupId, IdempotencyKey, Level, Mode, Mutation, NodeId, Receipt, Refusal, Role,
+    SessionToken, StalenessBasis, Version, Versioned, WriteOp, WriteOutcome,
+};

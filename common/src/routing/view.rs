@@ -32,6 +32,15 @@ impl View {
         }
     }
 
+    /// A picture with these primaries known.
+    #[must_use]
+    pub fn with_primaries(map: Arc<ClusterMap>, primaries: impl IntoIterator<Item = (GroupId, Primary)>) -> Self {
+        Self {
+            map,
+            primaries: primaries.into_iter().collect(),
+        }
+    }
+
     /// The group's primary, as far as known.
     #[must_use]
     pub fn primary(&self, group: GroupId) -> Option<Primary> {
@@ -78,6 +87,14 @@ impl RoutingTable {
             view.map = map;
             true
         });
+    }
+
+    /// Takes in all that another picture knows better.
+    pub fn merge(&self, newer: View) {
+        self.set_map(newer.map);
+        for (group, primary) in newer.primaries {
+            self.set_primary(group, primary);
+        }
     }
 
     /// Takes in a group's configuration, unless its epoch is older than the one known.

@@ -3,7 +3,10 @@
 use super::types::{fsync, millis, mode};
 use super::{Malformed, v1};
 use crate::keyspace::{Keyspace, KeyspaceOptions, KeyspaceSpec, Timing};
-use crate::routing::View;
+use crate::map::{ClusterId, ClusterMap, Group, NodeInfo, SlotTable};
+use crate::routing::{Primary, View};
+use fulcrum_types::{Epoch, GroupId, KeyspaceId, MapVersion, NodeId};
+use std::sync::Arc;
 use std::time::Duration;
 
 impl From<&KeyspaceOptions> for v1::KeyspaceOptions {
@@ -134,5 +137,98 @@ pub fn view_to_wire(view: &View) -> v1::ClusterMap {
         nodes: nodes.collect(),
         keyspaces: keyspaces.collect(),
         groups: groups.collect(),
+    }
+}
+
+/// A view from the wire. Only for routing: it does not know the ids that were never given out.
+///
+/// # Errors
+/// The field that is missing or wrong, or a slot, group or primary that the map itself does not have.
+pub fn view_from_wire(wire: v1::ClusterMap) -> Result<View, Malformed> {
+    let cluster_id = ClusterId::new(wire.cluster_id).map_err(|error| Malformed(error.to_string()))?;
+    let mut map = ClusterMap::new(cluster_id).with_version(MapVersion(wire.version));
+    for node in wire.nodes {
+        let info = NodeInfo {
+            address: node.address,
+            zone: Some(node.zone).filter(|zone| !zone.is_empty()),
+        };
+        map.set_node(NodeId(node.id), info);
+    }
+    let mut primaries = Vec::new();
+    for group in wire.groups {
+        let id = GroupId(group.id);
+        if group.primary != 0 {
+            let node = NodeId(group.primary);
+            let epoch = Epoch(group.epoch);
+            primaries.push((id, Primary { node, epoch }));
+        }
+        let replicas = group.replicas.into_iter().map(NodeId).collect();
+        let keyspace = KeyspaceId(group.keyspace);
+        map.groups.insert(id, Group { keyspace, replicas });
+    }
+    for wire in wire.keyspaces {
+        let keyspace = keyspace_from_wire(wire)?;
+        let slots = keyspace.slots.ranges();
+        if let Some((_, _, group)) = slots.iter().find(|(_, _, group)| !map.groups.contains_key(group)) {
+            return Err(Malformed(format!(
+                "a slot of keyspace {} is in {group}, which is missing",
+                keyspace.id
+            )));
+        }
+        map.insert_keyspace(keyspace);
+    }
+    Ok(View::with_primaries(Arc::new(map), primaries))
+}
+
+fn keyspace_from_wire(wire: v1::cluster_map::Keyspace) -> Result<Keyspace, Malformed> {
+    let options = wire.options.ok_or_else(|| Malformed::missing("keyspace.options"))?;
+    let slots = SlotTable::new(wire.slots.into_iter().map(GroupId).collect());
+    Ok(Keyspace {
+        id: KeyspaceId(wire.id),
+        name: wire.name,
+        options: options.try_into()?,
+        slots: slots.ok_or_else(|| Malformed("keyspace.slots does not name a group for each slot".into()))?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fulcrum_types::Mode;
+
+    fn view() -> View {
+        let mut map = ClusterMap::new(ClusterId::new("test").unwrap());
+        for id in 1..=3 {
+            let address = format!("127.0.0.1:{id}");
+            map.set_node(NodeId(id), NodeInfo { address, zone: None });
+        }
+        map.add_keyspace("orders", KeyspaceOptions::of(Mode::Async, 2)).unwrap();
+        let primary = Primary {
+            node: NodeId(2),
+            epoch: Epoch(5),
+        };
+        View::with_primaries(Arc::new(map.with_version(MapVersion(7))), vec![(GroupId(1), primary)])
+    }
+
+    #[test]
+    fn a_view_survives_the_wire() {
+        let sent = view();
+        let got = view_from_wire(view_to_wire(&sent)).unwrap();
+        assert_eq!(got.map.version(), sent.map.version());
+        assert_eq!(got.map.nodes(), sent.map.nodes());
+        assert_eq!(got.map.groups(), sent.map.groups());
+        assert_eq!(got.map.keyspaces(), sent.map.keyspaces());
+        assert_eq!(got.primary(GroupId(1)), sent.primary(GroupId(1)));
+        assert_eq!(got.primary(GroupId(2)), None);
+    }
+
+    #[test]
+    fn a_map_that_contradicts_itself_is_refused() {
+        let mut few_slots = view_to_wire(&view());
+        few_slots.keyspaces[0].slots.pop();
+        assert!(view_from_wire(few_slots).is_err());
+        let mut no_group = view_to_wire(&view());
+        no_group.groups.pop();
+        assert!(view_from_wire(no_group).is_err());
     }
 }

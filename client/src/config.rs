@@ -1,0 +1,109 @@
+//! What a client may be told.
+
+use crate::error::Error;
+use std::time::Duration;
+use tonic::transport::{Channel, Endpoint};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+const DEADLINE: Duration = Duration::from_secs(5);
+const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(1);
+const KEEP_ALIVE_WITHIN: Duration = Duration::from_secs(1);
+
+/// Where the routers are, and how patient the client is.
+///
+/// ```
+/// use fulcrum_client::Config;
+/// use std::time::Duration;
+///
+/// let config = Config::new("http://127.0.0.1:7400")
+///     .or("http://127.0.0.1:7500")
+///     .deadline(Duration::from_secs(2));
+/// assert_eq!(config.routers().len(), 2);
+/// ```
+#[derive(Clone, Debug)]
+pub struct Config {
+    routers: Vec<String>,
+    deadline: Duration,
+    connect_timeout: Duration,
+}
+
+impl Config {
+    /// One router: `http://host:port`, or `host:port`.
+    #[must_use]
+    pub fn new(router: impl Into<String>) -> Self {
+        Self {
+            routers: vec![with_scheme(router.into())],
+            deadline: DEADLINE,
+            connect_timeout: CONNECT_TIMEOUT,
+        }
+    }
+
+    /// Another router, for when those before it cannot be reached.
+    #[must_use]
+    pub fn or(mut self, router: impl Into<String>) -> Self {
+        self.routers.push(with_scheme(router.into()));
+        self
+    }
+
+    /// How long one request may take, all its retries together, unless it says otherwise. 5 s if not set.
+    #[must_use]
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// How long one attempt to connect may take. 1 s if not set.
+    #[must_use]
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+
+    /// The routers, in the order in which they are tried.
+    #[must_use]
+    pub fn routers(&self) -> &[String] {
+        &self.routers
+    }
+
+    pub(crate) fn default_deadline(&self) -> Duration {
+        self.deadline
+    }
+
+    /// A connection that is made when first needed, and again whenever it breaks.
+    pub(crate) fn channel(&self, address: &str) -> Result<Channel, Error> {
+        let endpoint = Endpoint::from_shared(address.to_owned()).map_err(|error| Error::Config {
+            reason: format!("'{address}' is no address: {error}; use http://host:port"),
+        })?;
+        let channel = endpoint
+            .tcp_nodelay(true)
+            .connect_timeout(self.connect_timeout)
+            .http2_keep_alive_interval(KEEP_ALIVE_EVERY)
+            .keep_alive_timeout(KEEP_ALIVE_WITHIN)
+            .connect_lazy();
+        Ok(channel)
+    }
+}
+
+pub(crate) fn with_scheme(address: String) -> String {
+    if address.contains("://") {
+        return address;
+    }
+    format!("http://{address}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scheme_may_be_left_out() {
+        let config = Config::new("127.0.0.1:1").or("http://[::1]:2");
+        assert_eq!(config.routers(), ["http://127.0.0.1:1", "http://[::1]:2"]);
+    }
+
+    #[tokio::test]
+    async fn nonsense_is_named() {
+        let error = Config::new("http://").channel("not an address").unwrap_err();
+        assert!(error.to_string().contains("not an address"), "{error}");
+    }
+}

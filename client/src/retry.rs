@@ -1,0 +1,162 @@
+//! The decision table of one request sent through a router: what to do with what comes back. Pure.
+//!
+//! The router retries already, within the deadline that it is given. The client retries what the router cannot: a router
+//! that cannot be reached, a connection that broke, a refusal for overload. A write carries the same idempotency key every
+//! time. Once an attempt may have been applied, no later refusal can take that back: only an answer settles it.
+
+use fulcrum_common::routing::Failure;
+use fulcrum_types::{Act, Refusal};
+
+/// What to do after a failed attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// Try again after a pause; through another router if this one was not reached.
+    Again {
+        /// Whether to turn to another router.
+        elsewhere: bool,
+    },
+    /// Give it up.
+    Fail(Verdict),
+}
+
+/// What the caller is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Nothing was applied.
+    Refused(Refusal),
+    /// It may have been applied.
+    Unknown(String),
+    /// No router was reached.
+    Unreachable(String),
+}
+
+/// One request under way.
+#[derive(Debug, Default)]
+pub(crate) struct Retries {
+    /// Whether it changes anything.
+    write: bool,
+    /// Whether some attempt may have been applied.
+    in_doubt: bool,
+    failed: u32,
+    last: Option<Failure>,
+}
+
+impl Retries {
+    pub(crate) fn new(write: bool) -> Self {
+        Self {
+            write,
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn failed(&self) -> u32 {
+        self.failed
+    }
+
+    /// Whether the last attempt reached nobody.
+    pub(crate) fn not_reached(&self) -> bool {
+        matches!(self.last, Some(Failure::NotSent(_)))
+    }
+
+    pub(crate) fn after(&mut self, failure: Failure) -> Next {
+        self.failed += 1;
+        let failure = match failure {
+            Failure::Refused(Refusal::Unknown { reason }) => Failure::Lost(reason),
+            other => other,
+        };
+        let next = match &failure {
+            Failure::NotSent(_) => Next::Again { elsewhere: true },
+            Failure::Lost(_) => {
+                self.in_doubt |= self.write;
+                Next::Again { elsewhere: true }
+            }
+            Failure::Refused(refusal) if worth_repeating(refusal) => Next::Again { elsewhere: false },
+            Failure::Refused(refusal) => Next::Fail(self.verdict(refusal)),
+        };
+        self.last = Some(failure);
+        next
+    }
+
+    /// What the caller is told when the time is up.
+    pub(crate) fn out_of_time(&self) -> Verdict {
+        match &self.last {
+            Some(Failure::Refused(refusal)) => self.verdict(refusal),
+            Some(Failure::Lost(reason)) if self.in_doubt => Verdict::Unknown(reason.clone()),
+            Some(Failure::NotSent(reason)) if self.in_doubt => Verdict::Unknown(reason.clone()),
+            Some(Failure::Lost(reason) | Failure::NotSent(reason)) => Verdict::Unreachable(reason.clone()),
+            None => Verdict::Refused(Refusal::DeadlineExceeded),
+        }
+    }
+
+    fn verdict(&self, refusal: &Refusal) -> Verdict {
+        if self.in_doubt {
+            return Verdict::Unknown(format!("an earlier attempt got lost; then: {refusal}"));
+        }
+        Verdict::Refused(refusal.clone())
+    }
+}
+
+/// A router has waited for in-sync replicas itself; what it says of them is its last word.
+fn worth_repeating(refusal: &Refusal) -> bool {
+    !matches!(refusal, Refusal::NotEnoughReplicas { .. }) && matches!(refusal.act(), Act::Retry | Act::Redirect)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AGAIN: Next = Next::Again { elsewhere: false };
+    const ELSEWHERE: Next = Next::Again { elsewhere: true };
+
+    fn lost() -> Failure {
+        Failure::Lost("reset".into())
+    }
+
+    #[test]
+    fn a_lost_read_is_no_doubt() {
+        let mut read = Retries::new(false);
+        assert_eq!(read.after(lost()), ELSEWHERE);
+        let refusal = Refusal::UnknownKeyspace { keyspace: "x".into() };
+        assert_eq!(
+            read.after(Failure::Refused(refusal.clone())),
+            Next::Fail(Verdict::Refused(refusal))
+        );
+    }
+
+    #[test]
+    fn a_lost_write_stays_in_doubt_whatever_is_refused_later() {
+        let mut write = Retries::new(true);
+        assert_eq!(write.after(Failure::NotSent("refused".into())), ELSEWHERE);
+        assert!(!write.in_doubt);
+        assert_eq!(write.after(lost()), ELSEWHERE);
+        assert_eq!(write.after(Failure::Refused(Refusal::Overloaded)), AGAIN);
+        assert!(matches!(write.out_of_time(), Verdict::Unknown(_)));
+        let next = write.after(Failure::Refused(Refusal::TooOldToTell));
+        assert!(matches!(next, Next::Fail(Verdict::Unknown(_))), "{next:?}");
+    }
+
+    #[test]
+    fn who_must_act_decides() {
+        let refused = |refusal| Retries::new(true).after(Failure::Refused(refusal));
+        assert_eq!(refused(Refusal::NotReady), AGAIN);
+        assert_eq!(refused(Refusal::DeadlineExceeded), AGAIN);
+        assert_eq!(refused(Refusal::Unknown { reason: "r".into() }), ELSEWHERE);
+        for last_word in [
+            Refusal::NotEnoughReplicas { have: 1, need: 2 },
+            Refusal::NoDataLeft,
+            Refusal::Invalid { reason: "r".into() },
+        ] {
+            assert_eq!(refused(last_word.clone()), Next::Fail(Verdict::Refused(last_word)));
+        }
+    }
+
+    #[test]
+    fn out_of_time_names_what_happened_last() {
+        let mut read = Retries::new(false);
+        assert_eq!(read.out_of_time(), Verdict::Refused(Refusal::DeadlineExceeded));
+        read.after(Failure::NotSent("no route".into()));
+        assert_eq!(read.out_of_time(), Verdict::Unreachable("no route".into()));
+        read.after(Failure::Refused(Refusal::Fenced));
+        assert_eq!(read.out_of_time(), Verdict::Refused(Refusal::Fenced));
+    }
+}

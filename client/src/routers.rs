@@ -1,0 +1,68 @@
+//! Connections to routers: one is used until it fails, then the next.
+
+use crate::config::Config;
+use crate::error::Error;
+use crate::rpc::{self, Unary};
+use fulcrum_common::routing::Failure;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use tonic::Request;
+use tonic::transport::Channel;
+
+/// All routers that the client may use. Routers keep no state: any of them will do.
+#[derive(Debug)]
+pub(crate) struct Routers {
+    channels: Vec<(String, Channel)>,
+    current: AtomicUsize,
+}
+
+/// The router in use, and how to say that it failed.
+pub(crate) struct Chosen {
+    pub(crate) channel: Channel,
+    at: usize,
+}
+
+impl Routers {
+    pub(crate) fn new(config: &Config) -> Result<Self, Error> {
+        let channels = config
+            .routers()
+            .iter()
+            .map(|address| Ok((address.clone(), config.channel(address)?)))
+            .collect::<Result<Vec<_>, Error>>()?;
+        Ok(Self {
+            channels,
+            current: AtomicUsize::new(0),
+        })
+    }
+
+    pub(crate) fn choose(&self) -> Chosen {
+        let at = self.current.load(Ordering::Relaxed);
+        Chosen {
+            channel: self.channels[at % self.channels.len()].1.clone(),
+            at,
+        }
+    }
+
+    /// Turns to the next router, unless somebody did so already.
+    pub(crate) fn failed(&self, chosen: &Chosen) {
+        let next = chosen.at.wrapping_add(1);
+        let _ = self
+            .current
+            .compare_exchange(chosen.at, next, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    pub(crate) fn addresses(&self) -> String {
+        let addresses: Vec<&str> = self.channels.iter().map(|(address, _)| address.as_str()).collect();
+        addresses.join(", ")
+    }
+}
+
+/// Sends a request once, with so much time left: the server hears of it, and tonic gives up by it.
+pub(crate) async fn attempt<Q: Unary>(channel: Channel, message: Q, left: Duration) -> Result<Q::Answer, Failure> {
+    let mut request = Request::new(message);
+    request.set_timeout(left);
+    match Q::call(channel, request).await {
+        Ok(response) => Ok(response.into_inner()),
+        Err(status) => Err(rpc::failure(&status)),
+    }
+}

@@ -1,0 +1,132 @@
+//! The unary calls of the API, so that retries and routing are written once for all of them.
+
+use fulcrum_common::limits::MAX_MESSAGE_BYTES;
+use fulcrum_common::routing::Failure;
+use fulcrum_common::wire::v1::admin_client::AdminClient;
+use fulcrum_common::wire::v1::kv_client::KvClient;
+use fulcrum_common::wire::{status, v1};
+use fulcrum_types::{Level, Refusal};
+use std::error::Error as _;
+use std::future::Future;
+use tonic::transport::Channel;
+use tonic::{Request, Response, Status};
+
+/// A request with its method.
+pub(crate) trait Unary: Clone + Send + Sync {
+    /// What is answered.
+    type Answer: Send;
+    /// Whether it changes anything: a lost answer then leaves a doubt.
+    const WRITE: bool;
+
+    /// Sends it.
+    fn call(
+        channel: Channel,
+        request: Request<Self>,
+    ) -> impl Future<Output = Result<Response<Self::Answer>, Status>> + Send;
+
+    /// What tells which group can serve it, if one group can.
+    fn one_key(&self) -> Option<OneKey<'_>> {
+        None
+    }
+}
+
+/// A request for one key, as far as routing goes.
+#[derive(Clone, Copy)]
+pub(crate) struct OneKey<'a> {
+    pub(crate) keyspace: &'a str,
+    pub(crate) key: &'a [u8],
+    /// Of a read; none is the keyspace's default.
+    pub(crate) level: Option<Level>,
+    pub(crate) session: Option<&'a v1::SessionToken>,
+}
+
+pub(crate) fn kv(channel: Channel) -> KvClient<Channel> {
+    KvClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES)
+}
+
+pub(crate) fn admin(channel: Channel) -> AdminClient<Channel> {
+    AdminClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES)
+}
+
+macro_rules! unary {
+    ($service:ident.$method:ident($request:ident) -> $answer:ident, write: $write:literal $(, $one_key:item)?) => {
+        impl Unary for v1::$request {
+            type Answer = v1::$answer;
+            const WRITE: bool = $write;
+
+            async fn call(channel: Channel, request: Request<Self>) -> Result<Response<Self::Answer>, Status> {
+                $service(channel).$method(request).await
+            }
+
+            $($one_key)?
+        }
+    };
+}
+
+unary!(kv.open_session(OpenSessionRequest) -> OpenSessionResponse, write: false);
+unary!(kv.get(GetRequest) -> GetResponse, write: false,
+    fn one_key(&self) -> Option<OneKey<'_>> {
+        let options = self.options.as_ref();
+        let level = options.and_then(|options| options.consistency);
+        Some(OneKey {
+            keyspace: &self.keyspace,
+            key: &self.key,
+            level: level.and_then(|level| level.try_into().ok()),
+            session: options.and_then(|options| options.session.as_ref()),
+        })
+    }
+);
+unary!(kv.put(PutRequest) -> WriteResponse, write: true,
+    fn one_key(&self) -> Option<OneKey<'_>> {
+        Some(OneKey {
+            keyspace: &self.keyspace,
+            key: &self.key,
+            level: None,
+            session: self.session.as_ref(),
+        })
+    }
+);
+unary!(kv.delete(DeleteRequest) -> WriteResponse, write: true,
+    fn one_key(&self) -> Option<OneKey<'_>> {
+        Some(OneKey {
+            keyspace: &self.keyspace,
+            key: &self.key,
+            level: None,
+            session: self.session.as_ref(),
+        })
+    }
+);
+unary!(kv.batch_get(BatchGetRequest) -> BatchGetResponse, write: false);
+unary!(kv.batch_write(BatchWriteRequest) -> BatchWriteResponse, write: true);
+unary!(kv.get_outcome(GetOutcomeRequest) -> GetOutcomeResponse, write: false);
+unary!(admin.create_keyspace(CreateKeyspaceRequest) -> Keyspace, write: true);
+unary!(admin.list_keyspaces(ListKeyspacesRequest) -> ListKeyspacesResponse, write: false);
+unary!(admin.get_keyspace(GetKeyspaceRequest) -> Keyspace, write: false);
+unary!(admin.drop_keyspace(DropKeyspaceRequest) -> DropKeyspaceResponse, write: true);
+unary!(admin.status(StatusRequest) -> StatusResponse, write: false);
+unary!(admin.failover_report(FailoverReportRequest) -> FailoverReportResponse, write: false);
+unary!(admin.promote(PromoteRequest) -> PromoteResponse, write: true);
+unary!(admin.force_start(ForceStartRequest) -> ForceStartResponse, write: true);
+
+/// How an attempt failed, from the status that tonic made of it or that the server sent.
+pub(crate) fn failure(status: &Status) -> Failure {
+    if never_left(status) {
+        return Failure::NotSent(status.message().to_owned());
+    }
+    match status::refusal_from_status(status) {
+        Refusal::Unknown { reason } => Failure::Lost(reason),
+        refusal => Failure::Refused(refusal),
+    }
+}
+
+/// Whether there was no connection to send it on.
+fn never_left(status: &Status) -> bool {
+    let mut source = status.source();
+    while let Some(error) = source {
+        if error.is::<tonic::ConnectError>() {
+            return true;
+        }
+        source = error.source();
+    }
+    false
+}

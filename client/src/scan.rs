@@ -1,0 +1,266 @@
+//! Scans: keys of a keyspace in order, over all its groups, page by page.
+//!
+//! A page carries a token to go on behind it, good at any router and at any time: a stream that breaks is taken up again
+//! where it ended, and a caller can keep the token and go on in another process. Each group is read at the level asked;
+//! a scan is not a snapshot.
+
+use crate::answer::receipts;
+use crate::error::Error;
+use crate::keyspace::{Choices, IntoBytes, Keyspace, deadline, levels};
+use crate::retry::{Next, Retries};
+use crate::rpc;
+use bytes::Bytes;
+use fulcrum_common::routing::Failure;
+use fulcrum_common::wire::{Malformed, v1};
+use fulcrum_types::{Level, Receipt, Versioned};
+use futures::stream::{self, Stream, TryStreamExt};
+use std::time::Duration;
+use tokio::time::Instant;
+use tonic::{Request, Streaming};
+
+/// Which keys.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Range {
+    start: Bytes,
+    end: Bytes,
+    prefix: Bytes,
+}
+
+impl Range {
+    /// All keys.
+    #[must_use]
+    pub fn all() -> Self {
+        Self::default()
+    }
+
+    /// Keys from this one on.
+    #[must_use]
+    pub fn from(start: impl IntoBytes) -> Self {
+        Self {
+            start: start.into_bytes(),
+            ..Self::default()
+        }
+    }
+
+    /// Keys from the first, inclusive, to the second, exclusive.
+    #[must_use]
+    pub fn between(start: impl IntoBytes, end: impl IntoBytes) -> Self {
+        Self {
+            start: start.into_bytes(),
+            end: end.into_bytes(),
+            prefix: Bytes::new(),
+        }
+    }
+
+    /// Keys that begin so.
+    #[must_use]
+    pub fn prefix(prefix: impl IntoBytes) -> Self {
+        Self {
+            prefix: prefix.into_bytes(),
+            ..Self::default()
+        }
+    }
+}
+
+/// One key with its value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// The key.
+    pub key: Bytes,
+    /// Its value.
+    pub value: Versioned,
+}
+
+/// Some rows, and where to go on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// In key order.
+    pub rows: Vec<Row>,
+    /// To go on behind this page, with [`Scan::after`]; none if the range is read to its end.
+    pub resume: Option<Bytes>,
+    /// The proof, one a group.
+    pub receipts: Vec<Receipt>,
+}
+
+impl Page {
+    fn from_wire(wire: v1::ScanPage) -> Result<Self, Malformed> {
+        let rows = wire.rows.into_iter().map(|row| {
+            let value = row.value.ok_or_else(|| Malformed::missing("row.value"))?.into();
+            Ok(Row { key: row.key, value })
+        });
+        Ok(Self {
+            rows: rows.collect::<Result<_, Malformed>>()?,
+            resume: Some(wire.resume_token).filter(|token| !token.is_empty()),
+            receipts: receipts(wire.receipts)?,
+        })
+    }
+}
+
+/// A scan. Take its [`rows`](Scan::rows) or its [`pages`](Scan::pages).
+///
+/// ```no_run
+/// use fulcrum_client::{Client, Config, Range};
+/// use futures::TryStreamExt;
+///
+/// # async fn example(client: Client) -> Result<(), fulcrum_client::Error> {
+/// let mut rows = std::pin::pin!(client.keyspace("orders").scan(Range::prefix("order:")).limit(100).rows());
+/// while let Some(row) = rows.try_next().await? {
+///     println!("{:?} = {:?}", row.key, row.value.value);
+/// }
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+#[must_use = "take its rows or pages"]
+pub struct Scan {
+    keyspace: Keyspace,
+    range: Range,
+    choices: Choices,
+    limit: Option<u64>,
+    resume: Bytes,
+}
+
+impl Scan {
+    levels!();
+    deadline!();
+
+    pub(crate) fn new(keyspace: Keyspace, range: Range) -> Self {
+        Self {
+            choices: keyspace.choices.clone(),
+            keyspace,
+            range,
+            limit: None,
+            resume: Bytes::new(),
+        }
+    }
+
+    /// At most so many rows.
+    pub fn limit(mut self, rows: u64) -> Self {
+        self.limit = Some(rows);
+        self
+    }
+
+    /// Only what comes behind an earlier page of the same range.
+    pub fn after(mut self, resume: Bytes) -> Self {
+        self.resume = resume;
+        self
+    }
+
+    /// The rows, in key order. The deadline bounds the wait for each page, not the whole.
+    pub fn rows(self) -> impl Stream<Item = Result<Row, Error>> + Send + 'static {
+        self.pages()
+            .map_ok(|page| stream::iter(page.rows.into_iter().map(Ok)))
+            .try_flatten()
+    }
+
+    /// The pages, with their receipts and resume tokens. The deadline bounds the wait for each page, not the whole.
+    pub fn pages(self) -> impl Stream<Item = Result<Page, Error>> + Send + 'static {
+        let reading = Reading {
+            left: self.limit,
+            finished: self.limit == Some(0),
+            until: self.keyspace.client.shared.until(self.choices.deadline),
+            retries: Retries::new(false),
+            pages: None,
+            scan: self,
+        };
+        stream::try_unfold(reading, |mut reading| async move {
+            let page = reading.next().await?;
+            Ok(page.map(|page| (page, reading)))
+        })
+    }
+}
+
+/// A scan under way.
+struct Reading {
+    scan: Scan,
+    left: Option<u64>,
+    finished: bool,
+    until: Instant,
+    retries: Retries,
+    pages: Option<Streaming<v1::ScanPage>>,
+}
+
+impl Reading {
+    async fn next(&mut self) -> Result<Option<Page>, Error> {
+        while !self.finished {
+            match self.read().await {
+                Ok(wire) => return self.take(wire).map(Some),
+                Err(failure) => self.recover(failure).await?,
+            }
+        }
+        Ok(None)
+    }
+
+    async fn read(&mut self) -> Result<v1::ScanPage, Failure> {
+        let out_of_time = |_| Failure::Lost("no page came in time".into());
+        let mut pages = match self.pages.take() {
+            Some(pages) => pages,
+            None => tokio::time::timeout_at(self.until, self.open())
+                .await
+                .map_err(out_of_time)??,
+        };
+        let message = tokio::time::timeout_at(self.until, pages.message())
+            .await
+            .map_err(out_of_time)?;
+        let page = message.map_err(|status| rpc::failure(&status))?;
+        self.pages = Some(pages);
+        page.ok_or_else(|| Failure::Lost("the stream ended before the range did".into()))
+    }
+
+    async fn open(&self) -> Result<Streaming<v1::ScanPage>, Failure> {
+        let scan = &self.scan;
+        let shared = &scan.keyspace.client.shared;
+        let mut request = Request::new(v1::ScanRequest {
+            keyspace: scan.keyspace.name.clone(),
+            start: scan.range.start.clone(),
+            end: scan.range.end.clone(),
+            prefix: scan.range.prefix.clone(),
+            limit: self.left.unwrap_or(0),
+            resume_token: scan.resume.clone(),
+            options: scan.choices.read_options(),
+        });
+        request.set_timeout(self.until.saturating_duration_since(Instant::now()));
+        let chosen = shared.routers.choose();
+        let opened = rpc::kv(chosen.channel.clone()).scan(request).await;
+        opened.map(tonic::Response::into_inner).map_err(|status| {
+            let failure = rpc::failure(&status);
+            if !matches!(failure, Failure::Refused(_)) {
+                shared.routers.failed(&chosen);
+            }
+            failure
+        })
+    }
+
+    fn take(&mut self, wire: v1::ScanPage) -> Result<Page, Error> {
+        let page = Page::from_wire(wire)?;
+        for receipt in &page.receipts {
+            self.scan.choices.observe(receipt);
+        }
+        if let Some(left) = &mut self.left {
+            *left = left.saturating_sub(page.rows.len() as u64);
+        }
+        match &page.resume {
+            Some(token) => self.scan.resume = token.clone(),
+            None => self.finished = true,
+        }
+        self.finished |= self.left == Some(0);
+        self.until = self.scan.keyspace.client.shared.until(self.scan.choices.deadline);
+        self.retries = Retries::new(false);
+        Ok(page)
+    }
+
+    async fn recover(&mut self, failure: Failure) -> Result<(), Error> {
+        self.pages = None;
+        let shared = &self.scan.keyspace.client.shared;
+        match self.retries.after(failure) {
+            Next::Fail(verdict) => return Err(verdict.error()),
+            Next::Again { .. } => {
+                let pause = shared.backoff.pause(self.retries.failed());
+                if Instant::now() + pause >= self.until {
+                    return Err(self.retries.out_of_time().error());
+                }
+                tokio::time::sleep(pause).await;
+            }
+        }
+        Ok(())
+    }
+}
