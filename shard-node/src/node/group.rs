@@ -156,7 +156,9 @@ impl Group {
                 epoch: new.epoch,
             });
         }
-        if new.role == Role::Primary {
+        if new.role != Role::Primary {
+            self.transfers = Transfers::default();
+        } else {
             for node in old.in_sync.iter().filter(|n| !new.in_sync.contains(n)) {
                 shared.observe(Observation::Evicted { group, node: *node });
             }

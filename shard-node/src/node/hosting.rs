@@ -64,9 +64,12 @@ impl Node {
             entropy: &mut *self.entropy,
             clean: self.clean,
         };
-        let opened = opener.open(&mut self.shared, now, id, keyspace);
+        let opened = opener.open(&mut self.shared, now, id, keyspace.clone());
         self.shared.observe(Observation::ReplicaAdded { group: id });
-        self.opened(now, id, opened);
+        match self.begin(now, opened) {
+            Err(Failure::Damaged(reason)) => self.rebuild(now, id, keyspace, reason),
+            begun => self.settle(id, begun),
+        }
     }
 
     /// Starts a damaged replica anew, with nothing.
@@ -77,15 +80,23 @@ impl Node {
             clean: self.clean,
         };
         let opened = opener.rebuild(&mut self.shared, now, id, keyspace, reason);
-        self.opened(now, id, opened);
+        let begun = self.begin(now, opened);
+        self.settle(id, begun);
     }
 
     /// The first step of a replica's life: what it must remember of its start is staged, what it knows is applied.
-    fn opened(&mut self, now: Now, id: GroupId, opened: Result<Group, Failure>) {
-        match opened {
+    fn begin(&mut self, now: Now, opened: Result<Group, Failure>) -> Result<Group, Failure> {
+        let mut group = opened?;
+        group.step(&mut self.shared, now, Input::Tick { disk_healthy: true })?;
+        group.refresh(&mut self.shared, now);
+        Ok(group)
+    }
+
+    /// Hosts a replica that could begin; one that could not stops, for an operator to look at.
+    fn settle(&mut self, id: GroupId, begun: Result<Group, Failure>) {
+        match begun {
             Ok(group) => {
                 self.groups.insert(id, group);
-                self.step_and_refresh(now, id, Input::Tick { disk_healthy: true });
             }
             Err(Failure::Node(reason)) => self.die(reason),
             Err(Failure::Damaged(reason) | Failure::Stopped(reason)) => {

@@ -170,15 +170,13 @@ impl Node {
     /// holds by it. Returns whether something is left that a further turn can do at once.
     pub fn end_turn(&mut self, now: Now, out: &mut Vec<Output>) -> bool {
         let mut again = false;
-        for id in self.groups.keys().copied().collect::<Vec<_>>() {
-            if self.fatal.is_some() {
-                break;
-            }
-            self.with(now, id, |group, shared| {
+        if self.fatal.is_none() {
+            self.each(now, |group, shared| {
                 group.release_reads(shared, now)?;
-                group.propose(shared, now)
+                group.propose(shared, now)?;
+                again |= group.reads.is_evaluated();
+                Ok(())
             });
-            again |= self.groups.get(&id).is_some_and(|group| group.reads.is_evaluated());
         }
         if self.fatal.is_none() {
             self.shared.store.close_turn();
@@ -198,15 +196,13 @@ impl Node {
 
     fn tick(&mut self, now: Now, disk_healthy: bool) {
         self.expire(now);
-        for id in self.groups.keys().copied().collect::<Vec<_>>() {
-            let sweep = self.shared.settings.sweep_records;
-            self.with(now, id, |group, shared| {
-                group.step(shared, now, Input::Tick { disk_healthy })?;
-                group.refresh(shared, now);
-                group.log.sweep(&mut shared.store, sweep)?;
-                Ok(())
-            });
-        }
+        let sweep = self.shared.settings.sweep_records;
+        self.each(now, |group, shared| {
+            group.step(shared, now, Input::Tick { disk_healthy })?;
+            group.refresh(shared, now);
+            group.log.sweep(&mut shared.store, sweep)?;
+            Ok(())
+        });
         self.remove_leaving();
         if now.mono >= self.next_sync {
             self.next_sync = now.mono + self.shared.settings.sync_interval;
@@ -293,8 +289,19 @@ impl Node {
             return self.die(error.to_string());
         }
         self.shared.store.persisted(done.id);
-        for id in self.groups.keys().copied().collect::<Vec<_>>() {
-            self.with(now, id, |group, shared| group.batch_done(shared, now, done.id));
+        self.each(now, |group, shared| group.batch_done(shared, now, done.id));
+    }
+
+    /// Works on all replicas, in order, and deals with their trouble.
+    fn each(&mut self, now: Now, mut work: impl FnMut(&mut Group, &mut Shared) -> Result<(), Failure>) {
+        let mut failed = Vec::new();
+        for (id, group) in &mut self.groups {
+            if let Err(failure) = work(group, &mut self.shared) {
+                failed.push((*id, failure));
+            }
+        }
+        for (id, failure) in failed {
+            self.fail(now, id, failure);
         }
     }
 

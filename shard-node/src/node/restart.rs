@@ -12,10 +12,10 @@ use super::settings::limits;
 use super::shared::{Failure, Shared};
 use crate::event::Observation;
 use crate::state_machine::StateMachine;
-use crate::storage::{GroupStore, LogBase, OpenedGroup, StorageError};
+use crate::storage::{GroupStore, OpenedGroup, StorageError};
 use fulcrum_common::keyspace::Keyspace;
 use fulcrum_replication::Restored;
-use fulcrum_types::{DataId, Fsync, GroupId, Index, Now};
+use fulcrum_types::{DataId, Fsync, GroupId, Now};
 use std::sync::Arc;
 
 /// What a replica is opened with.
@@ -137,22 +137,12 @@ impl Opener<'_> {
 }
 
 fn open_machine(shared: &Shared, opened: &OpenedGroup, keyspace: &Keyspace) -> Result<StateMachine, StorageError> {
-    let (storage, LogBase { position: base, .. }) = (&opened.storage, opened.base);
-    let group = storage.group();
-    let cache = shared.settings.cache_bytes;
-    let machine = StateMachine::open(&shared.store, group, storage.generation(), limits(keyspace), cache)?;
-    let Index(applied) = machine.applied().position.index;
-    if applied < base.index.0 || applied > storage.last().0 {
-        let reason = format!(
-            "the state stands at {applied}, the log at {} to {}",
-            base.index,
-            storage.last()
-        );
-        return Err(StorageError::Corrupt {
-            group,
-            index: base.index,
-            reason,
-        });
-    }
-    Ok(machine)
+    let (group, generation) = (opened.storage.group(), opened.storage.generation());
+    StateMachine::open(
+        &shared.store,
+        group,
+        generation,
+        limits(keyspace),
+        shared.settings.cache_bytes,
+    )
 }

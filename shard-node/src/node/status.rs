@@ -79,7 +79,7 @@ impl Node {
     /// so far: the old primary's log has not been seen by this node.
     pub fn certificates(&self) -> Result<Vec<Certificate>, StorageError> {
         let mut all = Vec::new();
-        for group in self.groups.keys() {
+        for group in self.groups.keys().chain(self.stopped.keys()) {
             all.extend(certificates(&self.shared.store, *group)?);
         }
         Ok(all)

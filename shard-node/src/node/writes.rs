@@ -24,6 +24,8 @@ pub(super) struct Writes {
     queue: Vec<(ProposalId, Bytes)>,
     unordered: BTreeMap<RequestId, Unordered>,
     ordered: BTreeMap<Index, Ordered>,
+    /// Where an ordered write stands.
+    places: BTreeMap<RequestId, Index>,
 }
 
 struct Unordered {
@@ -31,10 +33,15 @@ struct Unordered {
     ops: usize,
 }
 
-struct Ordered {
+/// Who asked, when, and where it was ordered.
+struct Asked {
     id: RequestId,
     arrived: Mono,
     position: LogPosition,
+}
+
+struct Ordered {
+    asked: Asked,
     acknowledged: Option<Arc<[NodeId]>>,
     outcome: Option<Result<Vec<WriteOutcome>, Refusal>>,
 }
@@ -50,11 +57,7 @@ impl Writes {
             self.queue.retain(|(queued, _)| queued.0 != id.0);
             return Some(false);
         }
-        let index = self
-            .ordered
-            .iter()
-            .find(|(_, write)| write.id == id)
-            .map(|(index, _)| *index)?;
+        let index = self.places.remove(&id)?;
         self.ordered.remove(&index);
         Some(true)
     }
@@ -65,18 +68,40 @@ impl Writes {
     }
 
     pub(super) fn take_ordered(&mut self) -> Vec<RequestId> {
-        std::mem::take(&mut self.ordered)
-            .into_values()
-            .map(|write| write.id)
-            .collect()
+        self.take_ordered_from(Index::ZERO)
     }
 
     fn take_ordered_from(&mut self, from: Index) -> Vec<RequestId> {
-        self.ordered
+        let taken: Vec<RequestId> = self
+            .ordered
             .split_off(&from)
             .into_values()
-            .map(|write| write.id)
-            .collect()
+            .map(|write| write.asked.id)
+            .collect();
+        for id in &taken {
+            self.places.remove(id);
+        }
+        taken
+    }
+
+    fn insert(&mut self, write: Ordered) {
+        let Asked { id, position, .. } = write.asked;
+        self.places.insert(id, position.index);
+        self.ordered.insert(position.index, write);
+    }
+
+    fn remove(&mut self, index: Index) -> Option<Ordered> {
+        let write = self.ordered.remove(&index)?;
+        self.places.remove(&write.asked.id);
+        Some(write)
+    }
+
+    /// Takes out the first write if it can be answered.
+    fn take_complete(&mut self) -> Option<Ordered> {
+        let (index, first) = self.ordered.first_key_value()?;
+        let complete = first.acknowledged.is_some() && first.outcome.is_some();
+        let index = *index;
+        complete.then(|| self.remove(index)).flatten()
     }
 }
 
@@ -129,22 +154,20 @@ impl Group {
         let Some(Unordered { arrived, ops }) = self.writes.unordered.remove(&id) else {
             return;
         };
-        let write = Ordered {
-            id,
-            arrived,
-            position,
-            acknowledged: None,
-            outcome: None,
-        };
+        let asked = Asked { id, arrived, position };
         if shared.bugs.has(Bug::ReplyBeforeAcknowledged) {
             let outcome = WriteOutcome::Applied {
                 version: Version(position.index.0),
                 existed: false,
             };
-            self.answer_write(shared, now.mono, &write, Arc::new([]), Ok(vec![outcome; ops]));
+            self.answer_write(shared, now.mono, &asked, &[], Ok(vec![outcome; ops]));
             return;
         }
-        self.writes.ordered.insert(position.index, write);
+        self.writes.insert(Ordered {
+            asked,
+            acknowledged: None,
+            outcome: None,
+        });
     }
 
     pub(super) fn proposal_refused(&mut self, shared: &mut Shared, id: RequestId, reason: &ProposalRefusal) {
@@ -193,7 +216,7 @@ impl Group {
             return;
         };
         write.outcome = Some(match outcome {
-            _ if write.position != at => Err(Refusal::Unknown {
+            _ if write.asked.position != at => Err(Refusal::Unknown {
                 reason: "another primary's entry took its place".into(),
             }),
             ApplyOutcome::Written(outcomes) | ApplyOutcome::Repeated(outcomes) => Ok(outcomes),
@@ -207,15 +230,11 @@ impl Group {
 
     /// Both acknowledgements and outcomes come in the order of the log: whoever has both stands at the front.
     fn answer_writes(&mut self, shared: &mut Shared, now: Mono) {
-        while let Some(first) = self.writes.ordered.first_entry() {
-            if first.get().acknowledged.is_none() || first.get().outcome.is_none() {
-                return;
-            }
-            let mut write = first.remove();
-            let (Some(by), Some(outcome)) = (write.acknowledged.take(), write.outcome.take()) else {
+        while let Some(write) = self.writes.take_complete() {
+            let (Some(by), Some(outcome)) = (&write.acknowledged, write.outcome) else {
                 return;
             };
-            self.answer_write(shared, now, &write, by, outcome);
+            self.answer_write(shared, now, &write.asked, by, outcome);
         }
     }
 
@@ -223,8 +242,8 @@ impl Group {
         &self,
         shared: &mut Shared,
         now: Mono,
-        write: &Ordered,
-        by: Arc<[NodeId]>,
+        write: &Asked,
+        by: &[NodeId],
         outcome: Result<Vec<WriteOutcome>, Refusal>,
     ) {
         let result = outcome.map(|outcomes| {
@@ -255,8 +274,8 @@ impl Group {
             .filter(|(_, write)| write.acknowledged.is_none())
             .map(|(index, _)| *index)
             .collect();
-        for write in doomed.iter().filter_map(|index| self.writes.ordered.remove(index)) {
-            shared.reply(write.id, Err(Refusal::Unknown { reason: reason.into() }));
+        for write in doomed.iter().filter_map(|index| self.writes.remove(*index)) {
+            shared.reply(write.asked.id, Err(Refusal::Unknown { reason: reason.into() }));
         }
     }
 

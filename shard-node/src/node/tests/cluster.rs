@@ -381,13 +381,13 @@ fn an_async_failover_records_what_it_lost() {
     world.crash(old);
     let new = world.primary();
     assert_eq!(world.read(new, "lost", Level::Session).0, None);
-    let seen = Some(LogPosition {
+    let seen = LogPosition {
         epoch: lost.receipt.epoch,
         index: lost.receipt.index,
-    });
+    };
     let follows = Operation::Write {
         idempotency: None,
-        seen,
+        seen: Some(seen),
         ops: vec![put("b", "1")],
     };
     assert_eq!(world.ask(new, follows).unwrap_err().code(), "HISTORY_LOST");
@@ -400,7 +400,7 @@ fn an_async_failover_records_what_it_lost() {
     world.until_in_sync(3);
     let told = world.nodes[&old].certificates().unwrap();
     let entries: Vec<_> = told.iter().flat_map(|c| &c.diverged).flat_map(|d| &d.entries).collect();
-    assert!(entries.iter().any(|e| e.position == seen.unwrap()), "{told:?}");
+    assert!(entries.iter().any(|e| e.position == seen), "{told:?}");
     world.pass(500);
     let sums = world.checksums();
     assert!(sums.len() == 3 && sums.iter().all(|sum| *sum == sums[0]), "{sums:?}");

@@ -170,8 +170,9 @@ impl Bench {
 
     /// A tick that makes the cores do this, in a turn of its own.
     pub(super) fn effects(&mut self, ms: u64, effects: Vec<Effect>) {
+        let effects = Mutex::new(effects);
         self.script(move |_, input| match input {
-            Input::Tick { .. } => effects.clone(),
+            Input::Tick { .. } => std::mem::take(&mut *effects.lock().unwrap()),
             _ => Vec::new(),
         });
         self.handle(ms, Event::Tick { disk_healthy: true });

@@ -5,4 +5,5 @@ mod cluster;
 mod disk;
 mod fake;
 mod reads;
+mod snapshots;
 mod writes;
