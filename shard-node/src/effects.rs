@@ -1,0 +1,141 @@
+//! Runs what the node asks for: the only match that touches the world.
+
+use crate::cluster::{Call, Cluster};
+use crate::event::{Observation, Output, RequestId};
+use crate::inbox::Reply;
+use crate::metrics::{Kind, NodeMetrics, RequestMetrics};
+use crate::transport::Transport;
+use fulcrum_common::ClusterMap;
+use fulcrum_types::{Answered, GroupId, Mono, Refusal};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Who waits for an answer.
+struct Waiter {
+    reply: Reply,
+    arrived: Mono,
+    kind: Kind,
+}
+
+/// The world, as far as the node touches it.
+pub(crate) struct Effects {
+    transport: Transport,
+    cluster: Arc<Cluster>,
+    metrics: Arc<NodeMetrics>,
+    requests: RequestMetrics,
+    waiters: BTreeMap<RequestId, Waiter>,
+}
+
+impl Effects {
+    pub(crate) fn new(transport: Transport, cluster: Arc<Cluster>, metrics: Arc<NodeMetrics>) -> Self {
+        let requests = RequestMetrics::new(metrics.clone());
+        Self {
+            transport,
+            cluster,
+            metrics,
+            requests,
+            waiters: BTreeMap::new(),
+        }
+    }
+
+    /// Somebody will wait for the answer to a request.
+    pub(crate) fn expect(&mut self, id: RequestId, kind: Kind, arrived: Mono, reply: Reply) {
+        self.waiters.insert(id, Waiter { reply, arrived, kind });
+    }
+
+    /// Nobody waits any more. Whether somebody did.
+    pub(crate) fn forget(&mut self, id: RequestId) -> bool {
+        self.waiters.remove(&id).is_some()
+    }
+
+    /// Requests that somebody waits for.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiters.len()
+    }
+
+    /// Learns what groups and keyspaces are called.
+    pub(crate) fn follow(&mut self, map: &ClusterMap) {
+        self.requests.follow(map);
+    }
+
+    /// The queues to the peers, for metrics.
+    pub(crate) fn transport(&self) -> &Transport {
+        &self.transport
+    }
+
+    /// Runs one output. The reason, if the node must stop.
+    pub(crate) fn run(&mut self, now: Mono, output: Output) -> Option<String> {
+        match output {
+            Output::Send { to, group, message } => self.transport.send(to, group, &message),
+            Output::Reply { id, result } => self.reply(now, id, result),
+            Output::CompareAndSwap {
+                group,
+                attempt,
+                expected,
+                proposal,
+            } => {
+                self.cluster.call(Call::CompareAndSwap {
+                    group,
+                    attempt,
+                    expected,
+                    proposal,
+                });
+            }
+            Output::ReadConfiguration { group } => self.cluster.call(Call::ReadConfiguration { group }),
+            Output::Observed(observation) => self.observe(&observation),
+            Output::Fatal { reason } => return Some(reason),
+        }
+        None
+    }
+
+    fn reply(&mut self, now: Mono, id: RequestId, result: Result<Answered, Refusal>) {
+        if let Some(waiter) = self.waiters.remove(&id) {
+            self.requests.answered(waiter.kind, now.since(waiter.arrived), &result);
+            (waiter.reply)(result);
+        }
+    }
+
+    fn observe(&self, observation: &Observation) {
+        let keyspace = self.requests.keyspace_of(group_of(observation));
+        self.metrics.observe(keyspace, observation);
+        match observation {
+            Observation::Applied { .. } => {}
+            Observation::RoleChanged {
+                group,
+                was,
+                role,
+                epoch,
+            } => {
+                tracing::info!(%group, keyspace, %was, %role, %epoch, "role changed");
+            }
+            Observation::CertificateOpened { .. }
+            | Observation::DivergenceRecorded { .. }
+            | Observation::Rebuilding { .. }
+            | Observation::NewData { .. } => {
+                tracing::warn!(keyspace, ?observation, "what was acknowledged may be lost")
+            }
+            other => tracing::info!(keyspace, observation = ?other, "replication"),
+        }
+    }
+}
+
+fn group_of(observation: &Observation) -> GroupId {
+    use Observation as O;
+    match observation {
+        O::RoleChanged { group, .. }
+        | O::TookOver { group, .. }
+        | O::FirstAcknowledgement { group, .. }
+        | O::Evicted { group, .. }
+        | O::Admitted { group, .. }
+        | O::CertificateOpened { group, .. }
+        | O::DivergenceRecorded { group, .. }
+        | O::SnapshotStarted { group, .. }
+        | O::SnapshotEnded { group, .. }
+        | O::SnapshotInstalled { group, .. }
+        | O::Rebuilding { group, .. }
+        | O::NewData { group, .. }
+        | O::ReplicaAdded { group }
+        | O::ReplicaRemoved { group }
+        | O::Applied { group, .. } => *group,
+    }
+}

@@ -1,0 +1,198 @@
+//! The event loop: one task that owns the node and works in turns.
+//!
+//! A turn takes all that waits in the inbox, steps the node through it, ends the turn, and runs what the node asks for. What
+//! arrives meanwhile goes into the next turn; so requests that come together share a log write, a message to each peer and
+//! an fsync, and the number of fsyncs does not grow with the number of groups (DESIGN section 8).
+//!
+//! The services run on the same thread: while they decode and submit, the loop sleeps, and it is woken once for all of them.
+
+use crate::disk::DiskWatch;
+use crate::effects::Effects;
+use crate::event::{Event, Output};
+use crate::inbox::{Inbox, Notice, Submission, Waiting};
+use crate::metrics::{Kind, NodeMetrics};
+use crate::node::{GroupStatus, Node, NodeStatus};
+use crate::storage::{BatchDone, Certificate, StorageError};
+use fulcrum_common::Clock;
+use fulcrum_types::{Mono, Now, Operation};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+const REFRESH_EVERY: Duration = Duration::from_secs(1);
+
+/// What is asked about the node itself.
+pub(crate) enum Inquiry {
+    /// How it and its replicas are.
+    Status(oneshot::Sender<(NodeStatus, Vec<GroupStatus>)>),
+    /// The loss certificates that it keeps.
+    Certificates(oneshot::Sender<Result<Vec<Certificate>, StorageError>>),
+}
+
+/// Why the loop ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// It was asked to.
+    Asked,
+    /// The node's storage failed: it must not be touched again.
+    Fatal(String),
+}
+
+/// The node and the world around it.
+pub(crate) struct EventLoop {
+    node: Node,
+    effects: Effects,
+    inbox: Arc<Inbox>,
+    clock: Arc<dyn Clock>,
+    disk: Arc<DiskWatch>,
+    metrics: Arc<NodeMetrics>,
+    outputs: Vec<Output>,
+    writes_since_sync: u64,
+    next_refresh: Mono,
+}
+
+impl EventLoop {
+    pub(crate) fn new(
+        node: Node,
+        effects: Effects,
+        inbox: Arc<Inbox>,
+        clock: Arc<dyn Clock>,
+        disk: Arc<DiskWatch>,
+        metrics: Arc<NodeMetrics>,
+    ) -> Self {
+        let next_refresh = clock.now().mono;
+        Self {
+            node,
+            effects,
+            inbox,
+            clock,
+            disk,
+            metrics,
+            outputs: Vec::new(),
+            writes_since_sync: 0,
+            next_refresh,
+        }
+    }
+
+    /// Runs turn after turn until asked to stop or until storage fails.
+    pub(crate) async fn run(mut self) -> (Node, End) {
+        let mut waiting = Waiting::default();
+        loop {
+            self.inbox.take(&mut waiting).await;
+            if let Some(end) = self.turn(&mut waiting) {
+                return (self.node, end);
+            }
+        }
+    }
+
+    fn turn(&mut self, waiting: &mut Waiting) -> Option<End> {
+        self.metrics.turns.inc();
+        self.metrics.turn_operations.observe(waiting.len() as f64);
+        let now = self.clock.now();
+        let before = self.effects.waiting() + waiting.requests.len();
+        let mut end = None;
+        for notice in waiting.notices.drain(..) {
+            match notice {
+                Notice::Event(event) => self.event(now, event),
+                Notice::Inquiry(inquiry) => self.answer(now, inquiry),
+                Notice::Stop => end = Some(End::Asked),
+            }
+        }
+        for peer in waiting.peers.drain(..) {
+            let event = Event::Peer {
+                from: peer.from,
+                group: peer.group,
+                message: peer.message,
+            };
+            self.node.handle(now, event);
+        }
+        for submission in waiting.requests.drain(..) {
+            self.request(now, submission);
+        }
+        for id in waiting.cancelled.drain(..) {
+            if self.effects.forget(id) {
+                self.node.handle(now, Event::Cancel { id });
+            }
+        }
+        if std::mem::take(&mut waiting.tick) {
+            self.tick(now);
+        }
+        // A fresh reading: reads leave only if their lease still holds now that they are evaluated.
+        if self.node.end_turn(self.clock.now(), &mut self.outputs) {
+            self.inbox.nudge();
+        }
+        let answered_at = self.clock.now().mono;
+        for output in self.outputs.drain(..) {
+            if let Some(reason) = self.effects.run(answered_at, output) {
+                end = Some(End::Fatal(reason));
+            }
+        }
+        self.inbox.done(before.saturating_sub(self.effects.waiting()));
+        end
+    }
+
+    fn event(&mut self, now: Now, event: Event) {
+        match &event {
+            Event::Map(map) => self.effects.follow(map),
+            Event::BatchDone(done) => self.count(done),
+            _ => {}
+        }
+        self.node.handle(now, event);
+    }
+
+    fn request(&mut self, now: Now, submission: Submission) {
+        let Submission {
+            id,
+            request,
+            reply,
+            arrived,
+        } = submission;
+        self.writes_since_sync += u64::from(matches!(request.operation, Operation::Write { .. }));
+        self.effects.expect(id, Kind::of(&request), arrived, reply);
+        self.node.handle(now, Event::Request { id, request });
+    }
+
+    fn count(&mut self, done: &BatchDone) {
+        self.metrics.write.observe(done.write.as_secs_f64());
+        if let Some(sync) = done.sync {
+            self.metrics.fsync.observe(sync.as_secs_f64());
+            self.metrics
+                .writes_per_fsync
+                .observe(std::mem::take(&mut self.writes_since_sync) as f64);
+        }
+    }
+
+    fn tick(&mut self, now: Now) {
+        self.disk.probe_if_idle(now.mono);
+        let disk_healthy = self.disk.is_healthy(now.mono);
+        self.node.handle(now, Event::Tick { disk_healthy });
+        if now.mono >= self.next_refresh {
+            self.next_refresh = now.mono + REFRESH_EVERY;
+            self.refresh(now, disk_healthy);
+        }
+    }
+
+    fn refresh(&self, now: Now, disk_healthy: bool) {
+        let statuses: Vec<GroupStatus> = self.node.group_statuses(now).collect();
+        self.metrics.replicas(&statuses);
+        let status = self.node.status();
+        self.metrics.node(disk_healthy, status.staged_bytes, status.map_version);
+        self.metrics.queues(
+            self.inbox.outstanding(),
+            self.inbox.shed(),
+            self.effects.transport().depths(),
+        );
+    }
+
+    /// Whoever asked may have gone.
+    fn answer(&self, now: Now, inquiry: Inquiry) {
+        match inquiry {
+            Inquiry::Status(to) => {
+                let _ = to.send((self.node.status(), self.node.group_statuses(now).collect()));
+            }
+            Inquiry::Certificates(to) => {
+                let _ = to.send(self.node.certificates());
+            }
+        }
+    }
+}

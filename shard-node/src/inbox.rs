@@ -1,0 +1,320 @@
+//! What waits for the next turn of the event loop: bounded queues, one a kind of sender.
+//!
+//! Requests are admitted or refused at once: with the queue full, or too many admitted and not yet answered, the answer is
+//! [`Refusal::Overloaded`] and costs the event loop nothing. Messages of peers have a budget of their own, so that clients
+//! cannot starve replication; when it is spent the oldest is dropped, which the protocol takes for a loss on the network.
+//! Completions and operators' words are few, bounded by what is under way, and never dropped.
+
+use crate::event::{Event, RequestId};
+use crate::event_loop::Inquiry;
+use fulcrum_replication::Message;
+use fulcrum_types::{Answered, GroupId, GroupRequest, Mono, NodeId, Refusal};
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use tokio::sync::Notify;
+
+/// What is done with the answer to a request.
+pub(crate) type Reply = Box<dyn FnOnce(Result<Answered, Refusal>) + Send>;
+
+/// An admitted request.
+pub(crate) struct Submission {
+    pub(crate) id: RequestId,
+    pub(crate) request: GroupRequest,
+    pub(crate) reply: Reply,
+    pub(crate) arrived: Mono,
+}
+
+/// A message of a peer.
+pub(crate) struct FromPeer {
+    pub(crate) from: NodeId,
+    pub(crate) group: GroupId,
+    pub(crate) message: Message,
+}
+
+/// What is neither a request nor a peer's message.
+pub(crate) enum Notice {
+    /// An event for the node as it is.
+    Event(Event),
+    /// Somebody asks about the node itself.
+    Inquiry(Inquiry),
+    /// The event loop shall end, in good order.
+    Stop,
+}
+
+/// How much may wait.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    /// Requests that wait for the next turn.
+    pub(crate) requests: usize,
+    /// Requests admitted and not yet answered.
+    pub(crate) outstanding: usize,
+    /// Messages of peers that wait for the next turn.
+    pub(crate) peer_messages: usize,
+}
+
+/// All that waits for one turn. Kept by the event loop between turns for its allocations.
+#[derive(Default)]
+pub(crate) struct Waiting {
+    pub(crate) notices: Vec<Notice>,
+    pub(crate) peers: VecDeque<FromPeer>,
+    pub(crate) requests: Vec<Submission>,
+    pub(crate) cancelled: Vec<RequestId>,
+    pub(crate) tick: bool,
+}
+
+impl Waiting {
+    /// How many events that makes.
+    pub(crate) fn len(&self) -> usize {
+        self.notices.len() + self.peers.len() + self.requests.len() + self.cancelled.len()
+    }
+}
+
+/// What was refused or dropped because queues were full, since the start.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Shed {
+    pub(crate) requests: u64,
+    pub(crate) peer_messages: u64,
+}
+
+#[derive(Default)]
+struct Queues {
+    waiting: Waiting,
+    last_id: u64,
+    outstanding: usize,
+    shed: Shed,
+    /// The event loop has been woken for what waits.
+    woken: bool,
+    /// Why the event loop has ended, if it has.
+    closed: Option<String>,
+}
+
+/// The queues, shared by everybody who has something for the event loop.
+pub(crate) struct Inbox {
+    queues: Mutex<Queues>,
+    wake: Notify,
+    bounds: Bounds,
+}
+
+impl Inbox {
+    pub(crate) fn new(bounds: Bounds) -> Self {
+        Self {
+            queues: Mutex::default(),
+            wake: Notify::new(),
+            bounds,
+        }
+    }
+
+    /// The queues hold no invariant that a panic elsewhere could break.
+    fn queues(&self) -> MutexGuard<'_, Queues> {
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wake(&self, mut queues: MutexGuard<'_, Queues>) {
+        let was_woken = std::mem::replace(&mut queues.woken, true);
+        drop(queues);
+        if !was_woken {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Admits a request, or says why not.
+    pub(crate) fn submit(&self, request: GroupRequest, arrived: Mono, reply: Reply) -> Result<RequestId, Refusal> {
+        let mut queues = self.queues();
+        if let Some(reason) = &queues.closed {
+            return Err(Refusal::Stopped { reason: reason.clone() });
+        }
+        if queues.outstanding >= self.bounds.outstanding || queues.waiting.requests.len() >= self.bounds.requests {
+            queues.shed.requests += 1;
+            return Err(Refusal::Overloaded);
+        }
+        queues.outstanding += 1;
+        queues.last_id += 1;
+        let id = RequestId(queues.last_id);
+        queues.waiting.requests.push(Submission {
+            id,
+            request,
+            reply,
+            arrived,
+        });
+        self.wake(queues);
+        Ok(id)
+    }
+
+    /// Nobody waits for that answer any more.
+    pub(crate) fn cancel(&self, id: RequestId) {
+        let mut queues = self.queues();
+        if queues.closed.is_none() {
+            queues.waiting.cancelled.push(id);
+            self.wake(queues);
+        }
+    }
+
+    /// Takes in messages of a peer.
+    pub(crate) fn receive(&self, messages: impl Iterator<Item = FromPeer>) {
+        let mut queues = self.queues();
+        if queues.closed.is_some() {
+            return;
+        }
+        queues.waiting.peers.extend(messages);
+        let over = queues.waiting.peers.len().saturating_sub(self.bounds.peer_messages);
+        queues.waiting.peers.drain(..over);
+        queues.shed.peer_messages += over as u64;
+        self.wake(queues);
+    }
+
+    /// Takes in anything else.
+    pub(crate) fn notice(&self, notice: Notice) {
+        let mut queues = self.queues();
+        if queues.closed.is_none() {
+            queues.waiting.notices.push(notice);
+            self.wake(queues);
+        }
+    }
+
+    /// Time has passed.
+    pub(crate) fn tick(&self) {
+        let mut queues = self.queues();
+        queues.waiting.tick = true;
+        self.wake(queues);
+    }
+
+    /// The next turn shall come even if nothing happens.
+    pub(crate) fn nudge(&self) {
+        self.wake(self.queues());
+    }
+
+    /// Waits until something waits, and takes it all.
+    pub(crate) async fn take(&self, into: &mut Waiting) {
+        self.wake.notified().await;
+        let mut queues = self.queues();
+        queues.woken = false;
+        std::mem::swap(&mut queues.waiting, into);
+    }
+
+    /// So many admitted requests are done with.
+    pub(crate) fn done(&self, requests: usize) {
+        if requests > 0 {
+            let mut queues = self.queues();
+            queues.outstanding = queues.outstanding.saturating_sub(requests);
+        }
+    }
+
+    /// The event loop has ended: everything from now on is refused or ignored, and what waits is dropped.
+    pub(crate) fn close(&self, reason: String) {
+        let mut queues = self.queues();
+        queues.closed.get_or_insert(reason);
+        let dropped = std::mem::take(&mut queues.waiting);
+        drop(queues);
+        drop(dropped);
+    }
+
+    /// Requests admitted and not yet answered.
+    pub(crate) fn outstanding(&self) -> usize {
+        self.queues().outstanding
+    }
+
+    /// What was shed since the start.
+    pub(crate) fn shed(&self) -> Shed {
+        self.queues().shed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use fulcrum_replication::Header;
+    use fulcrum_replication::primary_backup::Body;
+    use fulcrum_types::{KeyspaceId, Level, LogPosition, MapVersion, Operation, Query, ReadRequest};
+    use std::time::Duration;
+
+    fn inbox() -> Inbox {
+        Inbox::new(Bounds {
+            requests: 3,
+            outstanding: 4,
+            peer_messages: 2,
+        })
+    }
+
+    fn request() -> GroupRequest {
+        let query = Query::Get(vec![Bytes::from_static(b"k")]);
+        let read = ReadRequest {
+            level: Level::Eventual,
+            acceptable: Vec::new(),
+            seen: None,
+            query,
+        };
+        GroupRequest {
+            keyspace: KeyspaceId(1),
+            group: GroupId(1),
+            map_version: MapVersion(1),
+            deadline: Duration::from_secs(1),
+            operation: Operation::Read(read),
+        }
+    }
+
+    fn submit(inbox: &Inbox) -> Result<RequestId, Refusal> {
+        inbox.submit(request(), Mono(0), Box::new(|_| {}))
+    }
+
+    fn probe(epoch: u64) -> FromPeer {
+        let message = Message {
+            header: Header::default(),
+            body: Body::Probe {
+                last: LogPosition::default(),
+            },
+        };
+        FromPeer {
+            from: NodeId(epoch),
+            group: GroupId(1),
+            message,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_refuses_and_a_turn_makes_room() {
+        let inbox = inbox();
+        for _ in 0..3 {
+            submit(&inbox).unwrap();
+        }
+        assert_eq!(submit(&inbox), Err(Refusal::Overloaded));
+        let mut waiting = Waiting::default();
+        inbox.take(&mut waiting).await;
+        assert_eq!(waiting.len(), 3);
+        // Four may be unanswered, and three are.
+        assert!(submit(&inbox).is_ok());
+        assert_eq!(submit(&inbox), Err(Refusal::Overloaded));
+        inbox.done(2);
+        assert!(submit(&inbox).is_ok());
+        assert_eq!((inbox.outstanding(), inbox.shed().requests), (3, 2));
+    }
+
+    #[tokio::test]
+    async fn peers_lose_the_oldest_and_clients_do_not_crowd_them_out() {
+        let inbox = inbox();
+        for _ in 0..3 {
+            submit(&inbox).unwrap();
+        }
+        inbox.receive((1..=3).map(probe));
+        let mut waiting = Waiting::default();
+        inbox.take(&mut waiting).await;
+        let from: Vec<_> = waiting.peers.iter().map(|peer| peer.from.0).collect();
+        assert_eq!(
+            (from, waiting.requests.len(), inbox.shed().peer_messages),
+            (vec![2, 3], 3, 1)
+        );
+    }
+
+    #[test]
+    fn a_closed_inbox_says_why() {
+        let inbox = inbox();
+        inbox.close("the disk failed".into());
+        inbox.close("later".into());
+        assert_eq!(
+            submit(&inbox),
+            Err(Refusal::Stopped {
+                reason: "the disk failed".into()
+            })
+        );
+    }
+}

@@ -1,0 +1,278 @@
+//! What routers and operators speak to: batched requests, status, certificates, hand-over.
+
+use super::Door;
+use super::duplex::{Duplex, Outbox};
+use crate::event::Event;
+use crate::event_loop::Inquiry;
+use crate::inbox::Notice;
+use crate::node::{GroupStatus, NodeStatus};
+use crate::state_machine::Command;
+use crate::storage::Certificate;
+use fulcrum_common::wire::internal;
+use fulcrum_common::wire::shard::{request_from_wire, response_to_wire};
+use fulcrum_common::wire::status::refusal_to_status;
+use fulcrum_common::wire::types::{micros, millis};
+use fulcrum_common::wire::v1;
+use fulcrum_common::wire::v1::failover_report_response as report;
+use fulcrum_replication::{Divergence, PeerStatus};
+use fulcrum_types::{Entry, GroupId, NodeId, Payload, Refusal, Role};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::oneshot;
+use tonic::{Request, Response, Status, Streaming};
+
+/// The `Shard` service.
+pub(crate) struct ShardService {
+    pub(crate) door: Door,
+}
+
+impl Door {
+    /// Submits one request of a router; its answer goes to the outbox. A stream that has too many outstanding is told so at
+    /// once: its other groups must not wait for the slow one.
+    fn exchange(&self, wire: internal::Request, outbox: &Arc<Outbox<internal::Response>>) {
+        let id = wire.id;
+        let crowded = outbox.outstanding() >= self.outstanding_per_stream;
+        outbox.expect();
+        let to = outbox.clone();
+        let reply = Box::new(move |result| to.deliver(response_to_wire(id, result)));
+        let asked = if crowded {
+            Err(Refusal::Overloaded)
+        } else {
+            request_from_wire(wire).map_err(Refusal::from)
+        };
+        let submitted = asked.and_then(|request| self.inbox.submit(request, self.clock.now().mono, reply));
+        if let Err(refusal) = submitted {
+            outbox.deliver(response_to_wire(id, Err(refusal)));
+        }
+    }
+
+    async fn inquire<T>(&self, inquiry: impl FnOnce(oneshot::Sender<T>) -> Inquiry) -> Result<T, Status> {
+        let (reply, answer) = oneshot::channel();
+        self.inbox.notice(Notice::Inquiry(inquiry(reply)));
+        let stopped = |_| {
+            refusal_to_status(&Refusal::Stopped {
+                reason: "the node has stopped".to_owned(),
+            })
+        };
+        answer.await.map_err(stopped)
+    }
+
+    /// One replica as it is, for an operator's word about its group.
+    async fn replica(&self, group: GroupId) -> Result<GroupStatus, Status> {
+        let (node, groups) = self.inquire(Inquiry::Status).await?;
+        let found = groups.into_iter().find(|status| status.group == group);
+        found.ok_or_else(|| {
+            refusal_to_status(&Refusal::WrongGroup {
+                map_version: node.map_version,
+            })
+        })
+    }
+}
+
+#[tonic::async_trait]
+impl internal::shard_server::Shard for ShardService {
+    type ExchangeStream = Duplex<internal::RequestBatch, internal::Response, internal::ResponseBatch>;
+
+    async fn exchange(
+        &self,
+        request: Request<Streaming<internal::RequestBatch>>,
+    ) -> Result<Response<Self::ExchangeStream>, Status> {
+        let door = self.door.clone();
+        Ok(Response::new(Duplex {
+            input: request.into_inner(),
+            outbox: Outbox::new(),
+            take_in: Box::new(move |batch: internal::RequestBatch, outbox| {
+                for request in batch.requests {
+                    door.exchange(request, outbox);
+                }
+            }),
+            batch: |responses| internal::ResponseBatch { responses },
+            pause_at: usize::MAX,
+            ended: false,
+        }))
+    }
+
+    async fn node_status(
+        &self,
+        _: Request<internal::NodeStatusRequest>,
+    ) -> Result<Response<internal::NodeStatusResponse>, Status> {
+        let (node, groups) = self.door.inquire(Inquiry::Status).await?;
+        Ok(Response::new(status_to_wire(node, groups)))
+    }
+
+    async fn certificates(
+        &self,
+        request: Request<internal::CertificatesRequest>,
+    ) -> Result<Response<internal::CertificatesResponse>, Status> {
+        let request = request.into_inner();
+        let kept = self.door.inquire(Inquiry::Certificates).await?;
+        let kept = kept.map_err(|error| {
+            refusal_to_status(&Refusal::Stopped {
+                reason: error.to_string(),
+            })
+        })?;
+        let (node, groups) = self.door.inquire(Inquiry::Status).await?;
+        let keyspace = |group: GroupId| {
+            let held = groups.iter().find(|status| status.group == group);
+            held.map_or_else(String::new, |status| status.name.clone())
+        };
+        let asked = kept
+            .into_iter()
+            .filter(|kept| request.group == 0 || kept.group.0 == request.group);
+        let parts = asked.flat_map(|kept| {
+            let keyspace = keyspace(kept.group);
+            certificate_to_wire(node.node, &keyspace, kept, request.with_entries)
+        });
+        Ok(Response::new(internal::CertificatesResponse { parts: parts.collect() }))
+    }
+
+    async fn hand_over(
+        &self,
+        request: Request<internal::HandOverRequest>,
+    ) -> Result<Response<internal::HandOverResponse>, Status> {
+        let internal::HandOverRequest { group, to } = request.into_inner();
+        let group = GroupId(group);
+        let to = (to != 0).then_some(NodeId(to));
+        let replica = self.door.replica(group).await?.core;
+        if replica.role != Role::Primary {
+            return Err(refusal_to_status(&Refusal::NotPrimary { hint: replica.primary }));
+        }
+        if let Some(to) = to.filter(|to| !replica.configuration.is_in_sync(*to)) {
+            let reason = format!("node {to} is not in the in-sync set of group {group}: choose one that is");
+            return Err(refusal_to_status(&Refusal::Invalid { reason }));
+        }
+        self.door.inbox.notice(Notice::Event(Event::HandOver { group, to }));
+        Ok(Response::new(internal::HandOverResponse {}))
+    }
+
+    async fn force_start(
+        &self,
+        request: Request<internal::ForceStartRequest>,
+    ) -> Result<Response<internal::ForceStartResponse>, Status> {
+        let group = GroupId(request.into_inner().group);
+        if !self.door.replica(group).await?.core.stranded {
+            let reason = format!("group {group} has, or may get back, data that is listed: force would lose it");
+            return Err(refusal_to_status(&Refusal::Invalid { reason }));
+        }
+        self.door.inbox.notice(Notice::Event(Event::ForcePromotion { group }));
+        Ok(Response::new(internal::ForceStartResponse {}))
+    }
+}
+
+fn status_to_wire(node: NodeStatus, groups: Vec<GroupStatus>) -> internal::NodeStatusResponse {
+    let working = groups.into_iter().map(replica_to_wire);
+    let stopped = node
+        .stopped
+        .into_iter()
+        .map(|(group, stopped)| internal::node_status_response::Replica {
+            group: group.0,
+            stopped,
+            ..Default::default()
+        });
+    internal::NodeStatusResponse {
+        node: node.node.0,
+        boot: node.boot.0,
+        map_version: node.map_version.0,
+        replicas: working.chain(stopped).collect(),
+    }
+}
+
+fn replica_to_wire(status: GroupStatus) -> internal::node_status_response::Replica {
+    let core = status.core;
+    internal::node_status_response::Replica {
+        group: status.group.0,
+        role: v1::Role::from(core.role).into(),
+        epoch: core.epoch.0,
+        config_version: core.version.0,
+        primary: core.primary.map_or(0, |node| node.0),
+        ready: core.ready,
+        stranded: core.stranded,
+        last_index: core.last.index.0,
+        commit_index: core.commit.0,
+        applied_index: core.applied.0,
+        staleness_us: core.staleness.map(micros),
+        in_sync: core.configuration.in_sync.iter().map(|member| member.node.0).collect(),
+        peers: core.peers.iter().map(peer_to_wire).collect(),
+        lease_left_us: micros(core.lease_left.unwrap_or(Duration::ZERO)),
+        stopped: String::new(),
+    }
+}
+
+fn peer_to_wire(peer: &PeerStatus) -> internal::node_status_response::Peer {
+    internal::node_status_response::Peer {
+        node: peer.node.0,
+        lag_entries: peer.lag_entries,
+        lag_ms: millis(peer.lag),
+        silent_ms: millis(peer.silent_for),
+        in_sync: peer.in_sync,
+        snapshot: peer.snapshot,
+    }
+}
+
+/// What this node knows of one failover's losses: a part for each divergence, or one that says that none is known.
+fn certificate_to_wire(
+    node: NodeId,
+    keyspace: &str,
+    certificate: Certificate,
+    with_entries: bool,
+) -> Vec<report::Certificate> {
+    let Certificate {
+        group,
+        new_epoch,
+        opening,
+        diverged,
+    } = certificate;
+    let part = |old_epoch: u64| report::Certificate {
+        group: group.0,
+        keyspace: keyspace.to_owned(),
+        old_epoch,
+        new_epoch: new_epoch.0,
+        promotion: opening.map(|opening| opening.promotion.into()),
+        ..Default::default()
+    };
+    if diverged.is_empty() {
+        return opening.map(|opening| part(opening.old_epoch.0)).into_iter().collect();
+    }
+    let parts = diverged.into_iter().map(|divergence| {
+        let Divergence {
+            old_epoch,
+            entries,
+            acknowledged_through,
+            ..
+        } = divergence;
+        let acknowledged = |entry: &Entry| entry.position.index <= acknowledged_through;
+        let lost = entries.iter().filter(|entry| acknowledged(entry)).count() as u64;
+        report::Certificate {
+            extent_known: true,
+            acknowledged_lost: lost,
+            never_acknowledged: entries.len() as u64 - lost,
+            seen_on: node.0,
+            entries: match with_entries {
+                true => entries
+                    .into_iter()
+                    .map(|entry| lost_to_wire(acknowledged(&entry), entry))
+                    .collect(),
+                false => Vec::new(),
+            },
+            ..part(old_epoch.0)
+        }
+    });
+    parts.collect()
+}
+
+fn lost_to_wire(acknowledged: bool, entry: Entry) -> report::LostEntry {
+    let writes = match entry.payload {
+        Payload::Noop => Vec::new(),
+        Payload::Command(command) => match Command::decode(command) {
+            Ok(Command::Write { ops, .. }) => ops.into_iter().map(Into::into).collect(),
+            // A newer program's command: its position is told, what it did is not.
+            Err(_) => Vec::new(),
+        },
+    };
+    report::LostEntry {
+        position: Some(entry.position.into()),
+        acknowledged,
+        time_ms: entry.time.0,
+        writes,
+    }
+}
