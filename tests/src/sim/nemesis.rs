@@ -256,6 +256,12 @@ impl World {
         if let Some(host) = self.hosts.get_mut(&node) {
             host.clock.set_wall_offset(offset);
         }
+        // Replicated time follows the fastest clock that ever led. Ids are issued by such a clock, too: else all of them would
+        // be too old for as long as that clock was ahead.
+        let ahead = u64::try_from(offset).unwrap_or(0);
+        for process in &mut self.processes {
+            process.issuer_ahead_ms = process.issuer_ahead_ms.max(ahead);
+        }
         self.struck(Fault::WallJump, || format!("{node} is {offset} ms off"));
     }
 

@@ -162,11 +162,8 @@ impl World {
                         format!("{node} -> {to} {group} {message:?}")
                     });
                 let (from_end, to_end) = (Endpoint::Node(node), Endpoint::Node(to));
-                self.transmit(from_end, to_end, || Happening::Peer {
-                    from: node,
-                    to,
-                    group,
-                    message: message.clone(),
+                self.transmit(from_end, to_end, || {
+                    Some(Happening::Peer { from: node, to, group, message: message.clone() })
                 });
             }
             Output::Reply { id, result } => self.send_reply(node, id, result),
@@ -206,11 +203,7 @@ impl World {
             }
         }
         let (from, to) = (Endpoint::Node(node), Endpoint::Client(asker.lane as u64));
-        self.transmit(from, to, || Happening::Reply {
-            from: node,
-            asker,
-            result: result.clone(),
-        });
+        self.transmit(from, to, || Some(Happening::Reply { from: node, asker, result: result.clone() }));
     }
 
     fn observed(&mut self, node: NodeId, observation: &Observation) {

@@ -9,7 +9,7 @@ use super::faults::Fault;
 use super::host::{Asker, Host};
 use super::metadata::{Change, MetadataStore};
 use super::nemesis::Relief;
-use super::network::{Endpoint, Network};
+use super::network::{Endpoint, Fate, Network};
 use super::plan::Plan;
 use super::queue::Queue;
 use super::record::Record;
@@ -322,17 +322,20 @@ impl World {
             .event(self.now, &[97, fault as u64], || format!("FAULT {fault}: {}", tell()));
     }
 
-    /// Sends something over the network: calls `plan` for each copy with its time of arrival.
-    pub(super) fn transmit(&mut self, from: Endpoint, to: Endpoint, mut happening: impl FnMut() -> Happening) {
-        use super::network::Fate;
-        match self.network.send(self.now, from, to) {
-            Fate::Cut => self.record.reached("message cut"),
-            Fate::Lost => self.record.reached("message lost"),
-            Fate::Once(at) => self.queue.at(at, happening()),
+    /// Sends something over the network: `copy` makes each copy that arrives, if it may be another one.
+    pub(super) fn transmit(&mut self, from: Endpoint, to: Endpoint, mut copy: impl FnMut() -> Option<Happening>) {
+        let arrivals = match self.network.send(self.now, from, to) {
+            Fate::Cut => return self.record.reached("message cut"),
+            Fate::Lost => return self.record.reached("message lost"),
+            Fate::Once(at) => [Some(at), None],
             Fate::Twice(first, second) => {
                 self.record.reached("message doubled");
-                self.queue.at(first, happening());
-                self.queue.at(second, happening());
+                [Some(first), Some(second)]
+            }
+        };
+        for at in arrivals.into_iter().flatten() {
+            if let Some(happening) = copy() {
+                self.queue.at(at, happening);
             }
         }
     }
