@@ -251,16 +251,11 @@ impl World {
     }
 
     fn jump_wall(&mut self, node: NodeId) {
-        let span = self.nemesis.one_of(&[1_000, 60_000, 7_200_000]);
+        // Not further than ids may be old or young: replicated time follows the fastest clock that ever led.
+        let span = self.nemesis.one_of(&[100, 1_000]);
         let offset = rate(&mut self.nemesis, span);
         if let Some(host) = self.hosts.get_mut(&node) {
             host.clock.set_wall_offset(offset);
-        }
-        // Replicated time follows the fastest clock that ever led. Ids are issued by such a clock, too: else all of them would
-        // be too old for as long as that clock was ahead.
-        let ahead = u64::try_from(offset).unwrap_or(0);
-        for process in &mut self.processes {
-            process.issuer_ahead_ms = process.issuer_ahead_ms.max(ahead);
         }
         self.struck(Fault::WallJump, || format!("{node} is {offset} ms off"));
     }
