@@ -101,7 +101,8 @@ pub struct ReadRequest {
     pub level: Level,
     /// Weaker levels that the client accepts, best first. No other downgrade happens.
     pub acceptable: Vec<Level>,
-    /// For [`Level::Session`]: the newest position of this group that the client has seen.
+    /// The newest position of this group that the client has seen. [`Level::Session`] waits for it or is redirected; at no level
+    /// is a history shown that contradicts it (rule 8).
     pub seen: Option<LogPosition>,
     /// What to read.
     pub query: Query,

@@ -48,6 +48,11 @@ impl History {
         *self = Self::new(starts, position, &[]);
     }
 
+    /// The last index.
+    pub(super) fn last(&self) -> Index {
+        self.last
+    }
+
     /// The epoch in which an entry was ordered; zero if there is none such.
     pub(super) fn epoch_of(&self, index: Index) -> Epoch {
         if index > self.last {

@@ -246,7 +246,27 @@ impl Group {
     }
 
     fn evaluate(&mut self, shared: &mut Shared, id: RequestId, read: Read, permit: ReadPermit) -> Result<(), Failure> {
-        let answer = match &read.wanted {
+        let answer = match self.contradiction(shared, &read) {
+            Some(refusal) => Err(refusal),
+            None => self.look_up(shared, &read.wanted)?,
+        };
+        let index = self.applied().index;
+        let at = LogPosition {
+            epoch: self.history.epoch_of(index),
+            index,
+        };
+        self.reads.evaluated.push(Evaluated {
+            id,
+            read,
+            permit,
+            answer,
+            at,
+        });
+        Ok(())
+    }
+
+    fn look_up(&mut self, shared: &Shared, wanted: &Wanted) -> Result<Result<Answer, Refusal>, Failure> {
+        Ok(match wanted {
             Wanted::Outcome(key) => Ok(Answer::Outcome(self.machine.outcome(&shared.store, key)?)),
             Wanted::Query(Query::Get(keys)) => self.get(shared, keys)?,
             Wanted::Query(Query::Scan {
@@ -263,20 +283,22 @@ impl Group {
                     complete: found.complete,
                 })
             }
-        };
-        let index = self.applied().index;
-        let at = LogPosition {
-            epoch: self.history.epoch_of(index),
-            index,
-        };
-        self.reads.evaluated.push(Evaluated {
-            id,
-            read,
-            permit,
-            answer,
-            at,
-        });
-        Ok(())
+        })
+    }
+
+    /// At no level is a session shown a history that contradicts what it has seen: its token would move to that history, and
+    /// nobody could tell it any more that it had lost something (rule 8). To be behind is no contradiction.
+    fn contradiction(&self, shared: &Shared, read: &Read) -> Option<Refusal> {
+        let seen = read.seen.filter(|seen| seen.index > Index::ZERO)?;
+        let ours = self.history.epoch_of(seen.index.min(self.history.last()));
+        if ours > seen.epoch {
+            return Some(Refusal::HistoryLost { group: self.id, seen });
+        }
+        (ours < seen.epoch && seen.index <= self.history.last()).then(|| Refusal::CannotServe {
+            level: read.tried(),
+            bound: None,
+            hint: self.hint(shared),
+        })
     }
 
     fn get(&mut self, shared: &Shared, keys: &[Bytes]) -> Result<Result<Answer, Refusal>, Failure> {

@@ -274,7 +274,7 @@ impl Lane {
     /// Begins a read.
     pub fn begin_read(&mut self, now: Time, until: Time, group: GroupId, key: Bytes, level: Level) {
         let ticket = self.log.begin(now, key.clone(), Call::Get(level));
-        let seen = self.seen.get(&group).copied().filter(|_| level == Level::Session);
+        let seen = self.seen.get(&group).copied();
         let query = Query::Get(vec![key]);
         let operation = Operation::Read(ReadRequest {
             level,

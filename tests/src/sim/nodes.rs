@@ -163,7 +163,12 @@ impl World {
                     });
                 let (from_end, to_end) = (Endpoint::Node(node), Endpoint::Node(to));
                 self.transmit(from_end, to_end, || {
-                    Some(Happening::Peer { from: node, to, group, message: message.clone() })
+                    Some(Happening::Peer {
+                        from: node,
+                        to,
+                        group,
+                        message: message.clone(),
+                    })
                 });
             }
             Output::Reply { id, result } => self.send_reply(node, id, result),
@@ -203,7 +208,13 @@ impl World {
             }
         }
         let (from, to) = (Endpoint::Node(node), Endpoint::Client(asker.lane as u64));
-        self.transmit(from, to, || Some(Happening::Reply { from: node, asker, result: result.clone() }));
+        self.transmit(from, to, || {
+            Some(Happening::Reply {
+                from: node,
+                asker,
+                result: result.clone(),
+            })
+        });
     }
 
     fn observed(&mut self, node: NodeId, observation: &Observation) {

@@ -51,7 +51,11 @@ impl World {
         let mut copies = if careless { 1 } else { 2 };
         self.transmit(from, Endpoint::Node(to), || {
             copies -= 1;
-            (copies >= 0).then(|| Happening::Request { to, asker, request: attempt.request.clone() })
+            (copies >= 0).then(|| Happening::Request {
+                to,
+                asker,
+                request: attempt.request.clone(),
+            })
         });
     }
 
