@@ -129,6 +129,14 @@ impl PrimaryBackup {
         self.bug = Some(bug);
     }
 
+    /// The same, on the way out of [`Self::new`].
+    #[cfg(feature = "planted-bugs")]
+    #[must_use]
+    pub fn with_bug(mut self, bug: super::planted::Bug) -> Self {
+        self.set_bug(bug);
+        self
+    }
+
     /// The first step of a life: a new data id is durable before anything is said, and what is known to be committed is
     /// applied.
     fn begin(&mut self, effects: &mut Vec<Effect>) {

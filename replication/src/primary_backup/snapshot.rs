@@ -191,8 +191,11 @@ impl PrimaryBackup {
         if position.index == Index::ZERO || position.epoch > self.hard.epoch {
             return;
         }
-        if position.index <= self.commit && self.log.holds(position) {
+        if self.log.holds(position) {
+            // What is here reaches as far, and perhaps further: more may have been acknowledged by now.
             self.backup.matched = self.backup.matched.max(position.index);
+            self.backup.leader_commit = self.backup.leader_commit.max(position.index);
+            self.advance_as_backup(now, effects);
             self.acknowledge(now, effects);
             return;
         }

@@ -1,0 +1,382 @@
+//! A small simulation of cores only: one seed fixes mode, faults and load. Messages are lost, doubled and reordered, links
+//! cut, nodes crash with the loss of what is not durable, disks stall, clocks run apart within the bound, the metadata store answers
+//! late or never. Invariants are checked after every step; then everything heals and must make progress.
+//!
+//! `SIM_SEED=n` replays one seed and prints its trace; `SIM_SEEDS=n` runs more.
+
+mod world;
+
+use fulcrum_replication::{Input, Options, ReadWanted};
+use fulcrum_types::{Epoch, GroupId, Index, LogPosition, Mode, NodeId};
+use std::collections::BTreeSet;
+use std::time::Duration;
+use world::{Metadata, World};
+
+/// xorshift64*.
+struct Rng(u64);
+
+impl Rng {
+    fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 11
+    }
+
+    fn below(&mut self, n: u64) -> u64 {
+        self.next() % n.max(1)
+    }
+
+    fn chance(&mut self, percent: u64) -> bool {
+        self.below(100) < percent
+    }
+
+    fn pick<T: Copy>(&mut self, all: &[T]) -> Option<T> {
+        let at = self.below(all.len() as u64) as usize;
+        all.get(at).copied()
+    }
+}
+
+struct Simulation {
+    rng: Rng,
+    world: World,
+    ids: Vec<NodeId>,
+    writes: u64,
+}
+
+impl Simulation {
+    fn new(seed: u64, mode: Mode) -> Self {
+        let mut rng = Rng::new(seed ^ ((mode == Mode::Async) as u64) << 40);
+        let nodes = if rng.chance(70) { 3 } else { 2 + rng.below(3) };
+        let mut options = Options::new(GroupId(1), NodeId(1), mode);
+        options.min_in_sync = 1 + rng.below(2) as usize;
+        options.retain_bytes = 200 + rng.below(3000) as usize;
+        options.append_bytes = 40 + rng.below(400) as usize;
+        options.in_flight_bytes = 200 + rng.below(2000) as usize;
+        options.lag_entries = 8 + rng.below(40);
+        options.waiting_max = 20 + rng.below(100) as usize;
+        options.validate().expect("options");
+        let mut world = World::new(options, nodes);
+        let ids: Vec<_> = world.nodes.keys().copied().collect();
+        let bound = world.options.drift_ppm as u64;
+        for id in &ids {
+            // Rates within half the bound of the true one are within the bound of each other.
+            let ppm = rng.below(bound) as i64 - bound as i64 / 2;
+            let time = world.time;
+            if let Some(node) = world.nodes.get_mut(id) {
+                node.set_clock(time, None, ppm);
+                node.wall_offset = rng.below(4000) as i64 - 2000;
+            }
+            world.restart(*id);
+        }
+        Self {
+            rng,
+            world,
+            ids,
+            writes: 0,
+        }
+    }
+
+    fn node(&mut self) -> NodeId {
+        let at = self.rng.below(self.ids.len() as u64) as usize;
+        self.ids[at]
+    }
+
+    /// The node that takes itself for primary, mostly.
+    fn writer(&mut self) -> NodeId {
+        let time = self.world.time;
+        let ready = |id: &&NodeId| self.world.nodes[id].status(time).is_some_and(|s| s.ready);
+        let ready: Vec<_> = self.ids.iter().filter(ready).copied().collect();
+        match self.rng.pick(&ready) {
+            Some(id) if !self.rng.chance(10) => id,
+            _ => self.node(),
+        }
+    }
+
+    fn traffic(&mut self) {
+        let links: Vec<_> = self
+            .world
+            .wires
+            .iter()
+            .filter(|(_, w)| !w.is_empty())
+            .map(|(l, _)| *l)
+            .collect();
+        let Some(link) = self.rng.pick(&links) else { return };
+        let Some(wire) = self.world.wires.get_mut(&link) else {
+            return;
+        };
+        let len = wire.len() as u64;
+        if self.rng.chance(15) {
+            let (a, b) = (self.rng.below(len) as usize, self.rng.below(len) as usize);
+            wire.swap(a, b);
+        }
+        if self.rng.chance(3) {
+            wire.pop_front();
+        }
+        if self.rng.chance(3)
+            && let Some(copy) = wire.front().cloned()
+        {
+            wire.push_back(copy);
+        }
+        for _ in 0..=self.rng.below(6) {
+            self.world.deliver(link.0, link.1);
+        }
+    }
+
+    fn client(&mut self) {
+        let id = self.writer();
+        if self.rng.chance(60) {
+            let commands: Vec<String> = (0..=self.rng.below(4))
+                .map(|i| format!("w{}", self.writes + i))
+                .collect();
+            self.writes += commands.len() as u64;
+            let commands: Vec<&str> = commands.iter().map(String::as_str).collect();
+            self.world.propose(id, &commands);
+            return;
+        }
+        let id = if self.rng.chance(50) { self.node() } else { id };
+        let acknowledged: Vec<_> = self.world.checks.acknowledged.keys().copied().collect();
+        let wanted = match self.rng.below(6) {
+            0..=2 => ReadWanted::Linearizable,
+            3 => ReadWanted::Bounded(Duration::from_millis(50 + self.rng.below(3000))),
+            4 => ReadWanted::Eventual,
+            _ => ReadWanted::Session(
+                self.rng
+                    .pick(&acknowledged)
+                    .map(|(index, epoch)| LogPosition { epoch, index }),
+            ),
+        };
+        self.world.read(id, wanted);
+    }
+
+    fn fault(&mut self) {
+        let id = self.node();
+        let other = self.node();
+        match self.rng.below(20) {
+            0..=2 => self.world.crash(id),
+            3..=5 if self.world.nodes[&id].core.is_none() => self.world.restart(id),
+            6 if id != other => {
+                self.world.cut.insert((id, other));
+            }
+            7 => {
+                for other in self.ids.clone() {
+                    if other != id {
+                        self.world.cut.extend([(id, other), (other, id)]);
+                    }
+                }
+            }
+            8..=10 => self.world.cut.clear(),
+            11 => self.with(id, |n| n.stalled = true),
+            12 => self.with(id, |n| n.slow = true),
+            13 => self.with(id, |n| (n.stalled, n.slow, n.apply_held) = (false, false, false)),
+            14 => self.with(id, |n| n.apply_held = true),
+            15 => {
+                let modes = [
+                    Metadata::Up,
+                    Metadata::Up,
+                    Metadata::Down,
+                    Metadata::AnswersLost,
+                    Metadata::Late,
+                ];
+                self.world.metadata = self.rng.pick(&modes).unwrap_or(Metadata::Up);
+            }
+            16 => {
+                for (_, _, expected, proposal) in std::mem::take(&mut self.world.late) {
+                    self.world.execute(expected, proposal);
+                }
+            }
+            17 => self.world.notify(),
+            18 if self.rng.chance(30) => {
+                let to = if self.rng.chance(50) { Some(other) } else { None };
+                self.world.step(id, Input::HandOver { to });
+            }
+            19 if self.rng.chance(20) => self.lose_disk(id),
+            _ => {}
+        }
+    }
+
+    fn with(&mut self, id: NodeId, change: impl FnOnce(&mut world::node::Node)) {
+        if let Some(node) = self.world.nodes.get_mut(&id) {
+            change(node);
+        }
+    }
+
+    /// Within what the mode survives: in `sync` another in-sync copy must be left.
+    fn lose_disk(&mut self, id: NodeId) {
+        let w = &self.world;
+        let intact = w
+            .configuration
+            .in_sync
+            .iter()
+            .filter(|m| w.nodes[&m.node].durable.data == m.data && m.node != id);
+        let proposals_pending = !w.late.is_empty();
+        if w.options.mode == Mode::Sync && intact.count() >= 1 && !proposals_pending {
+            self.world.wipe(id);
+        }
+    }
+
+    fn disturb(&mut self, steps: u64) {
+        let calm = self.rng.chance(30);
+        for _ in 0..steps {
+            self.world.time += self.rng.below(12);
+            match self.rng.below(100) {
+                0..=24 => {
+                    let id = self.node();
+                    self.world.tick(id);
+                }
+                25..=54 => self.traffic(),
+                55..=74 => {
+                    let id = self.node();
+                    let idle = self.world.nodes[&id].stalled || self.world.nodes[&id].slow;
+                    let count = if idle { 0 } else { 1 + self.rng.below(8) as usize };
+                    self.world.persist(id, count);
+                }
+                75..=84 => {
+                    let id = self.node();
+                    self.world.drain_inbox(id);
+                    self.world.apply(id);
+                }
+                85..=96 => self.client(),
+                _ if calm && self.rng.chance(70) => {}
+                _ => self.fault(),
+            }
+            if !self.world.checks.broken.is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// Everything works again: a write must be acknowledged, all replicas agree, and what was acknowledged is there or on record.
+    fn heal(&mut self) -> Result<(), String> {
+        let w = &mut self.world;
+        w.cut.clear();
+        w.metadata = Metadata::Up;
+        for (_, _, expected, proposal) in std::mem::take(&mut w.late) {
+            w.execute(expected, proposal);
+        }
+        for id in self.ids.clone() {
+            if let Some(node) = w.nodes.get_mut(&id) {
+                (node.stalled, node.slow, node.apply_held) = (false, false, false);
+            }
+            if w.nodes[&id].core.is_none() {
+                w.restart(id);
+            }
+        }
+        w.notify();
+        let before = w.checks.acknowledged.len();
+        for _ in 0..60 {
+            w.pass(250);
+            let time = w.time;
+            let ready = self
+                .ids
+                .iter()
+                .find(|id| w.nodes[id].status(time).is_some_and(|s| s.ready))
+                .copied();
+            let whole = w.configuration.in_sync.len() == self.ids.len();
+            if let Some(id) = ready
+                && whole
+            {
+                w.propose(id, &["last"]);
+                w.pass(250);
+                break;
+            }
+        }
+        if let Some(broken) = w.checks.broken.first() {
+            return Err(broken.clone());
+        }
+        if w.checks.acknowledged.len() == before {
+            return Err("no progress after healing".into());
+        }
+        self.agree()
+    }
+
+    fn agree(&self) -> Result<(), String> {
+        let w = &self.world;
+        let histories: Vec<_> = w.nodes.values().map(|n| &n.volatile.state).collect();
+        if let Some(odd) = histories.iter().find(|h| **h != histories[0]) {
+            return Err(format!(
+                "replicas differ at the end: {} and {} entries",
+                odd.len(),
+                histories[0].len()
+            ));
+        }
+        let kept: BTreeSet<(Index, Epoch)> = histories[0]
+            .iter()
+            .map(|e| (e.position.index, e.position.epoch))
+            .collect();
+        let on_record: BTreeSet<_> = w
+            .nodes
+            .values()
+            .flat_map(|n| n.volatile.diverged.iter())
+            .flat_map(|d| d.entries.iter().map(|e| (e.position.index, e.position.epoch)))
+            .collect();
+        let lost = w.checks.acknowledged.keys().filter(|k| !kept.contains(*k));
+        let lost: Vec<_> = lost
+            .filter(|k| w.options.mode == Mode::Sync || !on_record.contains(*k))
+            .collect();
+        if lost.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("acknowledged and gone without a record: {lost:?}"))
+        }
+    }
+}
+
+/// Whether one seed holds; the trace of a failure goes to standard error.
+fn holds(seed: u64, mode: Mode, loud: bool) -> Result<(u64, u64), String> {
+    let mut sim = Simulation::new(seed, mode);
+    let steps = 1500 + sim.rng.below(2500);
+    sim.disturb(steps);
+    let result = match sim.world.checks.broken.first() {
+        Some(broken) => Err(broken.clone()),
+        None => sim.heal(),
+    };
+    if loud {
+        sim.world.trace.iter().for_each(|line| eprintln!("{line}"));
+    }
+    result.map_err(|e| format!("seed {seed} {mode}: {e}"))?;
+    Ok((sim.world.checks.acknowledged.len() as u64, sim.world.checks.served))
+}
+
+fn run(mode: Mode) {
+    if let Some(seed) = std::env::var("SIM_SEED").ok().and_then(|s| s.parse().ok()) {
+        holds(seed, mode, true).expect("holds");
+        return;
+    }
+    let seeds = std::env::var("SIM_SEEDS")
+        .ok()
+        .and_then(|s| s.parse().ok())
+        .unwrap_or(200);
+    let (mut acknowledged, mut served, mut broken) = (0, 0, Vec::new());
+    for seed in 1..=seeds {
+        match holds(seed, mode, false) {
+            Ok((a, s)) => (acknowledged, served) = (acknowledged + a, served + s),
+            Err(e) => broken.push(e),
+        }
+    }
+    let shown: Vec<_> = broken.iter().take(10).cloned().collect();
+    assert!(
+        broken.is_empty(),
+        "{} of {seeds} seeds:\n{}",
+        broken.len(),
+        shown.join("\n")
+    );
+    assert!(
+        acknowledged > seeds * 10 && served > seeds * 5,
+        "too little happened: {acknowledged} {served}"
+    );
+}
+
+#[test]
+fn sync_keeps_its_promises() {
+    run(Mode::Sync);
+}
+
+#[test]
+fn async_keeps_its_promises() {
+    run(Mode::Async);
+}
