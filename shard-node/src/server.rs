@@ -44,8 +44,6 @@ use tonic::transport::Server;
 /// A client that answers no ping for the sum of these is taken for gone.
 const PING_EVERY: Duration = Duration::from_secs(10);
 const PONG_WITHIN: Duration = Duration::from_secs(10);
-/// Unary calls that one connection may have open; the next one waits at the client.
-const CALLS_PER_CONNECTION: u32 = 4096;
 const PAUSE_AFTER_ACCEPT_ERROR: Duration = Duration::from_millis(20);
 const LEAVE_WITHIN: Duration = Duration::from_secs(1);
 const DRAIN_CHECK_EVERY: Duration = Duration::from_millis(20);
@@ -497,7 +495,6 @@ async fn serve(listener: TcpListener, door: Door, peers: PeerService) {
     let mut server = Server::builder()
         .http2_keepalive_interval(Some(PING_EVERY))
         .http2_keepalive_timeout(Some(PONG_WITHIN))
-        .max_concurrent_streams(Some(CALLS_PER_CONNECTION))
         .add_service(kv)
         .add_service(shard)
         .add_service(peers)

@@ -128,7 +128,7 @@ impl PrimaryBackup {
             Ground::Forced => self.disk.after_hard_state().is_none(),
             Ground::Restarted | Ground::Planned => true,
         };
-        if ready && !self.wall_is_suspect() {
+        if ready && !self.wall_is_suspect(now.mono) {
             self.propose_self(now, ground, effects);
         }
     }
@@ -273,7 +273,7 @@ impl PrimaryBackup {
         let eligible = self.is_member()
             && self.hard.epoch == self.hard.configuration.epoch
             && self.may_stand(now.mono)
-            && !self.wall_is_suspect();
+            && !self.wall_is_suspect(now.mono);
         self.envelope(now)
             .send(from, Body::ProbeReply { last, eligible }, effects);
         if eligible && advanced(last) > advanced(theirs) {

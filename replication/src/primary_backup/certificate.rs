@@ -63,9 +63,10 @@ impl PrimaryBackup {
         }
         let old_epoch = self.log.epoch_at(from).unwrap_or_default();
         let last = self.log.last().index;
-        // Who led that epoch in this life knows what it may have acknowledged; anyone else must take all for acknowledged.
+        // Who led that epoch in this life knows what it may have acknowledged; of anyone else's entries all must be taken for
+        // acknowledged.
         let acknowledged_through = match self.acknowledged_here {
-            Some((epoch, index)) if epoch == old_epoch => index.min(last),
+            Some((epoch, index)) if epoch == old_epoch && epoch == self.log.last().epoch => index.min(last),
             _ => last,
         };
         let divergence = Divergence {

@@ -36,8 +36,8 @@ pub struct PrimaryBackup {
     pub(super) won: Epoch,
     /// The last epoch led in this life, and how far it may have acknowledged in it: for certificates.
     pub(super) acknowledged_here: Option<(Epoch, Index)>,
-    /// How far each peer's wall clock is ahead of ours, in milliseconds (rule 11).
-    pub(super) walls: BTreeMap<NodeId, i64>,
+    /// How far each peer's wall clock was ahead of ours, in milliseconds, and when (rule 11).
+    pub(super) walls: BTreeMap<NodeId, (i64, Mono)>,
     pub(super) next_read_of_configuration: Mono,
     /// The first step of this life has been taken.
     begun: bool,
@@ -83,6 +83,10 @@ impl PrimaryBackup {
         let mut hard = restored.hard_state.unwrap_or_default();
         let recorded = known && hard.data == restored.data;
         hard.data = restored.data;
+        if !recorded {
+            // What it ordered last may be missing: it cannot certify that nothing of that was lost.
+            hard.led = Epoch::ZERO;
+        }
         let log = Log::new(
             restored.compacted,
             restored.compacted_time,
@@ -400,13 +404,18 @@ impl PrimaryBackup {
         }
     }
 
-    /// Drops log entries that the state holds and nobody in sync still needs.
+    /// Drops log entries that the state holds and nobody in sync still needs; at a backup only what is matched in this epoch:
+    /// the rest may have to go into a loss certificate.
     fn compact(&mut self, effects: &mut Vec<Effect>) {
         let retain = self.options.retain_bytes;
         if self.log.bytes() <= retain + retain / 4 {
             return;
         }
-        let limit = self.applied.min(self.disk.persisted()).min(self.needed_by_peers());
+        let needed = match &self.primary {
+            Some(_) => self.needed_by_peers(),
+            None => self.backup.matched,
+        };
+        let limit = self.applied.min(self.disk.persisted()).min(needed);
         let Some(through) = self.log.compaction_point(retain, limit) else {
             return;
         };

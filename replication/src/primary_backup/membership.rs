@@ -132,7 +132,7 @@ impl PrimaryBackup {
         self.advance(now, effects);
     }
 
-    /// The lowest index that compaction must keep for peers in sync and for snapshots under way; within reason.
+    /// The highest index up to which a primary may compact: peers in sync and snapshots under way need the rest, within reason.
     pub(super) fn needed_by_peers(&self) -> Index {
         let none = Index(u64::MAX);
         let Some(primary) = &self.primary else { return none };

@@ -166,7 +166,8 @@ impl PrimaryBackup {
         if !self.follows(from) {
             return;
         }
-        if chunk.number == 0 && self.backup.incoming.as_ref().is_none_or(|i| i.transfer != transfer) {
+        // Transfers of an epoch are numbered in order: a part of one that was given up may come late.
+        if chunk.number == 0 && self.backup.incoming.as_ref().is_none_or(|i| i.transfer < transfer) {
             self.backup.incoming = Some(Incoming { transfer, next: 0 });
         }
         let Some(incoming) = self.backup.incoming.as_mut().filter(|i| i.transfer == transfer) else {

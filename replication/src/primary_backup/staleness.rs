@@ -2,7 +2,8 @@
 //!
 //! A backup's acknowledgement carries its own clock `t0`. The primary echoes the newest `t0` while its lease holds and its
 //! no-op is committed. A message that echoes `t0` and carries commit index `i` proves: once `i` is applied, all that anyone acknowledged
-//! before `t0` is in the state. Proofs end with the epoch (rule 9) and with the life of the backup (rule 4).
+//! before `t0` is in the state, if the state is a part of this primary's history at all: in `async` that is known only of what was
+//! matched. Proofs end with the epoch (rule 9) and with the life of the backup (rule 4).
 
 use super::body::Beat;
 use super::core::PrimaryBackup;
@@ -60,6 +61,9 @@ impl PrimaryBackup {
     pub(super) fn note_proof(&mut self, now: Mono, commit: Index, beat: Beat) {
         if planted!(self, StalenessFromContact) {
             self.backup.staleness.prove(now, commit, self.applied);
+        }
+        if self.applied > self.backup.matched {
+            return;
         }
         let same_life = beat.echoed_boot == self.boot || planted!(self, IgnoreBootId);
         let t0 = beat.echoed_backup_clock.filter(|_| same_life);
