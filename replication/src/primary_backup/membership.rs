@@ -93,7 +93,9 @@ impl PrimaryBackup {
         } else {
             self.commit.max(primary.noop)
         };
-        let caught_up = close && peer.persisted >= holds && matches!(peer.flow, Flow::Stream);
+        // What it lacks must still be in our log: if it is promoted without, a certificate has to name it.
+        let kept = peer.persisted >= self.log.compacted().index;
+        let caught_up = close && kept && peer.persisted >= holds && matches!(peer.flow, Flow::Stream);
         alive && current && (caught_up || planted!(self, AdmitEarly))
     }
 
