@@ -16,6 +16,7 @@ use fulcrum_replication::{Answered as Permitted, Input, ReadId, ReadPermit, Read
 use fulcrum_types::{
     Answer, Answered, IdempotencyKey, Index, Level, LogPosition, Mode, Mono, Now, Query, Refusal, Role, StalenessBasis,
 };
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -287,18 +288,20 @@ impl Group {
     }
 
     /// At no level is a session shown a history that contradicts what it has seen: its token would move to that history, and
-    /// nobody could tell it any more that it had lost something (rule 8). To be behind is no contradiction.
+    /// nobody could tell it any more that it had lost something (rule 8). To be behind in the same epoch is no contradiction;
+    /// whether a log that ends in an older one is part of the newer epoch's history, its replica cannot say.
     fn contradiction(&self, shared: &Shared, read: &Read) -> Option<Refusal> {
         let seen = read.seen.filter(|seen| seen.index > Index::ZERO)?;
         let ours = self.history.epoch_of(seen.index.min(self.history.last()));
-        if ours > seen.epoch {
-            return Some(Refusal::HistoryLost { group: self.id, seen });
+        match ours.cmp(&seen.epoch) {
+            Ordering::Equal => None,
+            Ordering::Greater => Some(Refusal::HistoryLost { group: self.id, seen }),
+            Ordering::Less => Some(Refusal::CannotServe {
+                level: read.tried(),
+                bound: None,
+                hint: self.hint(shared),
+            }),
         }
-        (ours < seen.epoch && seen.index <= self.history.last()).then(|| Refusal::CannotServe {
-            level: read.tried(),
-            bound: None,
-            hint: self.hint(shared),
-        })
     }
 
     fn get(&mut self, shared: &Shared, keys: &[Bytes]) -> Result<Result<Answer, Refusal>, Failure> {

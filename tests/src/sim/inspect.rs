@@ -20,8 +20,8 @@ pub struct Inspection {
     pub base: LogBase,
     /// The log.
     pub log: Vec<Entry>,
-    /// Entries that certificates on this disk name as lost.
-    pub diverged: Vec<LogPosition>,
+    /// Entries that certificates on this disk name as lost, and the epoch whose history took their place.
+    pub diverged: Vec<(Epoch, LogPosition)>,
     checksum: u64,
 }
 
@@ -40,11 +40,8 @@ impl Inspection {
             machine.apply(&mut store, entry)?;
         }
         let certificates = certificates(&store, group)?;
-        let diverged = certificates
-            .iter()
-            .flat_map(|c| &c.diverged)
-            .flat_map(|d| &d.entries)
-            .map(|e| e.position);
+        let divergences = certificates.iter().flat_map(|c| &c.diverged);
+        let diverged = divergences.flat_map(|d| d.entries.iter().map(|e| (d.new_epoch, e.position)));
         Ok(Self {
             diverged: diverged.collect(),
             checksum: machine.checksum(&store)?,

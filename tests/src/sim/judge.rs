@@ -92,8 +92,14 @@ fn lost_writes(evidence: &Evidence, logs: &BTreeMap<GroupId, SurvivingLog>) -> R
     } = evidence;
     let mut certificates = Certificates::default();
     for ((group, _), disk) in disks {
-        let diverged = disk.diverged.iter().map(|at| (*group, at.epoch, at.index));
-        certificates.lost.extend(diverged);
+        for (taken_by, at) in &disk.diverged {
+            // A history that took their place and was lost itself may have been followed by one that has them.
+            let final_word = logs.get(group).is_some_and(|log| log.starts.contains_key(taken_by));
+            let survived = logs.get(group).is_some_and(|log| log.contains(*at));
+            if final_word || !survived {
+                certificates.lost.insert((*group, at.epoch, at.index));
+            }
+        }
     }
     certificates.open.clone_from(&evidence.wiped);
     let report = durability::check(history, plan.mode, logs, &certificates);
