@@ -25,6 +25,7 @@ impl World {
             let led = configuration.primary.and_then(|node| self.status(*group, node));
             let ready = led.is_some_and(|s| s.role == Role::Primary && s.ready && s.version == configuration.version);
             ready
+                && configuration.in_sync.len() == configuration.replicas.len()
                 && configuration
                     .replicas
                     .iter()
@@ -39,7 +40,7 @@ impl World {
     }
 
     fn data_on_disk(&self, group: GroupId, node: NodeId) -> Option<DataId> {
-        let disk = Inspection::of(&self.hosts[&node].disk, group).ok()?;
+        let disk = Inspection::of(&self.hosts[&node].disk, group, self.plan.limits()).ok()?;
         Some(disk.hard_state?.data)
     }
 
@@ -132,7 +133,7 @@ impl World {
     /// What a disk says is committed after a crash agrees with what was seen before.
     pub(super) fn check_disk(&mut self, node: NodeId) {
         for group in self.groups_on(node) {
-            let verdict = match Inspection::of(&self.hosts[&node].disk, group) {
+            let verdict = match Inspection::of(&self.hosts[&node].disk, group, self.plan.limits()) {
                 Err(reason) => Err(format!("{node} cannot read {group}: {reason}")),
                 Ok(disk) => self.check_inspected(group, node, &disk),
             };

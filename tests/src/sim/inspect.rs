@@ -30,11 +30,11 @@ impl Inspection {
     ///
     /// # Errors
     /// What could not be read.
-    pub fn of(disk: &MemoryDisk, group: GroupId) -> Result<Self, Box<dyn Error>> {
+    pub fn of(disk: &MemoryDisk, group: GroupId, limits: Limits) -> Result<Self, Box<dyn Error>> {
         let mut store = open(disk);
         let opened = GroupStore::open(&store, group)?;
         let generation = opened.storage.generation();
-        let mut machine = StateMachine::open(&store, group, generation, limits(), 0)?;
+        let mut machine = StateMachine::open(&store, group, generation, limits, 0)?;
         let applied = machine.applied().position.index;
         for entry in opened.log.iter().filter(|e| e.position.index > applied) {
             machine.apply(&mut store, entry)?;
@@ -103,12 +103,6 @@ pub fn holds(disk: &MemoryDisk, group: GroupId, at: LogPosition) -> Result<bool,
 fn open(disk: &MemoryDisk) -> Store {
     let (backend, _) = disk.survivor().open(Arc::new(|_| {}));
     Store::new(Box::new(backend))
-}
-
-/// The limits of state machines in simulation.
-#[must_use]
-pub fn limits() -> Limits {
-    Limits::default()
 }
 
 fn fingerprint(entry: &Entry) -> u64 {

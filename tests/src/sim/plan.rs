@@ -12,6 +12,7 @@ use bytes::Bytes;
 use fulcrum_common::keyspace::{KeyspaceOptions, RATE_DRIFT_PPM, Timing};
 use fulcrum_common::map::{ClusterId, ClusterMap, NodeInfo};
 use fulcrum_replication::Options;
+use fulcrum_shard_node::state_machine::Limits;
 use fulcrum_types::{GroupId, KeyspaceId, MapVersion, Mode, NodeId};
 use std::fmt;
 use std::str::FromStr;
@@ -206,6 +207,17 @@ impl Plan {
             map,
             groups,
             options,
+        }
+    }
+
+    /// Limits of the state machines, as the node draws them from the keyspace.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        let keyspace = self.map.keyspace(KeyspaceId(1)).map(|k| k.options.clone()).unwrap_or_default();
+        Limits {
+            retention: keyspace.idempotency_retention,
+            tombstones: keyspace.tombstone_retention,
+            ..Limits::default()
         }
     }
 

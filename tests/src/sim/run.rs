@@ -227,7 +227,7 @@ impl World {
         let mut disks = BTreeMap::new();
         for plan in &self.plan.groups {
             for node in &plan.replicas {
-                let inspection = Inspection::of(&self.hosts[node].disk, plan.group)
+                let inspection = Inspection::of(&self.hosts[node].disk, plan.group, self.plan.limits())
                     .map_err(|e| format!("{node}, {}: {e}", plan.group))?;
                 disks.insert((plan.group, *node), inspection);
             }
