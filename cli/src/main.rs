@@ -1,2 +1,7 @@
-//! cli
-fn main() {}
+//! `fulcrum`: see the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    fulcrum_cli::main()
+}

@@ -1,0 +1,20 @@
+//! The commands, one verb a file.
+
+pub mod bench;
+pub mod completions;
+pub mod dev;
+pub mod failover;
+pub mod keyspace;
+pub mod status;
+
+pub mod cas;
+pub mod delete;
+pub mod get;
+pub mod outcome;
+pub mod put;
+pub mod scan;
+
+pub mod export;
+pub mod import;
+
+mod written;
