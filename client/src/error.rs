@@ -94,6 +94,16 @@ pub struct UnfinishedWrite {
 }
 
 impl UnfinishedWrite {
+    /// A write of another process, from what that one wrote down. Nobody here holds its outcome: it may be too old to tell.
+    #[must_use]
+    pub fn of(keyspace: impl Into<String>, key: Bytes, idempotency: IdempotencyKey) -> Self {
+        Self {
+            keyspace: keyspace.into(),
+            key,
+            held: Arc::new(Held::elsewhere(idempotency)),
+        }
+    }
+
     /// The keyspace written to.
     #[must_use]
     pub fn keyspace(&self) -> &str {

@@ -75,6 +75,16 @@ impl Drop for Held {
     }
 }
 
+impl Held {
+    /// A number that was given out elsewhere, to be looked up here.
+    pub(crate) fn elsewhere(key: IdempotencyKey) -> Self {
+        Held {
+            identity: Identity::new(key.client, key.issued_at_ms),
+            key,
+        }
+    }
+}
+
 /// The id in force; none before the first write.
 #[derive(Debug, Default)]
 pub(crate) struct Identities {
