@@ -35,7 +35,14 @@ pub struct Cli {
 #[derive(Clone, Debug, Args)]
 pub struct Global {
     /// Router to talk to; several, separated by commas, are tried in this order
-    #[arg(long, global = true, env = "FULCRUM_ROUTER", default_value = "127.0.0.1:7400", value_name = "ADDR", value_delimiter = ',')]
+    #[arg(
+        long,
+        global = true,
+        env = "FULCRUM_ROUTER",
+        default_value = "127.0.0.1:7400",
+        value_name = "ADDR",
+        value_delimiter = ','
+    )]
     pub router: Vec<String>,
     /// How results are shown
     #[arg(short, long, global = true, value_enum, default_value_t = Output::Table)]
@@ -505,7 +512,9 @@ mod tests {
         let cli = Cli::try_parse_from(line.split(' ')).unwrap();
         assert_eq!(cli.global.router, ["a:1", "b:2"]);
         assert_eq!(cli.global.output, Output::Json);
-        let Command::Get(get) = cli.command else { panic!("not get") };
+        let Command::Get(get) = cli.command else {
+            panic!("not get")
+        };
         assert_eq!(get.read.level, Some(Level::Bounded(Duration::from_millis(250))));
         assert_eq!(get.read.accept, [Level::Eventual]);
     }
@@ -533,12 +542,34 @@ mod tests {
     #[test]
     fn random_words_do_no_harm() {
         const WORDS: [&str; 22] = [
-            "get", "put", "cas", "scan", "import", "bench", "demo", "-", "--", "-o", "json", "--level", "bounded:", "bounded:9s",
-            "--ttl", "99999999999999999999h", "--hex", "", "é\u{0}", "--expect", "keyspace", "-vvv",
+            "get",
+            "put",
+            "cas",
+            "scan",
+            "import",
+            "bench",
+            "demo",
+            "-",
+            "--",
+            "-o",
+            "json",
+            "--level",
+            "bounded:",
+            "bounded:9s",
+            "--ttl",
+            "99999999999999999999h",
+            "--hex",
+            "",
+            "é\u{0}",
+            "--expect",
+            "keyspace",
+            "-vvv",
         ];
         let mut rng = Rng::new(5);
         for _ in 0..3_000 {
-            let words = (0..rng.below(9)).map(|_| WORDS[rng.below(22) as usize]).collect::<Vec<_>>();
+            let words = (0..rng.below(9))
+                .map(|_| WORDS[rng.below(22) as usize])
+                .collect::<Vec<_>>();
             let _ = Cli::try_parse_from(std::iter::once("fulcrum").chain(words));
         }
     }

@@ -155,7 +155,9 @@ fn remedy_of(error: &Error) -> Option<String> {
         Error::Refused(Refusal::NotEnoughReplicas { .. } | Refusal::Fenced | Refusal::NotReady) => {
             Some("`fulcrum status` shows which replicas are missing".to_owned())
         }
-        Error::Refused(Refusal::HistoryLost { .. }) => Some("start a new session: remove the --session file".to_owned()),
+        Error::Refused(Refusal::HistoryLost { .. }) => {
+            Some("start a new session: remove the --session file".to_owned())
+        }
         _ => None,
     }
 }
@@ -186,7 +188,9 @@ mod tests {
         assert_eq!(exit(Refusal::Unknown { reason: "r".into() }), Exit::Unknown);
         assert_eq!(exit(Refusal::UnknownKeyspace { keyspace: "k".into() }), Exit::Failed);
         assert_eq!(exit(Refusal::Overloaded), Exit::Failed);
-        let unreachable = Error::Unreachable { reason: "refused".into() };
+        let unreachable = Error::Unreachable {
+            reason: "refused".into(),
+        };
         assert_eq!(Failure::client("x", &unreachable).exit, Exit::Unreachable);
     }
 
@@ -195,9 +199,15 @@ mod tests {
         let failure = Failure::client("cannot put 'a' in 'k'", &Error::Refused(Refusal::DeadlineExceeded));
         let text = failure.to_string();
         assert!(text.starts_with("cannot put 'a' in 'k': "), "{text}");
-        assert!(text.ends_with("\n  try: a longer --deadline, or `fulcrum status`"), "{text}");
+        assert!(
+            text.ends_with("\n  try: a longer --deadline, or `fulcrum status`"),
+            "{text}"
+        );
         let json = failure.to_json();
-        assert_eq!((&json["error"]["code"], &json["error"]["exit"]), (&json!("DEADLINE_EXCEEDED"), &json!(6)));
+        assert_eq!(
+            (&json["error"]["code"], &json["error"]["exit"]),
+            (&json!("DEADLINE_EXCEEDED"), &json!(6))
+        );
     }
 
     #[test]

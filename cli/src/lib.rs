@@ -38,7 +38,11 @@ pub fn main() -> ExitCode {
         Err(error) => {
             // Help and version come this way, too. Nobody is left to be told if the terminal is closed.
             let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { Exit::Usage as u8 } else { Exit::Ok as u8 });
+            return ExitCode::from(if error.use_stderr() {
+                Exit::Usage as u8
+            } else {
+                Exit::Ok as u8
+            });
         }
     };
     let global = cli.global.clone();

@@ -75,7 +75,10 @@ pub async fn load(
     observe: impl Fn(&Attempt<'_>) + Send + Sync + 'static,
     stop: impl Fn(&Refused) -> bool,
 ) -> Loaded {
-    let source = Arc::new(tokio::sync::Mutex::new(Source { records: source, held: None }));
+    let source = Arc::new(tokio::sync::Mutex::new(Source {
+        records: source,
+        held: None,
+    }));
     let observe: Observe = Arc::new(observe);
     let refused: Arc<Mutex<VecDeque<Refused>>> = Arc::default();
     let mut workers = JoinSet::new();
@@ -95,7 +98,11 @@ pub async fn load(
         // A worker neither panics nor is aborted.
         let Ok((written, source)) = ended else { continue };
         loaded.written += written.count;
-        let drained: Vec<Refused> = refused.lock().unwrap_or_else(PoisonError::into_inner).drain(..).collect();
+        let drained: Vec<Refused> = refused
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .drain(..)
+            .collect();
         stopped |= drained.iter().any(&stop);
         loaded.refused.extend(drained);
         if stopped || written.at_end {
@@ -199,7 +206,11 @@ fn sort_out(
     may_repeat: bool,
 ) -> (Vec<Numbered>, Vec<Refused>) {
     let answers: Vec<Result<WriteOutcome, Error>> = match answer {
-        Ok(written) => written.items.into_iter().map(|item| item.map_err(Error::Refused)).collect(),
+        Ok(written) => written
+            .items
+            .into_iter()
+            .map(|item| item.map_err(Error::Refused))
+            .collect(),
         Err(error) => batch.iter().map(|_| Err(error.clone())).collect(),
     };
     let (mut again, mut lost) = (Vec::new(), Vec::new());
@@ -265,10 +276,15 @@ mod tests {
         let answer = || {
             Ok(WrittenMany {
                 items: vec![
-                    Ok(WriteOutcome::Applied { version: fulcrum_types::Version(1), existed: false }),
+                    Ok(WriteOutcome::Applied {
+                        version: fulcrum_types::Version(1),
+                        existed: false,
+                    }),
                     Err(Refusal::Overloaded),
                     Err(Refusal::Unknown { reason: "r".into() }),
-                    Err(Refusal::Invalid { reason: "too long".into() }),
+                    Err(Refusal::Invalid {
+                        reason: "too long".into(),
+                    }),
                 ],
                 receipts: Vec::new(),
                 unfinished: Vec::new(),
@@ -281,7 +297,9 @@ mod tests {
         let (again, lost) = sort_out(batch(), answer(), false);
         assert!(again.is_empty());
         assert_eq!(lines(&lost), [2, 3, 4]);
-        let gone = Err(Error::Unreachable { reason: "refused".into() });
+        let gone = Err(Error::Unreachable {
+            reason: "refused".into(),
+        });
         assert_eq!(sort_out(batch(), gone, true).1.len(), 4);
     }
 }

@@ -42,7 +42,12 @@ impl Progress {
     #[must_use]
     pub fn of_file(label: &str, bytes: Option<u64>) -> Self {
         match bytes {
-            Some(_) => Self::with(label, "{prefix} {bar:40.cyan/dim} {bytes}/{total_bytes} {msg} {eta}", bytes, true),
+            Some(_) => Self::with(
+                label,
+                "{prefix} {bar:40.cyan/dim} {bytes}/{total_bytes} {msg} {eta}",
+                bytes,
+                true,
+            ),
             None => Self::start(label, None),
         }
     }
@@ -76,7 +81,9 @@ impl Progress {
         let now = SystemClock.now().mono;
         if now.since(state.last_line) >= LINE_EVERY {
             state.last_line = now;
-            let of = state.total.map_or(String::new(), |total| format!(" of {}", count(total)));
+            let of = state
+                .total
+                .map_or(String::new(), |total| format!(" of {}", count(total)));
             let speed = rate(state.done, now.since(self.began));
             // Nobody is left to be told if standard error is closed.
             let _ = writeln!(io::stderr(), "{}: {}{of} ({speed}/s)", self.label, count(state.done));

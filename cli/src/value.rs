@@ -50,7 +50,10 @@ fn from_hex(text: &str) -> Result<Vec<u8>, String> {
         return Err("not hexadecimal: only 0-9 and a-f are allowed".to_owned());
     };
     if !digits.len().is_multiple_of(2) {
-        return Err(format!("not hexadecimal: {} digits are no whole number of bytes", digits.len()));
+        return Err(format!(
+            "not hexadecimal: {} digits are no whole number of bytes",
+            digits.len()
+        ));
     }
     let bytes = digits.chunks_exact(2).map(|pair| (pair[0] * 16 + pair[1]) as u8);
     Ok(bytes.collect())
@@ -102,12 +105,22 @@ mod tests {
 
     #[test]
     fn the_examples_of_rfc_4648() {
-        for (plain, coded) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg=="), ("foobar", "Zm9vYmFy")] {
+        for (plain, coded) in [
+            ("", ""),
+            ("f", "Zg=="),
+            ("fo", "Zm8="),
+            ("foo", "Zm9v"),
+            ("foob", "Zm9vYg=="),
+            ("foobar", "Zm9vYmFy"),
+        ] {
             assert_eq!(Encoding::Base64.encode(plain.as_bytes()), coded);
             assert_eq!(Encoding::Base64.decode(coded).as_deref(), Ok(plain.as_bytes()));
         }
         assert_eq!(Encoding::Hex.encode(b"foobar"), "666f6f626172");
-        assert_eq!(Encoding::Hex.decode("666F6f626172").as_deref(), Ok(b"foobar".as_slice()));
+        assert_eq!(
+            Encoding::Hex.decode("666F6f626172").as_deref(),
+            Ok(b"foobar".as_slice())
+        );
     }
 
     #[test]

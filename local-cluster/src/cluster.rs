@@ -47,7 +47,9 @@ impl LocalCluster {
     /// A port or directory that cannot be used, or an option that makes no sense; the error says what to do.
     pub async fn start(options: LocalClusterOptions) -> Result<Self, StartError> {
         if options.nodes == 0 {
-            return Err(StartError::Config("a cluster without nodes holds nothing: use 1 or more".to_owned()));
+            return Err(StartError::Config(
+                "a cluster without nodes holds nothing: use 1 or more".to_owned(),
+            ));
         }
         let (data_dir, temporary) = data_dir(options.data_dir.as_deref())?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -175,7 +177,11 @@ impl LocalCluster {
         let ends = self.nodes.iter().filter_map(|(node, slot)| {
             let running = slot.running.as_ref()?;
             Some(Box::pin(async move {
-                let why = running.ended().await.err().unwrap_or_else(|| "it was stopped".to_owned());
+                let why = running
+                    .ended()
+                    .await
+                    .err()
+                    .unwrap_or_else(|| "it was stopped".to_owned());
                 (*node, why)
             }))
         });
@@ -222,7 +228,9 @@ impl LocalCluster {
         });
         waited.await.map_err(|_| {
             let within = REGISTER_WITHIN.as_secs();
-            StartError::Config(format!("not all nodes registered within {within} s: is the machine overloaded?"))
+            StartError::Config(format!(
+                "not all nodes registered within {within} s: is the machine overloaded?"
+            ))
         })
     }
 }

@@ -58,7 +58,9 @@ impl MetricsPorts {
             MetricsPorts::From(first) => {
                 let port = u64::from(first.port()) + number;
                 let port = u16::try_from(port).map_err(|_| {
-                    StartError::Config(format!("no port is left for the metrics of all nodes behind {first}: use a lower one"))
+                    StartError::Config(format!(
+                        "no port is left for the metrics of all nodes behind {first}: use a lower one"
+                    ))
                 })?;
                 Ok(Some(SocketAddr::new(first.ip(), port)))
             }

@@ -2,4 +2,6 @@
 use crate::args::BenchArgs;
 use crate::context::{Context, Ending};
 /// x
-pub async fn run(_: &Context, _: &BenchArgs) -> Ending { Ok(crate::exit::Exit::Ok) }
+pub async fn run(_: &Context, _: &BenchArgs) -> Ending {
+    Ok(crate::exit::Exit::Ok)
+}

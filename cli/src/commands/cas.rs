@@ -32,6 +32,9 @@ fn condition(args: &CasArgs) -> Result<Condition, Failure> {
     match (args.expect_absent, args.expect_exists) {
         (true, _) => Ok(Condition::Absent),
         (_, true) => Ok(Condition::Exists),
-        _ => Err(Failure::usage("cas", "say what is expected: --expect, --expect-version, --expect-absent or --expect-exists")),
+        _ => Err(Failure::usage(
+            "cas",
+            "say what is expected: --expect, --expect-version, --expect-absent or --expect-exists",
+        )),
     }
 }

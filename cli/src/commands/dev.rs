@@ -44,7 +44,10 @@ pub async fn run(context: &Context, args: &DevArgs) -> Ending {
 
 /// Until somebody stops it, or no node is left.
 pub(crate) async fn serve(cluster: &mut LocalCluster, stopping: &mut Stopping) -> Ending {
-    let mut up: usize = cluster.nodes().filter(|node| cluster.node_address(*node).is_some()).count();
+    let mut up: usize = cluster
+        .nodes()
+        .filter(|node| cluster.node_address(*node).is_some())
+        .count();
     while up > 0 {
         let (node, why) = tokio::select! {
             () = stopping.asked() => return Ok(Exit::Ok),
@@ -53,9 +56,16 @@ pub(crate) async fn serve(cluster: &mut LocalCluster, stopping: &mut Stopping) -
         cluster.forget_node(node);
         up -= 1;
         note(&format!("{node} has stopped: {why}"));
-        note(&format!("{up} nodes are left; the groups that still have a majority of their replicas go on"));
+        note(&format!(
+            "{up} nodes are left; the groups that still have a majority of their replicas go on"
+        ));
     }
-    Err(Failure::new(Exit::Failed, "STOPPED", "the cluster has stopped", "no node is left"))
+    Err(Failure::new(
+        Exit::Failed,
+        "STOPPED",
+        "the cluster has stopped",
+        "no node is left",
+    ))
 }
 
 /// Ctrl-C or SIGTERM.

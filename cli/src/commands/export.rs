@@ -25,7 +25,10 @@ pub async fn run(context: &Context, args: &ExportArgs) -> Ending {
         Some(level) => scan.at(level),
         None => scan,
     };
-    let format = args.format.or_else(|| Format::of_name(&args.file)).unwrap_or(Format::Tsv);
+    let format = args
+        .format
+        .or_else(|| Format::of_name(&args.file))
+        .unwrap_or(Format::Tsv);
     let mut target = Target::open(&args.file, format)?;
     let progress = Progress::start(&format!("export '{}'", args.keyspace), None);
     let written = copy(scan, &mut target, &args.keyspace, &progress).await;
@@ -75,7 +78,9 @@ impl Target {
             let writer = RecordWriter::new(Box::new(std::io::stdout()), format, false);
             return Ok(Target { writer, file: None });
         }
-        let gzip = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gz"));
+        let gzip = path
+            .extension()
+            .is_some_and(|extension| extension.eq_ignore_ascii_case("gz"));
         let mut partial = path.to_owned().into_os_string();
         partial.push(".part");
         let partial = PathBuf::from(partial);
@@ -89,9 +94,9 @@ impl Target {
     }
 
     fn name(&self) -> String {
-        self.file
-            .as_ref()
-            .map_or("standard output".to_owned(), |(partial, _)| partial.display().to_string())
+        self.file.as_ref().map_or("standard output".to_owned(), |(partial, _)| {
+            partial.display().to_string()
+        })
     }
 
     fn write(&mut self, row: Row) -> Result<(), Failure> {

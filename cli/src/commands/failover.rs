@@ -14,7 +14,11 @@ pub async fn run(context: &Context, command: &FailoverCommand) -> Ending {
     match command {
         FailoverCommand::Report { group, entries } => report(context, group.as_deref(), *entries).await,
         FailoverCommand::Promote { group, node } => promote(context, group, node.as_deref()).await,
-        FailoverCommand::Force { group, node, accept_loss } => force(context, group, node, *accept_loss).await,
+        FailoverCommand::Force {
+            group,
+            node,
+            accept_loss,
+        } => force(context, group, node, *accept_loss).await,
     }
 }
 
@@ -39,7 +43,10 @@ async fn report(context: &Context, group: Option<&str>, entries: bool) -> Ending
     }
     if !report.unreachable.is_empty() && !context.json() {
         let nodes: Vec<String> = report.unreachable.iter().map(NodeId::to_string).collect();
-        note(&format!("could not be asked, so that the report may lack what they hold: {}", nodes.join(" ")));
+        note(&format!(
+            "could not be asked, so that the report may lack what they hold: {}",
+            nodes.join(" ")
+        ));
     }
     Ok(Exit::Ok)
 }
@@ -86,7 +93,11 @@ fn extent(certificate: &Certificate) -> String {
 }
 
 fn entry_lines(certificate: &Certificate, entry: &LostEntry) -> String {
-    let kind = if entry.acknowledged { "may have been acknowledged" } else { "never acknowledged" };
+    let kind = if entry.acknowledged {
+        "may have been acknowledged"
+    } else {
+        "never acknowledged"
+    };
     let mut text = format!("\n{} {} ({kind})\n", certificate.group, entry.position);
     for write in &entry.writes {
         let key = write.key.escape_ascii();
@@ -161,14 +172,18 @@ async fn force(context: &Context, group: &str, node: &str, accept_loss: bool) ->
     let node = NodeId(number(node, 'n', "node")?);
     if !accept_loss {
         let why = "acknowledged writes may be lost: what the node lacks is gone";
-        return Err(Failure::usage(format!("{group} is not started from {node}"), why).remedy("say so with --accept-loss"));
+        return Err(
+            Failure::usage(format!("{group} is not started from {node}"), why).remedy("say so with --accept-loss")
+        );
     }
     let admin = context.client().await?.admin();
     let forced = admin.force_start(group, node).await;
     forced.map_err(|error| Failure::client(format!("cannot start {group} from {node}"), &error))?;
     match context.json() {
         true => context.print_json(&json!({"group": group.0, "node": node.0}))?,
-        false => print(&format!("{group} starts from what {node} has; `fulcrum failover report {group}` says what may be missing\n"))?,
+        false => print(&format!(
+            "{group} starts from what {node} has; `fulcrum failover report {group}` says what may be missing\n"
+        ))?,
     }
     Ok(Exit::Ok)
 }

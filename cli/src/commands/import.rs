@@ -39,9 +39,8 @@ pub async fn run(context: &Context, args: &ImportArgs) -> Ending {
     let keep_going = args.keep_going;
     let progress = Arc::new(Progress::of_file(&format!("import {name}"), size));
     let shown = Arc::clone(&progress);
-    let reading = tokio::task::spawn_blocking(move || {
-        read(input, format, &sender, keep_going, |bytes| shown.read_so_far(bytes))
-    });
+    let reading =
+        tokio::task::spawn_blocking(move || read(input, format, &sender, keep_going, |bytes| shown.read_so_far(bytes)));
     let options = LoadOptions {
         batch: usize::try_from(args.batch).unwrap_or(1),
         parallel: usize::try_from(args.parallel).unwrap_or(1),
@@ -53,7 +52,9 @@ pub async fn run(context: &Context, args: &ImportArgs) -> Ending {
         }
     };
     let loaded = load(&keyspace, source, options, observe, |_| !keep_going).await;
-    let found = reading.await.map_err(|error| Failure::file("cannot read the input", error))?;
+    let found = reading
+        .await
+        .map_err(|error| Failure::file("cannot read the input", error))?;
     let took = Arc::into_inner(progress).map(Progress::finish).unwrap_or_default();
     session.save()?;
 
@@ -63,7 +64,9 @@ pub async fn run(context: &Context, args: &ImportArgs) -> Ending {
     let bad_total = found.malformed_total + loaded.refused.len() as u64;
     named.truncate(NAMED);
     if context.json() {
-        let bad = named.iter().map(|(line, reason)| json!({"line": line, "reason": reason}));
+        let bad = named
+            .iter()
+            .map(|(line, reason)| json!({"line": line, "reason": reason}));
         context.print_json(&json!({
             "imported": loaded.written,
             "malformed": found.malformed_total,
@@ -80,9 +83,20 @@ pub async fn run(context: &Context, args: &ImportArgs) -> Ending {
             note(&format!("{name}: and {} more", count(bad_total - named.len() as u64)));
         }
         let speed = rate(loaded.written, took);
-        note(&format!("imported {} records in {} ({speed}/s), {} bad", count(loaded.written), span(took), count(bad_total)));
+        note(&format!(
+            "imported {} records in {} ({speed}/s), {} bad",
+            count(loaded.written),
+            span(took),
+            count(bad_total)
+        ));
     }
-    ending(&name, keep_going, found.failed, loaded.refused.first().map(|bad| &bad.error), bad_total)
+    ending(
+        &name,
+        keep_going,
+        found.failed,
+        loaded.refused.first().map(|bad| &bad.error),
+        bad_total,
+    )
 }
 
 fn ending(
@@ -104,9 +118,8 @@ fn ending(
     }
     match bad {
         0 => Ok(Exit::Ok),
-        _ => Err(Failure::new(Exit::Failed, "MALFORMED", what, "a line is malformed").remedy(
-            "correct the line, or pass over such lines with --keep-going; importing again does no harm",
-        )),
+        _ => Err(Failure::new(Exit::Failed, "MALFORMED", what, "a line is malformed")
+            .remedy("correct the line, or pass over such lines with --keep-going; importing again does no harm")),
     }
 }
 
@@ -195,7 +208,12 @@ mod tests {
         assert_eq!(ending("f", true, None, None, 0), Ok(Exit::Ok));
         assert_eq!(ending("f", true, None, None, 3), Ok(Exit::Partial));
         assert_eq!(ending("f", false, None, None, 1).unwrap_err().code, "MALFORMED");
-        let gone = fulcrum_client::Error::Unreachable { reason: "refused".into() };
-        assert_eq!(ending("f", false, None, Some(&gone), 1).unwrap_err().exit, Exit::Unreachable);
+        let gone = fulcrum_client::Error::Unreachable {
+            reason: "refused".into(),
+        };
+        assert_eq!(
+            ending("f", false, None, Some(&gone), 1).unwrap_err().exit,
+            Exit::Unreachable
+        );
     }
 }

@@ -24,7 +24,8 @@ async fn create(context: &Context, args: &KeyspaceCreateArgs) -> Ending {
         .map_err(|error| Failure::usage(format!("keyspace '{}'", args.name), error))?;
     let admin = context.client().await?.admin();
     let created = admin.create_keyspace(&args.name, spec).await;
-    let created = created.map_err(|error| Failure::client(format!("cannot create keyspace '{}'", args.name), &error))?;
+    let created =
+        created.map_err(|error| Failure::client(format!("cannot create keyspace '{}'", args.name), &error))?;
     if context.json() {
         context.print_json(&as_json(&created))?;
         return Ok(Exit::Ok);
@@ -135,7 +136,10 @@ fn options_of(keyspace: &KeyspaceInfo) -> Vec<(&'static str, String)> {
         ("default_level", options.default_level.to_string()),
         ("fsync", options.fsync.to_string()),
         ("min_in_sync", options.min_in_sync.to_string()),
-        ("delimiter", options.delimiter.map_or("none: {tags}".to_owned(), |c| c.to_string())),
+        (
+            "delimiter",
+            options.delimiter.map_or("none: {tags}".to_owned(), |c| c.to_string()),
+        ),
         ("idempotency_retention", span(options.idempotency_retention)),
         ("tombstone_retention", span(options.tombstone_retention)),
         ("heartbeat", span(options.timing.heartbeat)),

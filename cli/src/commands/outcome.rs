@@ -19,13 +19,17 @@ pub async fn run(context: &Context, args: &OutcomeArgs) -> Ending {
     };
     let write = UnfinishedWrite::of(&args.key.keyspace, key, idempotency);
     let outcome = context.client().await?.outcome(&write).await;
-    let outcome = outcome.map_err(|error| Failure::client(format!("cannot look up the write of {}", args.key.named()), &error))?;
+    let outcome = outcome
+        .map_err(|error| Failure::client(format!("cannot look up the write of {}", args.key.named()), &error))?;
     let (state, says) = match &outcome {
         Outcome::Known(outcomes) if outcomes.iter().any(|one| matches!(one, WriteOutcome::Applied { .. })) => {
             ("applied", "it was applied")
         }
         Outcome::Known(_) => ("condition_failed", "its condition did not hold; nothing was changed"),
-        Outcome::NotSeen => ("not_seen", "it was not applied; unless it is still under way, it never will be"),
+        Outcome::NotSeen => (
+            "not_seen",
+            "it was not applied; unless it is still under way, it never will be",
+        ),
         Outcome::TooOld => ("too_old", "its outcome is no longer kept: read the key"),
     };
     match context.json() {
@@ -44,8 +48,12 @@ fn outcomes_json(outcome: &Outcome) -> Vec<Value> {
         return Vec::new();
     };
     let one = |outcome: &WriteOutcome| match outcome {
-        WriteOutcome::Applied { version, existed } => json!({"applied": true, "version": version.0, "existed": existed}),
-        WriteOutcome::ConditionFailed { current } => json!({"applied": false, "version": current.map(|version| version.0)}),
+        WriteOutcome::Applied { version, existed } => {
+            json!({"applied": true, "version": version.0, "existed": existed})
+        }
+        WriteOutcome::ConditionFailed { current } => {
+            json!({"applied": false, "version": current.map(|version| version.0)})
+        }
     };
     outcomes.iter().map(one).collect()
 }

@@ -68,7 +68,9 @@ async fn read(scan: Scan) -> Result<Found, fulcrum_client::Error> {
     while let Some(page) = pages.try_next().await? {
         found.rows.extend(page.rows);
         found.resume = page.resume;
-        found.receipts.extend(page.receipts.into_iter().map(|receipt| (receipt.group, receipt)));
+        found
+            .receipts
+            .extend(page.receipts.into_iter().map(|receipt| (receipt.group, receipt)));
     }
     Ok(found)
 }
@@ -107,7 +109,10 @@ fn show(context: &Context, found: &Found, encoding: Encoding) -> Result<(), Fail
         None => note(&format!("{} rows", found.rows.len())),
     }
     if context.global.verbose > 0 {
-        found.receipts.values().for_each(|receipt| context.show_receipt(receipt));
+        found
+            .receipts
+            .values()
+            .for_each(|receipt| context.show_receipt(receipt));
     }
     Ok(())
 }

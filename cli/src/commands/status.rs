@@ -76,7 +76,12 @@ fn groups(status: &ClusterStatus, paint: Paint) -> String {
             group.slots.to_string(),
             group.epoch.0.to_string(),
             group.primary.map_or("none".to_owned(), |node| node.to_string()),
-            group.in_sync.iter().map(NodeId::to_string).collect::<Vec<_>>().join(" "),
+            group
+                .in_sync
+                .iter()
+                .map(NodeId::to_string)
+                .collect::<Vec<_>>()
+                .join(" "),
             commit.unwrap_or(0).to_string(),
             lag(group),
             state(group, paint),
@@ -86,7 +91,10 @@ fn groups(status: &ClusterStatus, paint: Paint) -> String {
 }
 
 fn lag(group: &GroupStatus) -> String {
-    let followers = group.replicas.iter().filter(|replica| replica.role != Some(Role::Primary));
+    let followers = group
+        .replicas
+        .iter()
+        .filter(|replica| replica.role != Some(Role::Primary));
     match followers.max_by_key(|replica| (replica.lag_entries, replica.lag)) {
         Some(worst) if worst.lag_entries > 0 => {
             format!("{}: {} entries, {}", worst.node, worst.lag_entries, latency(worst.lag))
@@ -237,7 +245,12 @@ group  keyspace  mode  slots  epoch  primary  in sync  commit  worst lag        
 g1     users     sync   1024      2  n1       n1 n2        40  n2: 3 entries, 30.0 ms  n3 unreachable
 ";
         let shown = render(&sample(), Paint::plain());
-        let words = |text: &str| text.replace('─', "").split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        let words = |text: &str| {
+            text.replace('─', "")
+                .split_whitespace()
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        };
         assert_eq!(words(&shown), words(golden), "{shown}");
     }
 

@@ -17,7 +17,11 @@ pub(super) fn show(
 ) -> Ending {
     let written = answer.map_err(|error| Failure::client(format!("cannot {verb} {named}"), &error))?;
     session.save()?;
-    let exit = if written.applied() { Exit::Ok } else { Exit::ConditionFailed };
+    let exit = if written.applied() {
+        Exit::Ok
+    } else {
+        Exit::ConditionFailed
+    };
     if context.json() {
         let existed = match written.outcome {
             WriteOutcome::Applied { existed, .. } => Some(existed),
@@ -39,10 +43,15 @@ pub(super) fn show(
     match written.outcome {
         WriteOutcome::Applied { version, .. } => print(&format!("ok, version {}\n", version.0))?,
         WriteOutcome::ConditionFailed { current: Some(version) } => {
-            note(&format!("the condition does not hold: {named} has version {}; nothing was changed", version.0));
+            note(&format!(
+                "the condition does not hold: {named} has version {}; nothing was changed",
+                version.0
+            ));
         }
         WriteOutcome::ConditionFailed { current: None } => {
-            note(&format!("the condition does not hold: {named} has no value; nothing was changed"));
+            note(&format!(
+                "the condition does not hold: {named} has no value; nothing was changed"
+            ));
         }
     }
     context.show_receipt(&written.receipt);

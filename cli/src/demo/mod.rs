@@ -2,4 +2,6 @@
 use crate::args::DemoArgs;
 use crate::context::{Context, Ending};
 /// x
-pub async fn run(_: &Context, _: &DemoArgs) -> Ending { Ok(crate::exit::Exit::Ok) }
+pub async fn run(_: &Context, _: &DemoArgs) -> Ending {
+    Ok(crate::exit::Exit::Ok)
+}

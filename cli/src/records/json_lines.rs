@@ -12,7 +12,9 @@ pub(super) fn parse(line: &[u8]) -> Result<Record, String> {
     let key = take(&mut fields, "key", "key_base64")?;
     let value = take(&mut fields, "value", "value_base64")?;
     if let Some((name, _)) = fields.iter().next() {
-        return Err(format!("unknown field \"{name}\": use key or key_base64, and value or value_base64"));
+        return Err(format!(
+            "unknown field \"{name}\": use key or key_base64, and value or value_base64"
+        ));
     }
     Record::checked(key, value)
 }
@@ -49,7 +51,10 @@ mod tests {
         let record = parse(br#"{"key":"k","value":"v\u00e9"}"#).unwrap();
         assert_eq!((&record.key[..], &record.value[..]), (&b"k"[..], "vé".as_bytes()));
         let record = parse(br#"{"value_base64":"/wA=","key_base64":"AAE="}"#).unwrap();
-        assert_eq!((&record.key[..], &record.value[..]), (&b"\x00\x01"[..], &b"\xff\x00"[..]));
+        assert_eq!(
+            (&record.key[..], &record.value[..]),
+            (&b"\x00\x01"[..], &b"\xff\x00"[..])
+        );
         let record = parse(br#"{"key":"k","value":{"a":[1,2]}}"#).unwrap();
         assert_eq!(record.value, r#"{"a":[1,2]}"#);
     }

@@ -34,10 +34,16 @@ impl Record {
             return Err("the key is empty".to_owned());
         }
         if key.len() > MAX_KEY_BYTES {
-            return Err(format!("the key has {} bytes, at most {MAX_KEY_BYTES} are allowed", key.len()));
+            return Err(format!(
+                "the key has {} bytes, at most {MAX_KEY_BYTES} are allowed",
+                key.len()
+            ));
         }
         if value.len() > MAX_VALUE_BYTES {
-            return Err(format!("the value has {} bytes, at most {MAX_VALUE_BYTES} are allowed", value.len()));
+            return Err(format!(
+                "the value has {} bytes, at most {MAX_VALUE_BYTES} are allowed",
+                value.len()
+            ));
         }
         Ok(Record {
             key: key.into(),
@@ -139,8 +145,20 @@ mod tests {
     #[test]
     fn random_lines_do_no_harm() {
         let mut rng = Rng::new(43);
-        const PIECES: [&[u8]; 12] =
-            [b"{", b"}", b"\"key\"", b":", b"\"", b"\\", b"\t", b"value_base64", b",", b"u12", b"\xff", b"1"];
+        const PIECES: [&[u8]; 12] = [
+            b"{",
+            b"}",
+            b"\"key\"",
+            b":",
+            b"\"",
+            b"\\",
+            b"\t",
+            b"value_base64",
+            b",",
+            b"u12",
+            b"\xff",
+            b"1",
+        ];
         for _ in 0..5_000 {
             let mut line = Vec::new();
             for _ in 0..rng.below(12) {

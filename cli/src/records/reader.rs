@@ -151,7 +151,10 @@ impl Iterator for RecordReader {
             Ok(whole) => whole,
             Err(source) => {
                 self.failed = true;
-                return Some(Err(ReadError { line: self.line, source }));
+                return Some(Err(ReadError {
+                    line: self.line,
+                    source,
+                }));
             }
         };
         if line.is_empty() {

@@ -41,7 +41,11 @@ pub fn receipt_line(receipt: &Receipt) -> String {
         true => parts.push(format!("{} read (asked: {})", receipt.achieved, receipt.asked)),
         false => {
             let durable = if receipt.durable { "on disk at" } else { "in memory of" };
-            parts.push(format!("{} write, {durable} {}", receipt.mode, nodes(&receipt.acknowledged_by)));
+            parts.push(format!(
+                "{} write, {durable} {}",
+                receipt.mode,
+                nodes(&receipt.acknowledged_by)
+            ));
         }
     }
     let who = match receipt.role {
@@ -49,7 +53,10 @@ pub fn receipt_line(receipt: &Receipt) -> String {
         Role::Backup => "backup",
         Role::Learner => "learner",
     };
-    parts.push(format!("{} of {} ({who}, epoch {})", receipt.replica, receipt.group, receipt.epoch.0));
+    parts.push(format!(
+        "{} of {} ({who}, epoch {})",
+        receipt.replica, receipt.group, receipt.epoch.0
+    ));
     parts.push(format!("index {}", receipt.index.0));
     if receipt.acknowledged_by.is_empty() {
         parts.push(match (receipt.staleness, receipt.basis) {
@@ -148,6 +155,9 @@ mod tests {
         bytes_field(&mut object, "a", b"text", Encoding::Text);
         bytes_field(&mut object, "b", b"\xff", Encoding::Text);
         bytes_field(&mut object, "c", b"text", Encoding::Hex);
-        assert_eq!(Value::Object(object), json!({"a": "text", "b_base64": "/w==", "c_hex": "74657874"}));
+        assert_eq!(
+            Value::Object(object),
+            json!({"a": "text", "b_base64": "/w==", "c_hex": "74657874"})
+        );
     }
 }

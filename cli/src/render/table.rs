@@ -29,7 +29,10 @@ impl Table {
     #[must_use]
     pub fn new(columns: &[(&str, Align)]) -> Self {
         Table {
-            columns: columns.iter().map(|(name, align)| ((*name).to_owned(), *align)).collect(),
+            columns: columns
+                .iter()
+                .map(|(name, align)| ((*name).to_owned(), *align))
+                .collect(),
             rows: Vec::new(),
         }
     }
@@ -62,7 +65,11 @@ impl Table {
             }
         }
         let names: Vec<String> = self.columns.iter().map(|(name, _)| name.clone()).collect();
-        let rule: String = widths.iter().map(|width| "─".repeat(*width)).collect::<Vec<_>>().join("──");
+        let rule: String = widths
+            .iter()
+            .map(|width| "─".repeat(*width))
+            .collect::<Vec<_>>()
+            .join("──");
         let mut text = format!("{}\n{}\n", paint.bold(&self.line(&names, &widths)), paint.dim(&rule));
         for row in &self.rows {
             match row {

@@ -23,7 +23,11 @@ pub fn rate(events: u64, over: Duration) -> String {
         return "-".to_owned();
     }
     let rate = events as f64 / over.as_secs_f64();
-    if rate < 10.0 { format!("{rate:.1}") } else { count(rate.round() as u64) }
+    if rate < 10.0 {
+        format!("{rate:.1}")
+    } else {
+        count(rate.round() as u64)
+    }
 }
 
 /// A latency, with three digits or so.
@@ -63,10 +67,16 @@ mod tests {
 
     #[test]
     fn numbers_read_well() {
-        assert_eq!([0, 12, 999, 1_000, 34_888, 1_234_567].map(count).join(" "), "0 12 999 1,000 34,888 1,234,567");
+        assert_eq!(
+            [0, 12, 999, 1_000, 34_888, 1_234_567].map(count).join(" "),
+            "0 12 999 1,000 34,888 1,234,567"
+        );
         let us = [0, 999, 1_000, 1_234, 45_678, 456_789, 1_500_000, 12_345_678];
         let shown = us.map(|us| latency(Duration::from_micros(us))).join("; ");
-        assert_eq!(shown, "0 us; 999 us; 1.00 ms; 1.23 ms; 45.7 ms; 456 ms; 1500 ms; 12.3 s");
+        assert_eq!(
+            shown,
+            "0 us; 999 us; 1.00 ms; 1.23 ms; 45.7 ms; 456 ms; 1500 ms; 12.3 s"
+        );
         assert_eq!(span(Duration::from_millis(812)), "812 ms");
         assert_eq!(span(Duration::from_millis(1_812)), "1.81 s");
         assert_eq!(rate(50_000, Duration::from_secs(20)), "2,500");

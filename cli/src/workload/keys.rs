@@ -106,7 +106,10 @@ mod tests {
     #[test]
     fn latest_prefers_the_end_and_zipfian_hides_its_favourites() {
         let latest = histogram(Choice::Latest, 1000);
-        assert_eq!(latest.iter().max_by_key(|(_, count)| **count).map(|(key, _)| *key), Some(999));
+        assert_eq!(
+            latest.iter().max_by_key(|(_, count)| **count).map(|(key, _)| *key),
+            Some(999)
+        );
         let zipfian = histogram(Choice::Zipfian, 1000);
         let favourite = zipfian.iter().max_by_key(|(_, count)| **count).map(|(key, _)| *key);
         assert_eq!(favourite, Some(mix(1) % 1000));

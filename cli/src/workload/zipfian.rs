@@ -79,10 +79,20 @@ mod tests {
         let shares = shares(&zipfian, 200_000);
         for rank in [0, 1] {
             let expected = 1.0 / ((rank + 1) as f64).powf(THETA) / zipfian.zeta;
-            assert!((shares[rank] - expected).abs() < 0.005, "{rank}: {} for {expected}", shares[rank]);
+            assert!(
+                (shares[rank] - expected).abs() < 0.005,
+                "{rank}: {} for {expected}",
+                shares[rank]
+            );
         }
-        assert!(shares[..100].iter().sum::<f64>() > 0.6, "a tenth of the items takes most requests");
-        assert!(shares[500..].iter().sum::<f64>() > 0.03, "the long tail is asked for, too");
+        assert!(
+            shares[..100].iter().sum::<f64>() > 0.6,
+            "a tenth of the items takes most requests"
+        );
+        assert!(
+            shares[500..].iter().sum::<f64>() > 0.03,
+            "the long tail is asked for, too"
+        );
     }
 
     #[test]
