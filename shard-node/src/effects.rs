@@ -90,7 +90,9 @@ impl Effects {
 
     fn reply(&mut self, now: Mono, id: RequestId, result: Result<Answered, Refusal>) {
         if let Some(waiter) = self.waiters.remove(&id) {
-            self.requests.answered(waiter.kind, now.since(waiter.arrived), &result);
+            let took = now.since(waiter.arrived);
+            tracing::debug!(request = id.0, kind = ?waiter.kind, ?took, ok = result.is_ok(), "answered");
+            self.requests.answered(waiter.kind, took, &result);
             (waiter.reply)(result);
         }
     }

@@ -154,11 +154,12 @@ impl EventLoop {
 
     fn count(&mut self, done: &BatchDone) {
         self.metrics.write.observe(done.write.as_secs_f64());
-        if let Some(sync) = done.sync {
-            self.metrics.fsync.observe(sync.as_secs_f64());
-            self.metrics
-                .writes_per_fsync
-                .observe(std::mem::take(&mut self.writes_since_sync) as f64);
+        let Some(sync) = done.sync else { return };
+        self.metrics.fsync.observe(sync.as_secs_f64());
+        let writes = std::mem::take(&mut self.writes_since_sync);
+        // An fsync of a backup's, or of a hard state, serves no request here.
+        if writes > 0 {
+            self.metrics.writes_per_fsync.observe(writes as f64);
         }
     }
 

@@ -16,6 +16,8 @@ mod cluster;
 mod disk;
 mod effects;
 mod event_loop;
+mod life;
+mod listen;
 mod metrics;
 mod service;
 mod transport;

@@ -115,3 +115,29 @@ async fn a_backup_that_is_cut_off_is_removed_and_comes_back_when_it_is_heard_aga
     let (_, answer) = cluster.read("users", "k").await;
     assert_eq!(value(&answer), Some(&b"new"[..]));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_acknowledged_survives_the_crash_of_all_nodes_and_a_restart_in_order() {
+    let mut cluster = Cluster::start(3).await;
+    cluster.create("users", sync()).await;
+    cluster.all_in_sync().await;
+    cluster.write("users", "k", "v").await;
+    for node in std::mem::take(&mut cluster.nodes).into_values() {
+        node.crash().await;
+    }
+    for node in 1..=3 {
+        cluster.start_node(node).await;
+    }
+    let (_, answer) = cluster.read("users", "k").await;
+    assert_eq!(value(&answer), Some(&b"v"[..]));
+    cluster.write("users", "k", "w").await;
+    for node in std::mem::take(&mut cluster.nodes).into_values() {
+        node.shutdown().await.unwrap();
+    }
+    for node in 1..=3 {
+        cluster.start_node(node).await;
+    }
+    let (_, answer) = cluster.read("users", "k").await;
+    assert_eq!(value(&answer), Some(&b"w"[..]));
+    cluster.all_in_sync().await;
+}

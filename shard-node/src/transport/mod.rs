@@ -50,7 +50,6 @@ pub(crate) struct Transport {
     map: watch::Receiver<Arc<ClusterMap>>,
     bound_bytes: usize,
     links: BTreeMap<NodeId, Link>,
-    cut: u64,
 }
 
 impl Transport {
@@ -66,14 +65,12 @@ impl Transport {
             map,
             bound_bytes,
             links: BTreeMap::new(),
-            cut: 0,
         }
     }
 
     /// Sends, sooner or later or never. Must be called within a runtime.
     pub(crate) fn send(&mut self, to: NodeId, group: GroupId, message: &Message) {
         if !self.network.connects(self.identity.node, to) {
-            self.cut += 1;
             return;
         }
         let link = self.links.entry(to).or_insert_with(|| {

@@ -1,4 +1,5 @@
 //! Shard-nodes of one process over loopback, with embedded metadata.
+#![allow(dead_code, reason = "each test file uses a part of it")]
 
 use fulcrum_common::wire::internal::shard_client::ShardClient;
 use fulcrum_common::wire::internal::{NodeStatusRequest, NodeStatusResponse};
@@ -13,6 +14,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tonic::transport::Channel;
 
 /// Whatever is waited for comes within this, or the test fails.
@@ -178,4 +181,16 @@ pub async fn wait_for<T, F: Future<Output = Option<T>>>(what: &str, mut attempt:
     tokio::time::timeout(PATIENCE, tries)
         .await
         .unwrap_or_else(|_| panic!("waited in vain for {what}"))
+}
+
+/// What `/metrics` says.
+pub async fn scrape(address: SocketAddr) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream
+        .write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        .await
+        .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer.split_once("\r\n\r\n").expect("a head and a body").1.to_owned()
 }

@@ -1,0 +1,318 @@
+//! One life of a node, on its thread: everything is started, runs, and ends in one of three ways.
+
+use crate::cluster::{Cluster, Membership};
+use crate::config::ShardNodeConfig;
+use crate::disk::{DiskWatch, Watched, notifier};
+use crate::effects::Effects;
+use crate::event::Event;
+use crate::event_loop::{End, EventLoop, Inquiry};
+use crate::inbox::{Inbox, Notice};
+use crate::listen::serve;
+use crate::metrics::NodeMetrics;
+use crate::node::{Boot, GroupStatus, Node, NodeSettings};
+use crate::server::{Orders, Started};
+use crate::service::Door;
+use crate::storage::{FjallBackend, FjallOptions, Identity as DataIdentity, StorageError, Store};
+use crate::transport::{Identity, Network, PeerService, Transport};
+use fulcrum_common::entropy::random_u64;
+use fulcrum_common::metrics_server::{MetricsServer, Readiness};
+use fulcrum_common::{Clock, ClusterId, ClusterMap, Metadata, NodeInfo, StartError};
+use fulcrum_replication::Replica;
+use fulcrum_replication::primary_backup::PrimaryBackup;
+use fulcrum_types::{BootId, MapVersion, Role};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::{oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+const LEAVE_WITHIN: Duration = Duration::from_secs(1);
+const ANSWER_WITHIN: Duration = Duration::from_secs(1);
+const DRAIN_CHECK_EVERY: Duration = Duration::from_millis(20);
+
+/// One life of a node, on its thread.
+pub(crate) struct Life {
+    pub(crate) config: ShardNodeConfig,
+    pub(crate) metadata: Arc<dyn Metadata>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) network: Network,
+    pub(crate) orders: Orders,
+    pub(crate) started: oneshot::Sender<Result<Started, StartError>>,
+}
+
+/// All that was started, but the event loop.
+struct Parts {
+    inbox: Arc<Inbox>,
+    cluster: Arc<Cluster>,
+    /// Tells the server to let no more calls in.
+    closing: CancellationToken,
+    _tasks: [AbortOnDropHandle<()>; 2],
+    _metrics: Option<MetricsServer>,
+}
+
+impl Life {
+    /// Lives, and says why it ended if nobody asked it to.
+    pub(crate) fn live(self) -> Result<(), String> {
+        let Life {
+            config,
+            metadata,
+            clock,
+            network,
+            orders,
+            started,
+        } = self;
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(source) => {
+                let target = config.node().to_string();
+                // The error goes to whoever starts the node, if it still waits.
+                let _ = started.send(Err(StartError::Io {
+                    action: "make a runtime for",
+                    target,
+                    source,
+                }));
+                return Ok(());
+            }
+        };
+        let hand_over = config.times.hand_over;
+        let result = runtime.block_on(async {
+            let (parts, event_loop, at) = match start(config, metadata, clock, network).await {
+                Ok(all) => all,
+                Err(error) => {
+                    let _ = started.send(Err(error));
+                    return Ok(());
+                }
+            };
+            let _ = started.send(Ok(at));
+            tokio::select! {
+                () = orders.crash.cancelled() => Ok(()),
+                end = work(parts, event_loop, &orders, hand_over) => end,
+            }
+        });
+        // A probe that hangs in the disk must not hold up the end.
+        runtime.shutdown_background();
+        result
+    }
+}
+
+/// Runs until the end, which is in good order if it was asked for.
+async fn work(parts: Parts, event_loop: EventLoop, orders: &Orders, hand_over: Duration) -> Result<(), String> {
+    let leave = async {
+        orders.shutdown.cancelled().await;
+        drain(&parts.inbox, hand_over).await;
+        parts.cluster.leave(LEAVE_WITHIN).await;
+        parts.closing.cancel();
+        answer_all(&parts.inbox).await;
+        parts.inbox.notice(Notice::Stop);
+        std::future::pending::<()>().await;
+    };
+    let (node, end) = tokio::select! {
+        ended = event_loop.run() => ended,
+        () = leave => return Ok(()),
+    };
+    match end {
+        End::Asked => {
+            parts.inbox.close("the node has stopped".to_owned());
+            node.close().map_err(|error| error.to_string())
+        }
+        End::Fatal(reason) => {
+            tracing::error!(%reason, "the node stops");
+            parts.inbox.close(reason.clone());
+            Err(reason)
+        }
+    }
+}
+
+/// Hands over every group that this node leads and others hold, for at most `within`.
+async fn drain(inbox: &Inbox, within: Duration) {
+    inbox.notice(Notice::Event(Event::Drain));
+    let led = async {
+        loop {
+            let (reply, status) = oneshot::channel();
+            inbox.notice(Notice::Inquiry(Inquiry::Status(reply)));
+            let Ok((_, groups)) = status.await else { return };
+            let others = |group: &GroupStatus| group.core.configuration.in_sync.len() > 1;
+            if !groups
+                .iter()
+                .any(|group| group.core.role == Role::Primary && others(group))
+            {
+                return;
+            }
+            tokio::time::sleep(DRAIN_CHECK_EVERY).await;
+        }
+    };
+    if tokio::time::timeout(within, led).await.is_err() {
+        tracing::warn!("stopping while still leading groups: their backups take over");
+    }
+}
+
+/// Gives what is outstanding a moment to be answered, and the answers one to be sent.
+async fn answer_all(inbox: &Inbox) {
+    let answered = async {
+        while inbox.outstanding() > 0 {
+            tokio::time::sleep(DRAIN_CHECK_EVERY).await;
+        }
+    };
+    // What is not answered by then is answered by the closed connection.
+    let _ = tokio::time::timeout(ANSWER_WITHIN, answered).await;
+    tokio::time::sleep(DRAIN_CHECK_EVERY).await;
+}
+
+async fn start(
+    config: ShardNodeConfig,
+    metadata: Arc<dyn Metadata>,
+    clock: Arc<dyn Clock>,
+    network: Network,
+) -> Result<(Parts, EventLoop, Started), StartError> {
+    let cluster_id = config.cluster()?;
+    let bind = |error| StartError::bind("the shard-node", config.listen, error);
+    let listener = TcpListener::bind(config.listen).await.map_err(bind)?;
+    let address = listener.local_addr().map_err(bind)?;
+    let metrics = Arc::new(NodeMetrics::new().map_err(|error| StartError::Config(error.to_string()))?);
+    let registry = metrics.registry().clone();
+    let inbox = Arc::new(Inbox::new(config.bounds()));
+    let disk = DiskWatch::new(clock.clone(), &config.data_dir, config.times.sync_overdue);
+    let boot = BootId(random_u64());
+    let node = open_node(&config, &cluster_id, boot, &inbox, &disk, &*clock)?;
+
+    let identity = Identity {
+        cluster: cluster_id.clone(),
+        node: config.node(),
+        boot,
+    };
+    let (publish, map) = watch::channel(Arc::new(ClusterMap::new(cluster_id.clone())));
+    let metrics_server = match config.metrics_listen {
+        Some(at) => Some(MetricsServer::start(at, registry.clone(), readiness(map.clone())).await?),
+        None => None,
+    };
+    let membership = Membership {
+        node: config.node(),
+        info: NodeInfo {
+            address: config.advertise.clone().unwrap_or_else(|| address.to_string()),
+            zone: config.zone.clone(),
+        },
+        lease: config.times.node_lease,
+        deadline: config.times.metadata_deadline,
+    };
+    let cluster = Cluster::start(
+        metadata,
+        cluster_id,
+        membership,
+        inbox.clone(),
+        publish,
+        metrics.clone(),
+    );
+    let cluster = Arc::new(cluster);
+    let transport = Transport::new(
+        identity.clone(),
+        network.clone(),
+        map.clone(),
+        config.limits.queued_bytes_per_peer,
+    );
+    let effects = Effects::new(transport, cluster.clone(), metrics.clone());
+    let door = Door {
+        inbox: inbox.clone(),
+        map: map.clone(),
+        clock: clock.clone(),
+        default_deadline: config.times.default_deadline,
+        outstanding_per_stream: config.limits.outstanding_per_stream,
+    };
+    let peers = PeerService {
+        identity,
+        network,
+        inbox: inbox.clone(),
+    };
+    let event_loop = EventLoop::new(node, effects, inbox.clone(), clock, disk, metrics);
+    let at = Started {
+        address,
+        metrics: metrics_server.as_ref().map(MetricsServer::address),
+        registry,
+    };
+    let closing = CancellationToken::new();
+    let tasks = [
+        tokio::spawn(serve(listener, door, peers, closing.clone())),
+        tokio::spawn(tick(inbox.clone(), map, config.times.tick)),
+    ];
+    let tasks = tasks.map(AbortOnDropHandle::new);
+    tracing::info!(node = %config.node(), %address, %boot, data_dir = %config.data_dir.display(), "started");
+    Ok((
+        Parts {
+            inbox,
+            cluster,
+            closing,
+            _tasks: tasks,
+            _metrics: metrics_server,
+        },
+        event_loop,
+        at,
+    ))
+}
+
+fn open_node(
+    config: &ShardNodeConfig,
+    cluster: &ClusterId,
+    boot: BootId,
+    inbox: &Arc<Inbox>,
+    disk: &Arc<DiskWatch>,
+    clock: &dyn Clock,
+) -> Result<Node, StartError> {
+    let refused = |error| start_error(config, error);
+    let identity = DataIdentity {
+        cluster: cluster.to_string(),
+        node: config.node(),
+    };
+    let to = inbox.clone();
+    let notifier = notifier(disk.clone(), move |done| {
+        to.notice(Notice::Event(Event::BatchDone(done)))
+    });
+    let (backend, clean) =
+        FjallBackend::open(&config.data_dir, &identity, FjallOptions::default(), notifier).map_err(refused)?;
+    let store = Store::new(Box::new(Watched {
+        backend,
+        watch: disk.clone(),
+    }));
+    let settings = NodeSettings::new(config.node());
+    let boot = Boot { id: boot, clean };
+    let cores = Box::new(|options, restored, now| {
+        let core: Box<dyn Replica + Send> = Box::new(PrimaryBackup::new(options, restored, now));
+        core
+    });
+    Node::with_cores(settings, store, boot, random_u64, clock.now(), cores).map_err(refused)
+}
+
+/// The same trouble in the words of all services.
+fn start_error(config: &ShardNodeConfig, error: StorageError) -> StartError {
+    let path = config.data_dir.clone();
+    match error {
+        StorageError::Locked { .. } => StartError::DirectoryLocked { path },
+        StorageError::NewerFormat { found, supported, .. } => {
+            let narrow = |format: u64| u32::try_from(format).unwrap_or(u32::MAX);
+            StartError::NewerFormat {
+                path,
+                found: narrow(found),
+                supported: narrow(supported),
+            }
+        }
+        StorageError::OtherCluster { found, expected, .. } => StartError::OtherCluster { path, found, expected },
+        StorageError::Full { .. } => StartError::DiskFull { path },
+        other => StartError::Config(other.to_string()),
+    }
+}
+
+fn readiness(map: watch::Receiver<Arc<ClusterMap>>) -> Readiness {
+    Arc::new(move || match map.borrow().version() {
+        MapVersion::ZERO => Err("no cluster map yet: the metadata store has not answered".to_owned()),
+        _ => Ok(()),
+    })
+}
+
+/// Tells the event loop that time passes: at least four times in the shortest heartbeat of any keyspace.
+async fn tick(inbox: Arc<Inbox>, map: watch::Receiver<Arc<ClusterMap>>, longest: Duration) {
+    loop {
+        let heartbeats = |map: &ClusterMap| map.keyspaces().values().map(|k| k.options.timing.heartbeat).min();
+        let shortest = heartbeats(&map.borrow()).map_or(longest, |heartbeat| heartbeat / 4);
+        tokio::time::sleep(shortest.min(longest)).await;
+        inbox.tick();
+    }
+}
