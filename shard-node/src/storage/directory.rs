@@ -1,7 +1,8 @@
 //! Whose a data directory is, who uses it now, and whether it was left in good order.
 //!
 //! `identity` says format, cluster and node, for programs and people; it is checked before the engine is touched. `lock` is
-//! held while the directory is in use. `clean` is there only after a good end: rule 5 asks.
+//! held while the directory is in use. `clean` is there only after a good end: rule 5 asks. `synced` is the
+//! [watermark](super::watermark), `store` the engine's.
 
 use super::error::StorageError;
 use fulcrum_types::NodeId;
@@ -9,9 +10,13 @@ use std::fmt::Display;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// Format of the data directory that this program writes, and the newest that it reads.
 pub(super) const FORMAT: u64 = 1;
+
+/// What the engine needs to go on, at least.
+const PROBE_BYTES: usize = 4 * 1024 * 1024;
 
 /// Whose data it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +30,7 @@ pub struct Identity {
 /// A data directory in use.
 pub(super) struct Directory {
     path: PathBuf,
+    tag: u64,
     /// Unlocked when dropped.
     _lock: File,
 }
@@ -47,6 +53,7 @@ impl Directory {
         }
         let directory = Directory {
             path: path.to_owned(),
+            tag: xxh3_64_with_seed(identity.cluster.as_bytes(), identity.node.0),
             _lock: lock,
         };
         let fresh = directory.check_identity(identity)?;
@@ -59,13 +66,47 @@ impl Directory {
         self.path.join("store")
     }
 
+    /// A file of the directory itself.
+    pub(super) fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// Binds records to their owner: those of another node do not pass for ours.
+    pub(super) fn tag(&self) -> u64 {
+        self.tag
+    }
+
     pub(super) fn shown(&self) -> String {
         shown(&self.path)
     }
 
+    /// The error that says that the store cannot be trusted because of `file`.
+    pub(super) fn corrupt(&self, file: &Path, reason: String) -> StorageError {
+        StorageError::CorruptStore {
+            file: shown(file),
+            reason,
+            directory: self.shown(),
+        }
+    }
+
+    pub(super) fn io_error(&self, error: io::Error) -> StorageError {
+        io_error(&self.path, error)
+    }
+
+    /// Whether there is no room for even a small table.
+    pub(super) fn is_full(&self) -> bool {
+        let probe = self.file("probe");
+        let written = File::create(&probe).and_then(|mut file| {
+            file.write_all(&vec![1; PROBE_BYTES])?;
+            file.sync_all()
+        });
+        let _ = fs::remove_file(&probe);
+        written.is_err_and(|e| is_full(&e))
+    }
+
     /// Marks the directory as left in good order.
     pub(super) fn mark_clean(&self) -> Result<(), StorageError> {
-        self.write_file("clean", "").map_err(|e| io_error(&self.path, e))
+        self.write_file("clean", &[]).map_err(|e| self.io_error(e))
     }
 
     /// Checks whose the directory is. Returns whether it was empty and has just become ours.
@@ -80,8 +121,8 @@ impl Directory {
                     return Err(self.damaged("a cluster name is one line of text"));
                 }
                 let text = format!("format {FORMAT}\ncluster {}\nnode {}\n", wanted.cluster, wanted.node.0);
-                self.write_file("identity", &text)
-                    .map_err(|e| io_error(&self.path, e))?;
+                self.write_file("identity", text.as_bytes())
+                    .map_err(|e| self.io_error(e))?;
                 Ok(true)
             }
             Err(e) => Err(self.damaged(e)),
@@ -130,10 +171,10 @@ impl Directory {
     }
 
     /// Writes a file whole or not at all.
-    fn write_file(&self, name: &str, text: &str) -> io::Result<()> {
+    pub(super) fn write_file(&self, name: &str, content: &[u8]) -> io::Result<()> {
         let draft = self.path.join(format!("{name}.new"));
         let mut file = File::create(&draft)?;
-        file.write_all(text.as_bytes())?;
+        file.write_all(content)?;
         file.sync_all()?;
         fs::rename(&draft, self.path.join(name))?;
         self.sync()
@@ -151,18 +192,23 @@ impl Directory {
     }
 }
 
+/// No room is left, or no more is allowed.
+pub(super) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 fn shown(path: &Path) -> String {
     path.display().to_string()
 }
 
 fn io_error(path: &Path, error: io::Error) -> StorageError {
     let path = shown(path);
-    match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StorageError::Full { path },
-        _ => StorageError::Io {
-            path,
-            reason: error.to_string(),
-        },
+    if is_full(&error) {
+        return StorageError::Full { path };
+    }
+    StorageError::Io {
+        path,
+        reason: error.to_string(),
     }
 }
 

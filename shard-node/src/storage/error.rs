@@ -94,6 +94,19 @@ pub enum StorageError {
         /// The directory.
         path: String,
     },
+    /// The node's store as a whole cannot be trusted: something acknowledged is missing or unreadable. Started with an empty
+    /// directory, the node comes back with new data ids (rule 5) and is rebuilt from its peers.
+    #[error(
+        "{file} is damaged ({reason}): move data directory {directory} away and restart the node, which then is rebuilt from its peers"
+    )]
+    CorruptStore {
+        /// Where the damage is.
+        file: String,
+        /// What is wrong.
+        reason: String,
+        /// The data directory.
+        directory: String,
+    },
     /// Writing or fsync failed: what is on disk is not known until the node restarts and reads it.
     #[error("writing to data directory {path} failed ({reason}): check the device, then restart the node")]
     WriteFailed {

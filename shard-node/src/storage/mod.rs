@@ -13,6 +13,10 @@
 //! applying them made, by generation, [`Space::Certificates`] entries that a failover lost. All groups share the spaces, so
 //! that their number does not depend on that of the groups. [`GroupStore`] is one group's view.
 //!
+//! **Damage.** A torn tail, only ever what was not synced, is cut; anything else missing or unreadable is refused by name
+//! (`journal` says how one is told from the other, and what cannot be told). Damage to one group's log stops that replica
+//! only ([`StorageError::Corrupt`]); damage to what all share stops the node ([`StorageError::CorruptStore`]).
+//!
 //! Two backends, one promise: [`FjallBackend`] on disk, [`MemoryDisk`] for tests and simulation, where crashes, stalls and
 //! corruption are ordered by the caller. What this module leaves out: what commands mean (`state_machine`) and when a batch
 //! may be acknowledged (the replication core).
@@ -22,10 +26,13 @@ mod batch;
 mod certificates;
 mod codec;
 mod directory;
+mod engine;
 mod error;
 mod fjall;
 mod group;
+mod journal;
 mod keys;
+mod layout;
 mod memory;
 mod record;
 mod snapshot;
@@ -34,13 +41,15 @@ mod store;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+mod watermark;
 
 pub use backend::{Backend, BatchDone, BatchId, Durability, Notifier, RangeIter, Reader, Space};
 pub use batch::Batch;
 pub use certificates::{Certificate, Opening, certificates};
 pub use directory::Identity;
+pub use engine::FjallOptions;
 pub use error::StorageError;
-pub use fjall::{FjallBackend, FjallOptions};
+pub use fjall::FjallBackend;
 pub use group::{GroupStore, LogBase, OpenedGroup};
 pub use keys::{Generation, StateKind, state_key, state_range};
 pub use memory::{MemoryBackend, MemoryDisk};

@@ -4,8 +4,6 @@ use super::mirror::{identity, open_fjall};
 use crate::storage::testing::Random;
 use crate::storage::*;
 use bytes::Bytes;
-use std::fs;
-use std::path::Path;
 use std::sync::Arc;
 
 fn number(n: u64) -> Bytes {
@@ -13,14 +11,14 @@ fn number(n: u64) -> Bytes {
 }
 
 /// Batch `n` adds its number and moves the counter to it.
-fn stage(store: &mut Store, n: u64, durability: Durability) -> BatchId {
+pub(super) fn stage(store: &mut Store, n: u64, durability: Durability) -> BatchId {
     store.put(Space::Log, number(n), Bytes::from(vec![7; 300]));
     store.put(Space::Meta, Bytes::from_static(b"last"), number(n));
     store.require(durability)
 }
 
 /// The number of batches in the store, if it is a prefix of them.
-fn prefix(store: &impl Reader) -> u64 {
+pub(super) fn prefix(store: &impl Reader) -> u64 {
     let last = store.get(Space::Meta, b"last").unwrap();
     let last = last.map_or(0, |b| u64::from_be_bytes(b[..].try_into().unwrap()));
     let found: Vec<_> = store.range(Space::Log, &[], &[]).map(|r| r.unwrap().0).collect();
@@ -119,19 +117,6 @@ fn applied_state_alone_waits_for_a_flush() {
     assert_eq!(store.flush(Durability::Synced), None);
 }
 
-fn copy_directory(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy_directory(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).unwrap();
-        }
-    }
-}
-
 #[test]
 fn a_dropped_store_loses_only_what_was_not_submitted() {
     let directory = tempfile::tempdir().unwrap();
@@ -152,50 +137,6 @@ fn a_dropped_store_loses_only_what_was_not_submitted() {
     assert_eq!(prefix(&store), 20);
     store.close().unwrap();
     assert!(open_fjall(directory.path()).1);
-}
-
-/// The newest journal of a data directory.
-fn journal(directory: &Path) -> std::path::PathBuf {
-    let mut found: Vec<_> = fs::read_dir(directory.join("store"))
-        .unwrap()
-        .map(|e| e.unwrap().path())
-        .filter(|p| p.extension().is_some_and(|e| e == "jnl"))
-        .collect();
-    found.sort();
-    found.pop().expect("a journal")
-}
-
-#[test]
-fn a_torn_tail_is_cut_at_a_batch() {
-    let directory = tempfile::tempdir().unwrap();
-    let (backend, _, done) = open_fjall(directory.path());
-    let mut store = Store::new(Box::new(backend));
-    let mut ends = vec![];
-    for n in 1..=12 {
-        let id = stage(&mut store, n, Durability::Synced);
-        store.close_turn();
-        assert_eq!(done.recv().unwrap().id, id);
-        store.persisted(id);
-        let copy = tempfile::tempdir().unwrap();
-        copy_directory(directory.path(), copy.path());
-        ends.push(copy);
-    }
-    drop(store);
-    let mut random = Random::new(5);
-    for (n, copy) in (1..).zip(&ends) {
-        let path = journal(copy.path());
-        let mut bytes = fs::read(&path).unwrap();
-        // The engine grows its journal ahead of what it writes: what is not written yet is zero.
-        let written = bytes.iter().rposition(|b| *b != 0).unwrap() + 1;
-        let torn = random.below(2) * (1 + random.below(300));
-        bytes.truncate(written - torn as usize);
-        bytes.resize(written + random.below(2) as usize * 1000, 0);
-        fs::write(&path, bytes).unwrap();
-        let (backend, clean, _) = open_fjall(copy.path());
-        assert!(!clean);
-        let left = prefix(&Store::new(Box::new(backend)));
-        assert_eq!(left, if torn == 0 { n } else { n - 1 }, "torn by {torn}");
-    }
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! The store's promise, tried on both backends.
 
 mod crash;
+mod damage;
+mod files;
 mod group;
 mod mirror;
