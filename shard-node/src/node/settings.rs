@@ -33,7 +33,7 @@ impl NodeSettings {
             node,
             waiting_max: 20_000,
             staged_bytes_max: 64 * 1024 * 1024,
-            cache_bytes: 8 * 1024 * 1024,
+            cache_bytes: 4 * 1024 * 1024,
             sync_interval: Duration::from_secs(1),
             sweep_records: 1_000,
             read_tries: 3,

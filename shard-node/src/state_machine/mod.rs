@@ -51,6 +51,8 @@ pub struct Limits {
     pub outcomes_per_client: usize,
     /// Clients in the retry table.
     pub clients: usize,
+    /// Bytes that the retry table may take, about: one request may go beyond.
+    pub retry_bytes: usize,
 }
 
 impl Default for Limits {
@@ -60,6 +62,7 @@ impl Default for Limits {
             tombstones: Duration::from_secs(60),
             outcomes_per_client: 4096,
             clients: 100_000,
+            retry_bytes: 16 * 1024 * 1024,
         }
     }
 }
@@ -105,13 +108,16 @@ pub enum ApplyRefusal {
     /// No room in the retry table.
     #[error("too many clients in the retry table of this group: try again later, or reuse client ids")]
     TooManyClients,
+    /// No room in the retry table, in bytes.
+    #[error("the retry table of this group is full: raise the low-water marks of its clients, or try again later")]
+    RetryTableFull,
 }
 
 impl From<ApplyRefusal> for Refusal {
     fn from(refusal: ApplyRefusal) -> Self {
         match refusal {
             ApplyRefusal::TooOldToTell => Refusal::TooOldToTell,
-            ApplyRefusal::TooManyClients => Refusal::Overloaded,
+            ApplyRefusal::TooManyClients | ApplyRefusal::RetryTableFull => Refusal::Overloaded,
             other => Refusal::Invalid {
                 reason: other.to_string(),
             },

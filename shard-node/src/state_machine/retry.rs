@@ -2,7 +2,8 @@
 //!
 //! One test drops an outcome and refuses its request: issue time + retention < replicated time. Since both use the time in
 //! the log, no clock can make a request run twice. A client's requests overlap: all outcomes above its low-water mark are
-//! kept, requests below it are refused. Outcomes live in the store; memory holds which there are.
+//! kept, requests below it are refused. Outcomes live in the store; memory holds which there are, and how much that is: the
+//! table has a bound in bytes, counted from its content so that all replicas, restarted or not, refuse the same request.
 
 use super::{ApplyRefusal, Limits, damaged};
 use crate::storage::{
@@ -29,13 +30,29 @@ pub(super) struct RetryTable {
     clients: BTreeMap<ClientId, Client>,
     /// By issue time: who is to be forgotten next.
     by_age: BTreeSet<(u64, ClientId)>,
+    /// What all of it takes, about.
+    bytes: usize,
 }
+
+/// What a client takes, in memory and in the store, with nothing kept for it. Part of the replicated history, as
+/// [`Limits`] are.
+const CLIENT_BYTES: usize = 256;
+/// What an outcome takes besides its record.
+const OUTCOME_BYTES: usize = 64;
 
 #[derive(Default)]
 struct Client {
     issued_at_ms: u64,
     low_water: Sequence,
-    kept: BTreeSet<Sequence>,
+    /// Bytes of each outcome that is kept.
+    kept: BTreeMap<Sequence, usize>,
+}
+
+impl Client {
+    /// Bytes of the outcomes below a sequence.
+    fn bytes_below(&self, sequence: Sequence) -> usize {
+        self.kept.range(..sequence).map(|(_, bytes)| bytes).sum()
+    }
 }
 
 /// Where the table's records are.
@@ -72,19 +89,23 @@ impl RetryTable {
                 Client {
                     issued_at_ms,
                     low_water,
-                    kept: BTreeSet::new(),
+                    kept: BTreeMap::new(),
                 },
             );
+            table.bytes += CLIENT_BYTES;
         }
         let (start, end) = state_range(place.group, place.generation, StateKind::Outcome);
         for record in reader.range(Space::State, &start, &end) {
-            let mut key = own_key(&record?.0, start.len(), 16)?;
+            let (key, outcomes) = record?;
+            let mut key = own_key(&key, start.len(), 16)?;
             let (client, sequence) = (ClientId(key.get_u64()), Sequence(key.get_u64()));
             let client = table
                 .clients
                 .get_mut(&client)
                 .ok_or_else(|| damaged("outcome", "of no client"))?;
-            client.kept.insert(sequence);
+            let bytes = OUTCOME_BYTES + outcomes.len();
+            client.kept.insert(sequence, bytes);
+            table.bytes += bytes;
         }
         Ok(table)
     }
@@ -105,9 +126,10 @@ impl RetryTable {
             return Ok(Seen::Refused(ApplyRefusal::IssuedInTheFuture));
         }
         let Some(client) = self.known(key.client, limits, now) else {
-            let full = self.clients.len() >= limits.clients;
-            return Ok(if full {
+            return Ok(if self.clients.len() >= limits.clients {
                 Seen::Refused(ApplyRefusal::TooManyClients)
+            } else if self.bytes >= limits.retry_bytes {
+                Seen::Refused(ApplyRefusal::RetryTableFull)
             } else {
                 Seen::New
             });
@@ -118,14 +140,21 @@ impl RetryTable {
         if key.sequence < client.low_water {
             return Ok(Seen::Refused(ApplyRefusal::TooOldToTell));
         }
-        if client.kept.contains(&key.sequence) {
+        if client.kept.contains_key(&key.sequence) {
             return Ok(Seen::Before(read_outcome(reader, place, key)?));
         }
         // What this request itself declares finished makes room.
-        let kept = client.kept.range(key.low_water..).count();
-        let full = client.kept.len() >= limits.outcomes_per_client && kept >= limits.outcomes_per_client;
+        let kept = if client.kept.len() < limits.outcomes_per_client {
+            client.kept.len()
+        } else {
+            client.kept.range(key.low_water..).count()
+        };
+        if kept >= limits.outcomes_per_client {
+            return Ok(Seen::Refused(ApplyRefusal::TooManyOutcomes));
+        }
+        let full = self.bytes - client.bytes_below(key.low_water) >= limits.retry_bytes;
         Ok(if full {
-            Seen::Refused(ApplyRefusal::TooManyOutcomes)
+            Seen::Refused(ApplyRefusal::RetryTableFull)
         } else {
             Seen::New
         })
@@ -134,13 +163,16 @@ impl RetryTable {
     /// Keeps the outcome of a request judged new, and drops what lies below its low-water mark.
     pub(super) fn record(&mut self, store: &mut Store, place: Place, key: &IdempotencyKey, outcomes: &[WriteOutcome]) {
         self.by_age.insert((key.issued_at_ms, key.client));
-        let known = self.clients.entry(key.client).or_default();
+        let bytes = &mut self.bytes;
+        let known = self.clients.entry(key.client).or_insert_with(|| {
+            *bytes += CLIENT_BYTES;
+            Client::default()
+        });
+        let mut dropped = BTreeMap::new();
         if known.issued_at_ms != key.issued_at_ms {
             // New, or so old that it counts as forgotten: what is left of it goes.
             self.by_age.remove(&(known.issued_at_ms, key.client));
-            for sequence in std::mem::take(&mut known.kept) {
-                store.delete(Space::State, place.outcome(key.client, sequence));
-            }
+            dropped = std::mem::take(&mut known.kept);
             *known = Client {
                 issued_at_ms: key.issued_at_ms,
                 ..Client::default()
@@ -148,16 +180,17 @@ impl RetryTable {
         }
         known.low_water = known.low_water.max(key.low_water);
         let above = known.kept.split_off(&known.low_water);
-        for sequence in std::mem::replace(&mut known.kept, above) {
+        dropped.append(&mut std::mem::replace(&mut known.kept, above));
+        for (sequence, freed) in dropped {
+            self.bytes -= freed;
             store.delete(Space::State, place.outcome(key.client, sequence));
         }
         if key.sequence >= known.low_water {
-            known.kept.insert(key.sequence);
-            store.put(
-                Space::State,
-                place.outcome(key.client, key.sequence),
-                encode_outcomes(outcomes),
-            );
+            let record = encode_outcomes(outcomes);
+            let taken = OUTCOME_BYTES + record.len();
+            known.kept.insert(key.sequence, taken);
+            self.bytes += taken;
+            store.put(Space::State, place.outcome(key.client, key.sequence), record);
         }
         let mut record = BytesMut::with_capacity(20);
         put_varint(&mut record, known.issued_at_ms);
@@ -183,7 +216,7 @@ impl RetryTable {
         if key.sequence < client.low_water || client.issued_at_ms != key.issued_at_ms {
             return Ok(RecordedOutcome::TooOld);
         }
-        if !client.kept.contains(&key.sequence) {
+        if !client.kept.contains_key(&key.sequence) {
             return Ok(RecordedOutcome::NotSeen);
         }
         Ok(RecordedOutcome::Known(read_outcome(reader, place, key)?))
@@ -203,14 +236,16 @@ impl RetryTable {
                 return;
             };
             while left > 0
-                && let Some(sequence) = client.kept.pop_first()
+                && let Some((sequence, freed)) = client.kept.pop_first()
             {
+                self.bytes -= freed;
                 store.delete(Space::State, place.outcome(id, sequence));
                 left -= 1;
             }
             if left > 0 {
                 store.delete(Space::State, place.client(id));
                 self.clients.remove(&id);
+                self.bytes -= CLIENT_BYTES;
                 self.by_age.pop_first();
                 left -= 1;
             }

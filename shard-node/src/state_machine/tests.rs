@@ -260,6 +260,42 @@ fn a_client_cannot_fill_the_table() {
 }
 
 #[test]
+fn the_table_is_bounded_in_bytes_and_finished_requests_make_room() {
+    let limits = Limits {
+        retry_bytes: 2000,
+        ..Limits::default()
+    };
+    let mut bench = Bench::new(limits.clone());
+    let refused = ApplyOutcome::Refused(ApplyRefusal::RetryTableFull);
+    let accepted = (1..100)
+        .take_while(|n| bench.write(10, request(*n, 5, 1), put("a", "x")) != refused)
+        .count() as u64;
+    assert!((20..40).contains(&accepted), "{accepted}");
+    let generation = bench.machine.generation;
+    bench.machine = StateMachine::open(&bench.store, GROUP, generation, limits, 0).unwrap();
+    let again = request(accepted + 1, 5, 1);
+    assert_eq!(
+        bench.write(10, again, put("a", "x")),
+        refused,
+        "a restart counts the same"
+    );
+    let other = IdempotencyKey {
+        client: ClientId(10),
+        ..request(1, 5, 1).unwrap()
+    };
+    assert_eq!(bench.write(10, Some(other), put("a", "x")), refused);
+    let finished = request(accepted + 1, 5, accepted);
+    assert!(matches!(
+        bench.write(10, finished, put("a", "x")),
+        ApplyOutcome::Written(_)
+    ));
+    assert!(matches!(
+        bench.write(10, Some(other), put("a", "x")),
+        ApplyOutcome::Written(_)
+    ));
+}
+
+#[test]
 fn an_unknown_command_stops_the_replica_with_its_index() {
     let mut bench = Bench::new(Limits::default());
     let error = bench
@@ -367,6 +403,7 @@ fn a_restart_changes_nothing() {
         let limits = Limits {
             tombstones: Duration::from_millis(40),
             retention: Duration::from_millis(90),
+            retry_bytes: 440,
             ..Limits::default()
         };
         let (mut steady, mut restarted) = (Bench::new(limits.clone()), Bench::new(limits.clone()));

@@ -24,7 +24,7 @@ const MIB: u64 = 1024 * 1024;
 /// The engine's own name for where marks are kept; not a [`Space`], since it is not the store's business.
 const MARKS: &str = "marks";
 /// Memtables that may wait to be flushed. The engine stops for good at four if its flushing has failed.
-const MEMTABLES_WAITING_MAX: usize = 2;
+const MEMTABLES_WAITING_MAX: usize = 1;
 const FLUSH_POLL: Duration = Duration::from_millis(2);
 
 /// How much memory the engine may take.
@@ -42,8 +42,8 @@ pub struct FjallOptions {
 impl Default for FjallOptions {
     fn default() -> Self {
         FjallOptions {
-            cache_bytes: 48 * MIB,
-            memtable_bytes: 16 * MIB,
+            cache_bytes: 32 * MIB,
+            memtable_bytes: 8 * MIB,
             journal_bytes: 64 * MIB,
         }
     }
@@ -150,6 +150,10 @@ impl Engine {
     }
 
     /// The engine waits for its flushes inside a commit, for ever if they have failed. So wait here, and look.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "on the writer's own thread, which has nothing else to do"
+    )]
     fn wait_for_flushes(&self) -> Result<(), StorageError> {
         while self.waiting_memtables() > MEMTABLES_WAITING_MAX {
             self.persist(PersistMode::Buffer)?;

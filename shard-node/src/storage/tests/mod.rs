@@ -3,5 +3,6 @@
 mod crash;
 mod damage;
 mod files;
+mod full;
 mod group;
 mod mirror;
