@@ -169,7 +169,10 @@ impl Simulation {
                     }
                 }
             }
-            8..=10 => self.world.cut.clear(),
+            8..=10 => {
+                self.world.cut.clear();
+                self.world.blind.clear();
+            }
             11 => self.with(id, |n| n.stalled = true),
             12 => self.with(id, |n| n.slow = true),
             13 => self.with(id, |n| (n.stalled, n.slow, n.apply_held) = (false, false, false)),
@@ -188,6 +191,9 @@ impl Simulation {
                 for (_, _, expected, proposal) in std::mem::take(&mut self.world.late) {
                     self.world.execute(expected, proposal);
                 }
+            }
+            17 if self.rng.chance(50) => {
+                self.world.blind.insert(id);
             }
             17 => self.world.notify(),
             18 if self.rng.chance(30) => {
@@ -254,6 +260,7 @@ impl Simulation {
     fn heal(&mut self) -> Result<(), String> {
         let w = &mut self.world;
         w.cut.clear();
+        w.blind.clear();
         w.metadata = Metadata::Up;
         for (_, _, expected, proposal) in std::mem::take(&mut w.late) {
             w.execute(expected, proposal);

@@ -62,7 +62,8 @@ pub enum LogChange {
     },
     /// Diverged entries, kept before they are truncated.
     Diverged(Divergence),
-    /// The staged snapshot becomes the state and the log is empty behind it: all or nothing.
+    /// The staged snapshot becomes the state and the log is empty behind it: all or nothing. Permits to read that were
+    /// given before and not used yet are void, as with [`LogChange::DropState`]: ask again.
     InstallSnapshot {
         /// Which transfer was staged.
         transfer: TransferId,

@@ -82,7 +82,7 @@ pub enum Body {
     ProbeReply {
         /// The end of the sender's log.
         last: LogPosition,
-        /// In the in-sync set, every promise run out, disk and clock in order.
+        /// In the in-sync set, disk and clock in order: it would stand as soon as its promise allows.
         eligible: bool,
     },
     /// Primary to its chosen successor: I have given my lease up, you hold everything, take over at once (rule 7).

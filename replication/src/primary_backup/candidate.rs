@@ -78,11 +78,23 @@ impl PrimaryBackup {
     pub(super) fn try_to_lead(&mut self, now: Now, effects: &mut Vec<Effect>) {
         let configuration = &self.hard.configuration;
         let elected = configuration.epoch == self.hard.epoch && configuration.primary == Some(self.me.node);
-        let of_this_life = self.won == self.hard.epoch && self.hard.led < self.hard.epoch;
-        let fresh_epoch = of_this_life || planted!(self, ReuseEpoch);
-        if elected && fresh_epoch && self.primary.is_none() && self.is_member() && self.may_stand(now.mono) {
+        if !elected || self.primary.is_some() || !self.is_member() || !self.may_stand(now.mono) {
+            return;
+        }
+        if self.marked != self.hard.epoch && (self.hard.led < self.hard.epoch || planted!(self, ReuseEpoch)) {
+            self.mark_as_led(effects);
+        }
+        if self.marked == self.hard.epoch && self.disk.after_hard_state().is_none() {
             self.lead(now, effects);
         }
+    }
+
+    /// An epoch belongs to one life: what this one leads is marked, durably, before it does (rule 3).
+    fn mark_as_led(&mut self, effects: &mut Vec<Effect>) {
+        self.open_certificate(effects);
+        self.marked = self.hard.epoch;
+        self.hard.led = self.hard.epoch;
+        self.persist_hard_state(effects);
     }
 
     fn may_stand(&self, now: Mono) -> bool {
@@ -102,8 +114,8 @@ impl PrimaryBackup {
             return None;
         }
         if primary == self.me.node {
-            let of_another_life = self.hard.led == c.epoch || (self.won != c.epoch && !self.changes.awaits_outcome());
-            return of_another_life.then_some(Ground::Restarted);
+            let led_before = self.hard.led == c.epoch && self.marked != c.epoch;
+            return led_before.then_some(Ground::Restarted);
         }
         Some(if self.backup.candidacy.planned {
             Ground::Planned
@@ -270,10 +282,8 @@ impl PrimaryBackup {
             return;
         }
         let last = self.log.last();
-        let eligible = self.is_member()
-            && self.hard.epoch == self.hard.configuration.epoch
-            && self.may_stand(now.mono)
-            && !self.wall_is_suspect(now.mono);
+        let able = self.is_healthy(now.mono) && !self.wall_is_suspect(now.mono);
+        let eligible = self.is_member() && self.hard.epoch == self.hard.configuration.epoch && able;
         self.envelope(now)
             .send(from, Body::ProbeReply { last, eligible }, effects);
         if eligible && advanced(last) > advanced(theirs) {

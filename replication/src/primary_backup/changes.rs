@@ -21,8 +21,6 @@ struct Attempt {
 pub(super) struct Changes {
     last: u64,
     in_flight: Option<Attempt>,
-    /// An attempt that a newer version has overtaken: its outcome still says whether that version is ours.
-    overtaken: Option<(CasId, Mono)>,
     unsettled: Vec<GroupConfiguration>,
     next_try: Mono,
 }
@@ -80,16 +78,6 @@ impl Changes {
         true
     }
 
-    /// The attempt's outcome is here.
-    pub(super) fn heard(&mut self, id: CasId) {
-        self.overtaken.take_if(|(overtaken, _)| *overtaken == id);
-    }
-
-    /// The outcome of an attempt that a newer version has overtaken is still to come.
-    pub(super) fn awaits_outcome(&self) -> bool {
-        self.overtaken.is_some()
-    }
-
     /// The attempt will never take effect.
     pub(super) fn lost(&mut self, id: CasId) {
         self.in_flight.take_if(|a| a.id == id);
@@ -97,7 +85,6 @@ impl Changes {
 
     /// An attempt without an answer for so long counts as unknown; a late answer is then only a configuration read.
     pub(super) fn expire(&mut self, now: Mono, after: Duration) -> bool {
-        self.overtaken.take_if(|(_, since)| now.since(*since) >= after);
         match &self.in_flight {
             Some(attempt) if now.since(attempt.since) >= after => {
                 let id = attempt.id;
@@ -109,9 +96,7 @@ impl Changes {
 
     /// A newer version is in force: nothing proposed from an older one can land any more.
     pub(super) fn moved(&mut self) {
-        if let Some(attempt) = self.in_flight.take() {
-            self.overtaken = Some((attempt.id, attempt.since));
-        }
+        self.in_flight = None;
         self.unsettled.clear();
     }
 }

@@ -31,9 +31,8 @@ pub struct PrimaryBackup {
     pub(super) primary: Option<Primary>,
     /// What it knows and has promised as a backup; promises outlive roles.
     pub(super) backup: Backup,
-    /// The newest epoch that a compare-and-swap of this life has won: no other may be led, since an earlier life may have
-    /// begun to (rule 3).
-    pub(super) won: Epoch,
+    /// The epoch that this life has marked as led, or is marking: an earlier life's cannot be led on (rule 3).
+    pub(super) marked: Epoch,
     /// The last epoch led in this life, and how far it may have acknowledged in it: for certificates.
     pub(super) acknowledged_here: Option<(Epoch, Index)>,
     /// How far each peer's wall clock was ahead of ours, in milliseconds, and when (rule 11).
@@ -113,7 +112,7 @@ impl PrimaryBackup {
             changes: Changes::default(),
             primary: None,
             backup,
-            won: Epoch::ZERO,
+            marked: Epoch::ZERO,
             acknowledged_here: None,
             walls: BTreeMap::new(),
             next_read_of_configuration: now.mono,
@@ -235,18 +234,8 @@ impl PrimaryBackup {
         outcome: CasOutcome,
         effects: &mut Vec<Effect>,
     ) {
-        self.changes.heard(attempt);
         match outcome {
-            CasOutcome::Won(configuration) => {
-                if configuration.primary == Some(self.me.node) {
-                    self.won = self.won.max(configuration.epoch);
-                }
-                self.adopt(now, configuration, effects);
-                // The watch may have been faster than the outcome.
-                if self.primary.is_none() {
-                    self.try_to_lead(now, effects);
-                }
-            }
+            CasOutcome::Won(configuration) => self.adopt(now, configuration, effects),
             CasOutcome::Lost(configuration) => {
                 self.changes.lost(attempt);
                 self.adopt(now, configuration, effects);

@@ -70,7 +70,7 @@ impl PrimaryBackup {
         };
         if now.mono.since(given_up_at) > grace {
             primary.hand_over = None;
-            primary.peers.values_mut().for_each(|p| p.heard = now.mono);
+            primary.peers.values_mut().for_each(|p| p.excuse(now.mono));
             self.beat_all(now, effects);
             return;
         }

@@ -8,16 +8,21 @@ use super::core::PrimaryBackup;
 use super::progress::{Flow, Progress};
 use crate::contract::Effect;
 use fulcrum_types::{GroupConfiguration, Index, Member, Mono, Now};
+use std::time::Duration;
 
 impl PrimaryBackup {
     /// Notes who lags, and proposes the set as it should be.
     pub(super) fn tend_membership(&mut self, now: Now, effects: &mut Vec<Effect>) {
         self.note_lag(now.mono);
         let Some(primary) = &self.primary else { return };
-        if !self.changes.may_try(now.mono) || primary.hand_over.is_some() {
+        if !self.changes.may_try(now.mono) || primary.hand_over.is_some() || !self.is_healthy(now.mono) {
             return;
         }
-        let wanted = self.wanted_in_sync(now.mono);
+        let mut wanted = self.wanted_in_sync(now.mono, self.options.silent_after);
+        if wanted.len() < self.options.min_in_sync {
+            // Too few to write: those on the other side of a partition get the time to take over first.
+            wanted = self.wanted_in_sync(now.mono, self.options.silent_after + self.options.grace);
+        }
         let c = &self.hard.configuration;
         if wanted == c.in_sync && !self.changes.has_unsettled() {
             return;
@@ -50,7 +55,7 @@ impl PrimaryBackup {
         }
     }
 
-    fn wanted_in_sync(&self, now: Mono) -> Vec<Member> {
+    fn wanted_in_sync(&self, now: Mono, patience: Duration) -> Vec<Member> {
         let Some(primary) = &self.primary else {
             return Vec::new();
         };
@@ -59,7 +64,7 @@ impl PrimaryBackup {
         for peer in primary.peers.values() {
             let listed = c.in_sync.iter().find(|m| m.node == peer.node).copied();
             let keep = match listed {
-                Some(member) => Some(member).filter(|m| self.stays(now, peer, *m)),
+                Some(member) => Some(member).filter(|m| self.stays(now, peer, *m, patience)),
                 None => peer
                     .data
                     .map(|data| Member { node: peer.node, data })
@@ -72,10 +77,10 @@ impl PrimaryBackup {
     }
 
     /// `sync`: it must move, or commit waits for ever. `async`: it may not lag by too much for too long.
-    fn stays(&self, now: Mono, peer: &Progress, member: Member) -> bool {
+    fn stays(&self, now: Mono, peer: &Progress, member: Member, patience: Duration) -> bool {
         let options = &self.options;
         let same_data = peer.data.is_none_or(|data| data == member.data) || planted!(self, IgnoreDataId);
-        let silent = now.since(peer.heard) > options.silent_after;
+        let silent = now.since(peer.heard) > patience;
         let stuck = now.since(peer.moved) > options.lag_after;
         let lags = self.is_async() && peer.lagging.is_some_and(|since| now.since(since) > options.lag_after);
         same_data && !silent && !stuck && !lags

@@ -29,15 +29,12 @@ pub(super) struct Primary {
 }
 
 impl PrimaryBackup {
-    /// Takes over in the epoch that the configuration gives. The epoch is marked as led before anything is ordered in it.
+    /// Takes over in the epoch that the configuration gives and that is marked as led by this life.
     pub(super) fn lead(&mut self, now: Now, effects: &mut Vec<Effect>) {
         assert!(
             self.is_member() || cfg!(feature = "planted-bugs"),
             "only a member of the in-sync set leads"
         );
-        self.open_certificate(effects);
-        self.hard.led = self.hard.epoch;
-        self.persist_hard_state(effects);
         self.backup.staleness = super::staleness::Staleness::default();
         self.backup.incoming = None;
         let noop = self.log.last().index.next();
@@ -245,7 +242,12 @@ impl PrimaryBackup {
     }
 
     pub(super) fn tick_primary(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        let healthy = self.is_healthy(now.mono);
         let Some(primary) = &mut self.primary else { return };
+        if !healthy {
+            // It asks nobody, so nobody's silence counts against them.
+            primary.peers.values_mut().for_each(|p| p.excuse(now.mono));
+        }
         if now.mono >= primary.next_beat {
             primary.next_beat = now.mono + self.options.heartbeat;
             self.beat_all(now, effects);

@@ -97,6 +97,12 @@ impl Progress {
         self.own_clock = None;
     }
 
+    /// Silence and standstill up to now do not count.
+    pub(super) fn excuse(&mut self, now: Mono) {
+        self.heard = now;
+        self.moved = now;
+    }
+
     pub(super) fn sent(&mut self, last: Index, bytes: usize) {
         self.next = last.next();
         self.in_flight.push_back((last, bytes));

@@ -96,13 +96,11 @@ impl PrimaryBackup {
         let Some(primary) = &mut self.primary else { return };
         let ready = primary.ready;
         primary.reads.retain(|read| {
-            let permit = match &lease {
-                Some(permit) => Some(permit.clone()),
-                None => read
-                    .round
-                    .filter(|round| confirmed >= *round && ready)
-                    .map(|_| read.confirmed()),
-            };
+            let by_round = read
+                .round
+                .filter(|round| confirmed >= *round && ready)
+                .map(|_| read.confirmed());
+            let permit = by_round.or_else(|| lease.clone());
             match permit {
                 Some(permit) => effects.push(Effect::AnswerRead {
                     id: read.id,

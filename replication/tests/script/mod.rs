@@ -7,11 +7,11 @@
 //! | `settle` | disks and network come to rest, no time passes |
 //! | `propose NODE TEXT...`, `read NODE LEVEL`, `handover NODE [NODE]`, `force NODE` | what clients and operators ask |
 //! | `cut A B`, `isolate A`, `hold A B`, `release A B`, `heal` | the network: lose, keep for later, deliver what was kept |
-//! | `deliver A B [twice]`, `drop A B` | the next message of a held link |
+//! | `deliver A B [twice]`, `drop A B`, `overtake A B` | the next message of a held link; the newest becomes the next |
 //! | `stall A`, `slow A`, `resume A` | the disk: completes nothing and says so, or says nothing |
 //! | `holdapply A`, `apply A` | the state machine stands still, goes on |
 //! | `crash A`, `start A`, `wipe A`, `reboot A` | loses what is not durable; `wipe` all; `reboot` also starts its clock anew |
-//! | `metadata up/down/answers-lost/late`, `land`, `notify`, `replicas N...` | the metadata store |
+//! | `metadata up/down/answers-lost/late`, `blind A`, `land [A]`, `notify`, `replicas N...` | the metadata store |
 //! | `rate A PPM`, `wall A MS`, `clock A` | clocks |
 //! | `status`, `log A`, `peers A`, `config`, `staleness A` | look |
 
@@ -99,6 +99,7 @@ fn cluster(words: &[&str]) -> Result<World, String> {
     for id in 1..=nodes {
         world.restart(NodeId(id));
     }
+    world.trace.clear();
     Ok(world)
 }
 
@@ -138,6 +139,12 @@ fn act(world: &mut World, verb: &str, rest: &[&str]) -> Result<bool, String> {
                 return Err("nothing on that wire".into());
             }
         }
+        "overtake" => {
+            let wire = world.wires.get_mut(&(node(rest.first())?, node(rest.get(1))?));
+            let wire = wire.ok_or("nothing on that wire")?;
+            let newest = wire.pop_back().ok_or("nothing on that wire")?;
+            wire.push_front(newest);
+        }
         "drop" => {
             let wire = world.wires.get_mut(&(node(rest.first())?, node(rest.get(1))?));
             wire.and_then(std::collections::VecDeque::pop_front)
@@ -147,7 +154,11 @@ fn act(world: &mut World, verb: &str, rest: &[&str]) -> Result<bool, String> {
             world.persist(node(rest.first())?, usize::MAX);
         }
         "land" => {
-            for (_, _, expected, proposal) in std::mem::take(&mut world.late) {
+            let whose = rest.first().map(|_| node(rest.first())).transpose()?;
+            let late = std::mem::take(&mut world.late);
+            let (now, later): (Vec<_>, Vec<_>) = late.into_iter().partition(|(id, ..)| whose.is_none_or(|w| w == *id));
+            world.late = later;
+            for (_, _, expected, proposal) in now {
                 world.execute(expected, proposal);
             }
         }
@@ -171,6 +182,7 @@ fn act(world: &mut World, verb: &str, rest: &[&str]) -> Result<bool, String> {
 fn disturb(world: &mut World, verb: &str, rest: &[&str]) -> Result<bool, String> {
     if verb == "heal" {
         world.cut.clear();
+        world.blind.clear();
         return Ok(true);
     }
     if verb == "metadata" {
@@ -194,6 +206,9 @@ fn disturb(world: &mut World, verb: &str, rest: &[&str]) -> Result<bool, String>
             for other in others {
                 world.cut.extend([(id, other), (other, id)]);
             }
+        }
+        "blind" => {
+            world.blind.insert(id);
         }
         "hold" => {
             world.held.insert((id, node(rest.get(1))?));

@@ -44,6 +44,8 @@ pub struct World {
     pub held: BTreeSet<(NodeId, NodeId)>,
     pub configuration: GroupConfiguration,
     pub metadata: Metadata,
+    /// Nodes that cannot reach the metadata store.
+    pub blind: BTreeSet<NodeId>,
     pub late: Vec<(NodeId, CasId, ConfigVersion, GroupConfiguration)>,
     /// Snapshots that runners have cut: who, for which transfer and peer.
     pub cuts: BTreeMap<(NodeId, TransferId, NodeId), Disk>,
@@ -73,6 +75,7 @@ impl World {
             held: BTreeSet::new(),
             configuration,
             metadata: Metadata::Up,
+            blind: BTreeSet::new(),
             late: Vec::new(),
             cuts: BTreeMap::new(),
             trace: Vec::new(),
@@ -142,6 +145,10 @@ impl World {
                     let cut = staged_cut(node, &self.cuts, &change);
                     self.checks.wrote(id, &change);
                     node.volatile.apply(&change, cut.as_ref());
+                    if matches!(change, LogChange::DropState | LogChange::InstallSnapshot { .. }) {
+                        node.reads.clear();
+                        node.commit = node.volatile.applied();
+                    }
                     node.writes.push_back((write, change, cut));
                 }
             }
@@ -168,7 +175,7 @@ impl World {
                 proposal,
             } => self.compare_and_swap(id, attempt, expected, proposal),
             Effect::ReadConfiguration => {
-                if self.metadata != Metadata::Down {
+                if self.metadata_for(id) != Metadata::Down {
                     let configuration = self.configuration.clone();
                     self.later(id, Input::Configuration { configuration });
                 }
@@ -210,7 +217,7 @@ impl World {
     }
 
     fn compare_and_swap(&mut self, id: NodeId, attempt: CasId, expected: ConfigVersion, proposal: GroupConfiguration) {
-        let outcome = match self.metadata {
+        let outcome = match self.metadata_for(id) {
             Metadata::Up => self.execute(expected, proposal),
             Metadata::Down => CasOutcome::Unknown,
             Metadata::AnswersLost => {
@@ -223,6 +230,14 @@ impl World {
             }
         };
         self.later(id, Input::CasOutcome { attempt, outcome });
+    }
+
+    fn metadata_for(&self, id: NodeId) -> Metadata {
+        if self.blind.contains(&id) {
+            Metadata::Down
+        } else {
+            self.metadata
+        }
     }
 
     /// The compare-and-swap itself.
@@ -248,7 +263,12 @@ impl World {
 
     /// Everyone who watches the metadata store hears of its present state.
     pub fn notify(&mut self) {
-        let ids: Vec<_> = self.nodes.keys().copied().collect();
+        let ids: Vec<_> = self
+            .nodes
+            .keys()
+            .copied()
+            .filter(|id| !self.blind.contains(id))
+            .collect();
         for id in ids {
             let configuration = self.configuration.clone();
             self.step(id, Input::Configuration { configuration });
@@ -379,7 +399,7 @@ impl World {
         }
         node.core = Some(core);
         let configuration = self.configuration.clone();
-        if self.metadata != Metadata::Down {
+        if self.metadata_for(id) != Metadata::Down {
             self.step(id, Input::Configuration { configuration });
         }
     }
