@@ -58,14 +58,17 @@ impl Rig {
     /// One input, then a prompt disk and a prompt state machine.
     pub fn take(&mut self, input: Input) -> Vec<Effect> {
         let mut all = self.give(input);
-        let through = self.written;
-        all.extend(self.give(Input::Persisted { through }));
-        while let Some(through) = self.to_apply() {
-            all.extend(self.give(Input::Applied { through }));
+        loop {
             let through = self.written;
             all.extend(self.give(Input::Persisted { through }));
+            let applied = self.to_apply();
+            if let Some(through) = applied {
+                all.extend(self.give(Input::Applied { through }));
+            }
+            if applied.is_none() && self.written == through {
+                return all;
+            }
         }
-        all
     }
 
     fn to_apply(&self) -> Option<Index> {

@@ -213,7 +213,11 @@ impl Plan {
     /// Limits of the state machines, as the node draws them from the keyspace.
     #[must_use]
     pub fn limits(&self) -> Limits {
-        let keyspace = self.map.keyspace(KeyspaceId(1)).map(|k| k.options.clone()).unwrap_or_default();
+        let keyspace = self
+            .map
+            .keyspace(KeyspaceId(1))
+            .map(|k| k.options.clone())
+            .unwrap_or_default();
         Limits {
             retention: keyspace.idempotency_retention,
             tombstones: keyspace.tombstone_retention,
