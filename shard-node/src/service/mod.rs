@@ -21,8 +21,8 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 use tonic::{Request, Response, Status};
 
-/// No request may hold on for longer than this, whatever it says.
-const LONGEST_DEADLINE: Duration = Duration::from_secs(300);
+/// No request may hold on for longer than this, whatever it says: what a stream that broke has left behind is gone by then.
+const LONGEST_DEADLINE: Duration = Duration::from_secs(60);
 /// What an answer needs to reach a client before its own clock rings: a tenth of its time, at most this.
 const WAY_BACK: Duration = Duration::from_millis(50);
 

@@ -1,7 +1,7 @@
 //! What routers and operators speak to: batched requests, status, certificates, hand-over.
 
-use super::Door;
 use super::duplex::{Duplex, Outbox};
+use super::{Door, bounded};
 use crate::event::Event;
 use crate::event_loop::Inquiry;
 use crate::inbox::Notice;
@@ -15,7 +15,7 @@ use fulcrum_common::wire::types::{micros, millis};
 use fulcrum_common::wire::v1;
 use fulcrum_common::wire::v1::failover_report_response as report;
 use fulcrum_replication::{Divergence, PeerStatus};
-use fulcrum_types::{Entry, GroupId, NodeId, Payload, Refusal, Role};
+use fulcrum_types::{Entry, GroupId, GroupRequest, NodeId, Payload, Refusal, Role};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -35,10 +35,13 @@ impl Door {
         outbox.expect();
         let to = outbox.clone();
         let reply = Box::new(move |result| to.deliver(response_to_wire(id, result)));
-        let asked = if crowded {
-            Err(Refusal::Overloaded)
-        } else {
-            request_from_wire(wire).map_err(Refusal::from)
+        let asked = match request_from_wire(wire) {
+            _ if crowded => Err(Refusal::Overloaded),
+            Ok(request) => Ok(GroupRequest {
+                deadline: bounded(request.deadline),
+                ..request
+            }),
+            Err(malformed) => Err(malformed.into()),
         };
         let submitted = asked.and_then(|request| self.inbox.submit(request, self.clock.now().mono, reply));
         if let Err(refusal) = submitted {
