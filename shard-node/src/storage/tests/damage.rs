@@ -177,6 +177,39 @@ fn synced_batches_missing_at_the_end_are_refused_by_the_watermark() {
     store.assert_refused("the last batch was synced");
 }
 
+/// The engine begins a new journal once one is large: what it has finished was synced as a whole.
+#[test]
+fn a_finished_journal_has_no_tail() {
+    let store = ended(&[Durability::Written; 5]);
+    let (whole, middle) = (store.bytes(), store.ends[2]);
+    let finished = |bytes: &[u8]| {
+        fs::write(&store.journal, bytes).unwrap();
+        fs::write(store.journal.with_file_name("1.jnl"), &whole[middle..]).unwrap();
+        let (directory, _) = Directory::open(store.path(), &identity()).unwrap();
+        repair(&directory, &mut Watermark::open(&directory).unwrap())
+    };
+    assert!(matches!(
+        finished(&whole[..middle - 1]),
+        Err(StorageError::CorruptStore { .. })
+    ));
+    assert_eq!(finished(&[&whole[..middle], &[0; 5000]].concat()), Ok(()));
+    assert_eq!(store.open().unwrap(), 5);
+}
+
+#[test]
+fn a_batch_missing_between_journals_is_refused() {
+    let store = ended(&[Durability::Synced; 5]);
+    store.forget_watermark();
+    let whole = store.bytes();
+    let second = store.journal.with_file_name("1.jnl");
+    fs::write(&store.journal, &whole[..store.ends[1]]).unwrap();
+    fs::write(&second, &whole[store.ends[2]..]).unwrap();
+    match store.open() {
+        Err(StorageError::CorruptStore { file, .. }) => assert_eq!(Path::new(&file), second),
+        other => panic!("{other:?}"),
+    }
+}
+
 #[test]
 fn a_missing_journal_is_refused() {
     let store = ended(&[Durability::Synced; 3]);
