@@ -2,7 +2,8 @@
 //!
 //! Within an epoch only the primary changes it. A member that is silent, lags for too long, has other data than listed or is no replica any
 //! more is removed: commit passes it only once the compare-and-swap has won. A learner is added by one that is proposed
-//! once it has persisted, in this epoch, all committed; from that moment on commit counts it.
+//! once it has persisted, in this epoch, all committed; from that moment on commit counts it. Under load a learner that is
+//! slower than the members would be behind at every moment: in `sync` commit waits a little for one that is near.
 
 use super::core::PrimaryBackup;
 use super::progress::{Flow, Progress};
@@ -36,7 +37,10 @@ impl PrimaryBackup {
 
     fn note_lag(&mut self, now: Mono) {
         let (last, commit, allowed) = (self.log.last().index, self.commit, self.options.lag_entries);
+        let c = &self.hard.configuration;
+        let may_admit = self.changes.may_try(now);
         let Some(primary) = &mut self.primary else { return };
+        let may_admit = may_admit && primary.hand_over.is_none();
         for peer in primary.peers.values_mut() {
             if peer.persisted >= last {
                 peer.moved = now;
@@ -52,6 +56,13 @@ impl PrimaryBackup {
             } else {
                 None
             };
+            let rested = peer
+                .awaited
+                .is_none_or(|since| now.since(since) > self.options.lag_after);
+            let outside = !c.in_sync.iter().any(|m| m.node == peer.node) && c.replicas.contains(&peer.node);
+            if may_admit && rested && outside && peer.is_near(now, last, c.version, &self.options) {
+                peer.awaited = Some(now);
+            }
         }
     }
 
@@ -88,10 +99,6 @@ impl PrimaryBackup {
 
     fn joins(&self, now: Mono, peer: &Progress) -> bool {
         let Some(primary) = &self.primary else { return false };
-        let alive = now.since(peer.heard) <= self.options.heartbeat * 4 && peer.echo.is_some();
-        let current = peer.version == self.hard.configuration.version;
-        let lag = self.log.last().index.0.saturating_sub(peer.persisted.0);
-        let close = lag <= self.options.lag_entries / 4;
         // Under load an `async` learner never holds all that is committed at any one moment: near enough is the promise of that mode.
         let holds = if self.is_async() {
             primary.noop
@@ -100,8 +107,10 @@ impl PrimaryBackup {
         };
         // What it lacks must still be in our log: if it is promoted without, a certificate has to name it.
         let kept = peer.persisted >= self.log.compacted().index;
-        let caught_up = close && kept && peer.persisted >= holds && matches!(peer.flow, Flow::Stream);
-        alive && current && (caught_up || planted!(self, AdmitEarly))
+        let (last, current) = (self.log.last().index, self.hard.configuration.version);
+        let near = peer.is_near(now, last, current, &self.options);
+        let early = planted!(self, AdmitEarly) && peer.echo.is_some() && peer.version == current;
+        (near && kept && peer.persisted >= holds) || early
     }
 
     pub(super) fn compare_and_swap(&mut self, now: Now, proposal: GroupConfiguration, effects: &mut Vec<Effect>) {

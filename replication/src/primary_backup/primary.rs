@@ -168,7 +168,7 @@ impl PrimaryBackup {
 
     /// Commit, acknowledgements, reads, membership and replication after anything that may have moved them.
     pub(super) fn advance(&mut self, now: Now, effects: &mut Vec<Effect>) {
-        let reach = self.committable();
+        let reach = self.committable(now.mono);
         self.raise_commit(now, reach, effects);
         if let Some(primary) = &mut self.primary
             && !primary.ready
@@ -186,7 +186,7 @@ impl PrimaryBackup {
     }
 
     /// `async`: what is durable here. `sync`: what is durable on all of the in-sync set, and of any that may take its place (rule 2).
-    fn committable(&self) -> Index {
+    fn committable(&self, now: Mono) -> Index {
         let own = if planted!(self, CommitBeforePersist) {
             self.log.last().index
         } else {
@@ -203,7 +203,8 @@ impl PrimaryBackup {
             let peer = primary.peers.get(&member.node).filter(|p| p.is(member));
             reach = reach.min(peer.map_or(Index::ZERO, |p| p.persisted));
         });
-        reach
+        let awaited = primary.peers.values().filter(|p| p.is_awaited(now, &self.options));
+        awaited.fold(reach, |reach, peer| reach.min(peer.persisted))
     }
 
     /// Answers what is committed, unless `min_in_sync` or (in `async`) the lease stands against it; not for ever.

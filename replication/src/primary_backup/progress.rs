@@ -1,6 +1,7 @@
 //! What a primary knows of one peer, in its own epoch.
 
 use super::snapshot::Outgoing;
+use crate::contract::Options;
 use fulcrum_types::{BootId, ConfigVersion, DataId, Index, Member, Mono, NodeId};
 use std::collections::VecDeque;
 
@@ -50,6 +51,8 @@ pub(super) struct Progress {
     pub(super) lagging: Option<Mono>,
     /// Since when it has been behind the commit index.
     pub(super) behind: Option<Mono>,
+    /// When commit last began to wait for this learner.
+    pub(super) awaited: Option<Mono>,
     /// Last configuration sent to a peer that shows an older one.
     pub(super) told: Option<Mono>,
 }
@@ -75,6 +78,7 @@ impl Progress {
             moved: now,
             lagging: None,
             behind: None,
+            awaited: None,
             told: None,
         }
     }
@@ -82,6 +86,19 @@ impl Progress {
     /// Whether what this peer acknowledged counts for the member listed.
     pub(super) fn is(&self, member: Member) -> bool {
         self.node == member.node && self.data == Some(member.data)
+    }
+
+    /// Alive, of the present configuration, and close behind: all but caught up.
+    pub(super) fn is_near(&self, now: Mono, last: Index, current: ConfigVersion, options: &Options) -> bool {
+        let alive = now.since(self.heard) <= options.heartbeat * 4 && self.echo.is_some();
+        let close = last.0.saturating_sub(self.persisted.0) <= options.lag_entries / 4;
+        alive && self.version == current && close && matches!(self.flow, Flow::Stream)
+    }
+
+    /// Commit waits for it to catch up: not for long, and not soon again.
+    pub(super) fn is_awaited(&self, now: Mono, options: &Options) -> bool {
+        self.awaited
+            .is_some_and(|since| now.since(since) < options.heartbeat * 2)
     }
 
     /// A new life: what it echoed and what is in flight to it are gone; what it had durable is not.

@@ -109,17 +109,37 @@ impl Rig {
     pub fn win(&mut self) -> Vec<Effect> {
         for _ in 0..400 {
             let effects = self.pass(25);
-            let asked = effects.into_iter().find_map(|effect| match effect {
-                Effect::CompareAndSwap { attempt, proposal, .. } => Some((attempt, proposal)),
-                _ => None,
-            });
-            if let Some((attempt, mut proposal)) = asked {
-                proposal.version = proposal.version.next();
-                let outcome = CasOutcome::Won(proposal);
-                return self.take(Input::CasOutcome { attempt, outcome });
+            if let Some(effects) = self.grant(&effects) {
+                return effects;
             }
         }
         panic!("it asks for no change: {:?}", self.status());
+    }
+
+    /// The change of configuration asked for, if any, takes effect.
+    pub fn grant(&mut self, effects: &[Effect]) -> Option<Vec<Effect>> {
+        let (attempt, mut proposal) = effects.iter().find_map(|effect| match effect {
+            Effect::CompareAndSwap { attempt, proposal, .. } => Some((*attempt, proposal.clone())),
+            _ => None,
+        })?;
+        proposal.version = proposal.version.next();
+        let outcome = CasOutcome::Won(proposal);
+        Some(self.take(Input::CasOutcome { attempt, outcome }))
+    }
+
+    /// A backup says how much it holds durably, and echoes our clock.
+    pub fn acknowledge(&mut self, from: u64, version: u64, persisted: u64) -> Vec<Effect> {
+        let clock = self.mono();
+        let body = Body::Acknowledge {
+            persisted: Index(persisted),
+            matched: Index(persisted),
+            applied: Index::ZERO,
+            echo: clock,
+            round: 0,
+            own_clock: clock,
+        };
+        let epoch = self.status().epoch.0;
+        self.hear(from, epoch, version, body)
     }
 
     pub fn configure(&mut self, configuration: GroupConfiguration) -> Vec<Effect> {
