@@ -4,8 +4,8 @@ use super::input::{CasId, ProposalId, ReadId, SnapshotChunk, TransferId};
 use super::message::Message;
 use super::status::HardState;
 use fulcrum_types::{
-    ConfigVersion, Entry, Epoch, GroupConfiguration, Index, LogPosition, Mono, NodeId, ReplicatedTime, StalenessBasis,
-    WriteId,
+    ConfigVersion, Entry, Epoch, GroupConfiguration, Index, LogPosition, Mono, NodeId, Payload, ReplicatedTime,
+    StalenessBasis, WriteId,
 };
 
 /// What a snapshot stands for.
@@ -32,6 +32,30 @@ pub struct Divergence {
     pub entries: Vec<Entry>,
     /// Up to here the old primary may have acknowledged (in doubt: acknowledged).
     pub acknowledged_through: Index,
+}
+
+impl Divergence {
+    /// Whether a client may have been told that this entry was applied; nobody waits for a no-op.
+    #[must_use]
+    pub fn may_be_acknowledged(&self, entry: &Entry) -> bool {
+        entry.position.index <= self.acknowledged_through && entry.payload != Payload::Noop
+    }
+
+    /// How many acknowledged entries are, or may be, lost. Those that the log had let go before are not shown, but count.
+    #[must_use]
+    pub fn acknowledged_lost(&self) -> u64 {
+        let shown = self
+            .entries
+            .iter()
+            .filter(|entry| self.may_be_acknowledged(entry))
+            .count() as u64;
+        let first = self
+            .entries
+            .first()
+            .map_or(Index(u64::MAX), |entry| entry.position.index);
+        let unseen = self.acknowledged_through.min(first.prev()).0;
+        shown + unseen.saturating_sub(self.common.index.0)
+    }
 }
 
 /// Something to make durable. The runner applies them to storage in the order of their ids.

@@ -100,3 +100,33 @@ fn a_state_of_a_lost_history_proves_no_staleness_bound() {
     assert!(!served, "entries 11 to 20 are in no surviving history: {effects:?}");
     assert_eq!(rig.status().staleness, None);
 }
+
+#[test]
+fn what_was_compacted_away_counts_as_lost_and_a_no_op_does_not() {
+    let mut loss = Divergence {
+        old_epoch: Epoch(1),
+        new_epoch: Epoch(2),
+        common: at(10, 1),
+        entries: entries(18..=20, 1),
+        acknowledged_through: Index(19),
+    };
+    assert_eq!(loss.acknowledged_lost(), 9);
+    loss.entries.clear();
+    assert_eq!(loss.acknowledged_lost(), 9);
+    loss.acknowledged_through = Index(10);
+    assert_eq!(loss.acknowledged_lost(), 0);
+}
+
+#[test]
+fn a_primary_that_only_took_over_lost_nothing_of_its_clients() {
+    let mut rig = Rig::new(Mode::Async, |_, _| {});
+    rig.configure(new_group(&[1, 2, 3]));
+    rig.win();
+    assert_eq!(rig.status().last, at(1, 1));
+    rig.configure(configuration(3, 2, 2, &[2, 3]));
+    let effects = rig.hear(2, 2, 3, append(at(0, 0), entries(1..=1, 2), 1, beat(10)));
+    let [loss] = diverged(&effects)[..] else {
+        panic!("one record of what is lost: {effects:?}")
+    };
+    assert_eq!((loss.entries.len(), loss.acknowledged_lost()), (1, 0));
+}

@@ -130,15 +130,10 @@ impl Group {
     }
 
     fn note_divergence(&self, shared: &mut Shared, divergence: &Divergence) {
-        let acknowledged = |index| index <= divergence.acknowledged_through;
         shared.observe(Observation::DivergenceRecorded {
             group: self.id,
             entries: divergence.entries.len(),
-            acknowledged: divergence
-                .entries
-                .iter()
-                .filter(|e| acknowledged(e.position.index))
-                .count(),
+            acknowledged: usize::try_from(divergence.acknowledged_lost()).unwrap_or(usize::MAX),
         });
     }
 }

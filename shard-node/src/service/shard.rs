@@ -14,7 +14,7 @@ use fulcrum_common::wire::status::refusal_to_status;
 use fulcrum_common::wire::types::{micros, millis};
 use fulcrum_common::wire::v1;
 use fulcrum_common::wire::v1::failover_report_response as report;
-use fulcrum_replication::{Divergence, PeerStatus};
+use fulcrum_replication::PeerStatus;
 use fulcrum_types::{Entry, GroupId, GroupRequest, NodeId, Payload, Refusal, Role};
 use std::sync::Arc;
 use std::time::Duration;
@@ -237,27 +237,22 @@ fn certificate_to_wire(
         return opening.map(|opening| part(opening.old_epoch.0)).into_iter().collect();
     }
     let parts = diverged.into_iter().map(|divergence| {
-        let Divergence {
-            old_epoch,
-            entries,
-            acknowledged_through,
-            ..
-        } = divergence;
-        let acknowledged = |entry: &Entry| entry.position.index <= acknowledged_through;
-        let lost = entries.iter().filter(|entry| acknowledged(entry)).count() as u64;
+        let shown = divergence.entries.iter();
+        let never = shown.filter(|entry| !divergence.may_be_acknowledged(entry)).count() as u64;
         report::Certificate {
             extent_known: true,
-            acknowledged_lost: lost,
-            never_acknowledged: entries.len() as u64 - lost,
+            acknowledged_lost: divergence.acknowledged_lost(),
+            never_acknowledged: never,
             seen_on: node.0,
             entries: match with_entries {
-                true => entries
-                    .into_iter()
-                    .map(|entry| lost_to_wire(acknowledged(&entry), entry))
+                true => divergence
+                    .entries
+                    .iter()
+                    .map(|entry| lost_to_wire(divergence.may_be_acknowledged(entry), entry.clone()))
                     .collect(),
                 false => Vec::new(),
             },
-            ..part(old_epoch.0)
+            ..part(divergence.old_epoch.0)
         }
     });
     parts.collect()
