@@ -25,7 +25,7 @@ const NODE_TIMEOUT: Duration = Duration::from_secs(2);
 /// The `Admin` service.
 #[derive(Clone)]
 pub(crate) struct AdminService {
-    pub(crate) dispatch: Dispatch,
+    pub(crate) dispatch: Arc<Dispatch>,
     pub(crate) store: ClusterStore,
     pub(crate) default_deadline: Duration,
 }

@@ -8,9 +8,11 @@ use fulcrum_common::wire::internal::shard_client::ShardClient;
 use fulcrum_common::wire::{internal, shard};
 use fulcrum_types::{Answered, GroupRequest, NodeId, Refusal};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::hash_map::Entry;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 
@@ -27,14 +29,19 @@ const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 const OPEN_TIMEOUT: Duration = Duration::from_secs(1);
 const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(1);
 const KEEP_ALIVE_WITHIN: Duration = Duration::from_secs(1);
-/// How often requests whose caller has gone are forgotten.
-const SWEEP: Duration = Duration::from_secs(1);
+/// How often requests are looked for that no answer has come to in time.
+const SWEEP: Duration = Duration::from_millis(25);
 
-type Outcome = Result<Answered, Failure>;
+pub(crate) type Outcome = Result<Answered, Failure>;
+
+/// What is done with the outcome; called once, on the router's thread.
+type Answer = Box<dyn FnOnce(Outcome) + Send>;
 
 struct Call {
     request: GroupRequest,
-    answer: oneshot::Sender<Outcome>,
+    /// When no answer is waited for any more.
+    give_up: Instant,
+    answer: Answer,
 }
 
 /// All connections, made when first needed.
@@ -43,7 +50,6 @@ pub(crate) struct Backends {
     nodes: Arc<Mutex<HashMap<NodeId, Backend>>>,
 }
 
-#[derive(Clone)]
 struct Backend {
     address: String,
     calls: mpsc::Sender<Call>,
@@ -51,39 +57,79 @@ struct Backend {
 }
 
 impl Backends {
-    /// Sends a request to a node and waits for its answer. Dropping the future gives up on it.
-    pub(crate) async fn call(&self, node: NodeId, address: &str, request: GroupRequest) -> Outcome {
-        let backend = self.backend(node, address)?;
+    /// Sends a request to a node and waits for its answer, or until `give_up`.
+    pub(crate) async fn call(&self, node: NodeId, address: &str, request: GroupRequest, give_up: Instant) -> Outcome {
         let (answer, answered) = oneshot::channel();
-        backend
-            .calls
-            .try_send(Call { request, answer })
-            .map_err(|refused| match refused {
-                mpsc::error::TrySendError::Full(_) => Failure::Refused(Refusal::Overloaded),
-                mpsc::error::TrySendError::Closed(_) => Failure::NotSent(format!("connection to {node} is closing")),
-            })?;
+        let deliver = move |outcome| {
+            // The caller may have gone.
+            let _ = answer.send(outcome);
+        };
+        self.submit(node, address, request, give_up, deliver);
         answered
             .await
             .unwrap_or_else(|_| Err(Failure::Lost(format!("connection to {node} ended"))))
     }
 
-    /// A client for the node's unary calls.
-    pub(crate) fn client(&self, node: NodeId, address: &str) -> Result<ShardClient<Channel>, Failure> {
-        Ok(ShardClient::new(self.backend(node, address)?.channel)
-            .max_decoding_message_size(fulcrum_common::limits::MAX_MESSAGE_BYTES))
+    /// Sends a request to a node; `answer` gets the outcome, at `give_up` or a little later at the latest. One timer a
+    /// stream serves all of them: one a request would cost more than the rest of this.
+    pub(crate) fn submit(
+        &self,
+        node: NodeId,
+        address: &str,
+        request: GroupRequest,
+        give_up: Instant,
+        answer: impl FnOnce(Outcome) + Send + 'static,
+    ) {
+        let call = Call {
+            request,
+            give_up,
+            answer: Box::new(answer),
+        };
+        let mut nodes = self.nodes();
+        let refused = match self.backend(&mut nodes, node, address) {
+            Ok(backend) => backend.calls.try_send(call),
+            Err(failure) => {
+                drop(nodes);
+                return (call.answer)(Err(failure));
+            }
+        };
+        drop(nodes);
+        match refused {
+            Ok(()) => {}
+            Err(mpsc::error::TrySendError::Full(call)) => (call.answer)(Err(Failure::Refused(Refusal::Overloaded))),
+            Err(mpsc::error::TrySendError::Closed(call)) => {
+                (call.answer)(Err(Failure::NotSent(format!("connection to {node} is closing"))));
+            }
+        }
     }
 
-    fn backend(&self, node: NodeId, address: &str) -> Result<Backend, Failure> {
-        let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(backend) = nodes.get(&node)
-            && backend.address == address
-            && !backend.calls.is_closed()
-        {
-            return Ok(backend.clone());
+    /// A client for the node's unary calls.
+    pub(crate) fn client(&self, node: NodeId, address: &str) -> Result<ShardClient<Channel>, Failure> {
+        let mut nodes = self.nodes();
+        let channel = self.backend(&mut nodes, node, address)?.channel.clone();
+        Ok(ShardClient::new(channel).max_decoding_message_size(fulcrum_common::limits::MAX_MESSAGE_BYTES))
+    }
+
+    fn nodes(&self) -> MutexGuard<'_, HashMap<NodeId, Backend>> {
+        self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The connection to a node, begun anew if there is none or if it is to another address.
+    fn backend<'a>(
+        &self,
+        nodes: &'a mut HashMap<NodeId, Backend>,
+        node: NodeId,
+        address: &str,
+    ) -> Result<&'a Backend, Failure> {
+        let usable = |backend: &Backend| backend.address == address && !backend.calls.is_closed();
+        match nodes.entry(node) {
+            Entry::Occupied(known) if usable(known.get()) => Ok(known.into_mut()),
+            Entry::Occupied(mut known) => {
+                known.insert(Backend::start(node, address)?);
+                Ok(known.into_mut())
+            }
+            Entry::Vacant(unknown) => Ok(unknown.insert(Backend::start(node, address)?)),
         }
-        let backend = Backend::start(node, address)?;
-        nodes.insert(node, backend.clone());
-        Ok(backend)
     }
 }
 
@@ -130,7 +176,7 @@ async fn refuse_for_a_while(why: &Failure, queue: &mut mpsc::Receiver<Call>) {
         tokio::select! {
             () = &mut until => return,
             call = queue.recv() => match call {
-                Some(call) => { let _ = call.answer.send(Err(why.clone())); }
+                Some(call) => (call.answer)(Err(why.clone())),
                 None => return,
             },
         }
@@ -141,7 +187,7 @@ async fn refuse_for_a_while(why: &Failure, queue: &mut mpsc::Receiver<Call>) {
 struct Stream {
     node: NodeId,
     next_id: u64,
-    under_way: HashMap<u64, oneshot::Sender<Outcome>>,
+    under_way: HashMap<u64, (Instant, Answer)>,
 }
 
 impl Stream {
@@ -173,6 +219,7 @@ impl Stream {
             return Failure::Lost(format!("stream to {} broke", self.node));
         }
         let mut sweep = tokio::time::interval(SWEEP);
+        sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 received = inbound.message() => match received {
@@ -189,7 +236,7 @@ impl Stream {
                     }
                     permit.send(self.batch(calls.drain(..)));
                 }
-                _ = sweep.tick() => self.under_way.retain(|_, answer| !answer.is_closed()),
+                _ = sweep.tick(), if !self.under_way.is_empty() => self.give_up(),
             }
         }
     }
@@ -197,15 +244,15 @@ impl Stream {
     /// Nothing is sent before the node has accepted the stream: a stream that did not open has carried nothing.
     fn not_opened(&self, first: Call, why: &str) -> Failure {
         let failure = Failure::NotSent(format!("{} cannot be reached: {why}", self.node));
-        let _ = first.answer.send(Err(failure.clone()));
+        (first.answer)(Err(failure.clone()));
         failure
     }
 
     fn batch(&mut self, calls: impl Iterator<Item = Call>) -> internal::RequestBatch {
-        let mut requests = Vec::new();
-        for call in calls.filter(|call| !call.answer.is_closed()) {
+        let mut requests = Vec::with_capacity(calls.size_hint().0);
+        for call in calls {
             self.next_id += 1;
-            self.under_way.insert(self.next_id, call.answer);
+            self.under_way.insert(self.next_id, (call.give_up, call.answer));
             requests.push(shard::request_to_wire(self.next_id, call.request));
         }
         internal::RequestBatch { requests }
@@ -214,20 +261,28 @@ impl Stream {
     fn complete(&mut self, batch: internal::ResponseBatch) {
         for response in batch.responses {
             let id = response.id;
-            let Some(answer) = self.under_way.remove(&id) else {
+            let Some((_, answer)) = self.under_way.remove(&id) else {
                 continue;
             };
             let outcome = match shard::response_from_wire(response) {
                 Ok((_, result)) => result.map_err(Failure::Refused),
                 Err(malformed) => Err(Failure::Lost(format!("answer of {}: {malformed}", self.node))),
             };
-            let _ = answer.send(outcome);
+            answer(outcome);
+        }
+    }
+
+    /// Ends what has not been answered in time: the node may be paused or cut off.
+    fn give_up(&mut self) {
+        let now = Instant::now();
+        for (_, (_, answer)) in self.under_way.extract_if(|_, (give_up, _)| *give_up <= now) {
+            answer(Err(Failure::Lost(format!("{} did not answer in time", self.node))));
         }
     }
 
     fn fail_all(&mut self, failure: &Failure) {
-        for (_, answer) in self.under_way.drain() {
-            let _ = answer.send(Err(failure.clone()));
+        for (_, (_, answer)) in self.under_way.drain() {
+            answer(Err(failure.clone()));
         }
     }
 }

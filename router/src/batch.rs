@@ -1,10 +1,12 @@
 //! Batches: split by group, sent in parallel, joined in the order asked. One group's failure is that group's items' alone.
 
-use crate::service::{KvService, target, unexpected, written};
+use crate::dispatch::Order;
+use crate::service::{KvService, map_read, map_seen, unexpected, write as write_order, written};
 use fulcrum_common::Keyspace;
 use fulcrum_common::limits;
+use fulcrum_common::routing::Kind;
 use fulcrum_common::wire::{status, v1};
-use fulcrum_types::{Answer, Answered, GroupId, Query, Refusal, SessionToken, WriteOp};
+use fulcrum_types::{Answer, Answered, GroupId, Operation, Query, Refusal, SessionToken, WriteOp};
 use futures::future::join_all;
 use std::collections::BTreeMap;
 use tokio::time::Instant;
@@ -36,9 +38,9 @@ pub(crate) async fn get(
 ) -> Result<v1::BatchGetResponse, Refusal> {
     use v1::batch_get_response::{Item, Missing, item::Result as R};
     check_size(request.keys.len())?;
+    service.catch_up(map_read(request.options.as_ref()), until).await?;
     let keyspace = service.keyspace(&request.keyspace)?;
     let reading = service.reading(&keyspace, request.options)?;
-    service.catch_up(reading.session.as_ref(), until).await?;
     let groups = by_group(&keyspace, request.keys.iter().map(AsRef::as_ref));
     let calls = groups.iter().map(|(group, positions)| {
         let keys = positions
@@ -46,9 +48,14 @@ pub(crate) async fn get(
             .map(|position| request.keys[*position].clone())
             .collect();
         let operation = reading.request(*group, Query::Get(keys));
-        service
-            .dispatch
-            .read(target(&keyspace, *group), operation, reading.level, "batch_get", until)
+        service.dispatch.run(Order {
+            keyspace: keyspace.clone(),
+            group: *group,
+            operation,
+            kind: Kind::Read(reading.level),
+            name: "batch_get",
+            until,
+        })
     });
     let results = join_all(calls).await;
     let mut items = vec![Item::default(); request.keys.len()];
@@ -87,9 +94,9 @@ pub(crate) async fn write(
 ) -> Result<v1::BatchWriteResponse, Refusal> {
     use v1::batch_write_response::{Item, item::Result as R};
     check_size(request.writes.len())?;
+    service.catch_up(map_seen(request.session.as_ref()), until).await?;
     let keyspace = service.keyspace(&request.keyspace)?;
     let session: Option<SessionToken> = request.session.map(Into::into);
-    service.catch_up(session.as_ref(), until).await?;
     let key = request.idempotency.map(TryInto::try_into).transpose()?;
     let ops = request
         .writes
@@ -100,9 +107,14 @@ pub(crate) async fn write(
     let calls = groups.iter().map(|(group, positions)| {
         let mine = positions.iter().map(|position| ops[*position].clone()).collect();
         let seen = session.as_ref().and_then(|token| token.groups.get(group).copied());
+        let operation = Operation::Write {
+            idempotency: key,
+            seen,
+            ops: mine,
+        };
         service
             .dispatch
-            .write(target(&keyspace, *group), key, seen, mine, until)
+            .run(write_order(keyspace.clone(), *group, operation, until))
     });
     let results = join_all(calls).await;
     let mut items = vec![Item::default(); ops.len()];

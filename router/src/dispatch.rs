@@ -1,123 +1,228 @@
 //! Sends one group's request until it is answered, finally refused, or out of time.
 
-use crate::backends::Backends;
-use crate::identity::Identity;
+use crate::backends::{Backends, Outcome};
+use crate::identity::{Held, Identity};
 use crate::metrics::Metrics;
-use fulcrum_common::routing::{Attempts, Failure, Kind, Next, RoutingTable};
-use fulcrum_types::{Answered, GroupId, GroupRequest, KeyspaceId, Level, Mode, NodeId, Operation, Refusal, WriteOp};
+use fulcrum_common::Keyspace;
+use fulcrum_common::routing::{Attempts, Failure, Kind, Next, RoutingTable, View};
+use fulcrum_types::{Answered, GroupId, GroupRequest, KeyspaceId, Mode, NodeId, Operation, Refusal};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 /// An attempt that may be repeated is given up after so long: the node may be paused or cut off.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(900);
 
-/// What a request is about, for routing and metrics.
+/// What a request is about, for metrics.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Target<'a> {
     pub(crate) keyspace: KeyspaceId,
     pub(crate) name: &'a str,
     pub(crate) mode: Mode,
-    pub(crate) group: GroupId,
+}
+
+impl<'a> Target<'a> {
+    fn new(keyspace: &'a Keyspace) -> Self {
+        Self {
+            keyspace: keyspace.id,
+            name: &keyspace.name,
+            mode: keyspace.options.mode,
+        }
+    }
 }
 
 /// The path from a decoded request to its answer.
-#[derive(Clone)]
 pub(crate) struct Dispatch {
     pub(crate) table: Arc<RoutingTable>,
     pub(crate) backends: Backends,
     pub(crate) identity: Arc<Identity>,
     pub(crate) metrics: Arc<Metrics>,
-    rotation: Arc<AtomicU64>,
+    rotation: AtomicU64,
     under_way_max: u32,
 }
 
 /// Counts a request as under way until dropped.
-struct UnderWay<'a>(&'a Metrics);
+struct UnderWay(Arc<Metrics>);
 
-impl Drop for UnderWay<'_> {
+impl Drop for UnderWay {
     fn drop(&mut self) {
         self.0.under_way.dec();
     }
 }
 
+/// A request that owns all it needs.
+pub(crate) struct Order {
+    pub(crate) keyspace: Arc<Keyspace>,
+    pub(crate) group: GroupId,
+    pub(crate) operation: Operation,
+    pub(crate) kind: Kind,
+    /// What metrics call it.
+    pub(crate) name: &'static str,
+    pub(crate) until: Instant,
+}
+
+/// An order under way, which its answer ends.
+struct Journey<D> {
+    dispatch: Arc<Dispatch>,
+    order: Order,
+    attempts: Attempts,
+    started: Instant,
+    /// The router's own key, for a write without one.
+    _held: Option<Held>,
+    _under_way: UnderWay,
+    done: D,
+}
+
+impl<D: FnOnce(Result<Answered, Refusal>) + Send + 'static> Journey<D> {
+    fn begin(mut self) {
+        let view = self.dispatch.table.view();
+        let node = match self.attempts.next(&view) {
+            Next::Send(node) if self.started < self.order.until => node,
+            Next::Send(_) => return self.end(Err(Refusal::DeadlineExceeded)),
+            other => return self.go_on(other),
+        };
+        let Some(address) = view.map.address(node) else {
+            return self.came(node, Err(not_in_map(node)));
+        };
+        let (request, give_up) = self.order.attempt(&view, self.started);
+        let dispatch = self.dispatch.clone();
+        dispatch
+            .backends
+            .submit(node, address, request, give_up, move |outcome| self.came(node, outcome));
+    }
+
+    fn came(mut self, node: NodeId, outcome: Outcome) {
+        let failure = match outcome {
+            Ok(answered) => return self.end(Ok(answered)),
+            Err(failure) => failure,
+        };
+        let view = self.dispatch.table.view();
+        let next = self.attempts.after(&view, node, failure, self.started.elapsed());
+        self.go_on(next);
+    }
+
+    /// Trouble: worth a task of its own.
+    fn go_on(mut self, next: Next) {
+        tokio::spawn(async move {
+            let result = self
+                .dispatch
+                .attempt_all(&mut self.attempts, &self.order, next, self.started)
+                .await;
+            self.end(result);
+        });
+    }
+
+    fn end(self, result: Result<Answered, Refusal>) {
+        let (order, attempts) = (&self.order, self.attempts.count());
+        self.dispatch.metrics.request(
+            Target::new(&order.keyspace),
+            order.kind,
+            order.name,
+            self.started.elapsed(),
+            attempts,
+            &result,
+        );
+        (self.done)(result);
+    }
+}
+
+impl Order {
+    /// One attempt's request, and when it is given up.
+    fn attempt(&self, view: &View, now: Instant) -> (GroupRequest, Instant) {
+        let left = self.until.saturating_duration_since(now);
+        let repeatable = !matches!(self.kind, Kind::Write { safe_twice: false });
+        let deadline = if repeatable { left.min(ATTEMPT_TIMEOUT) } else { left };
+        let request = GroupRequest {
+            keyspace: self.keyspace.id,
+            group: self.group,
+            map_version: view.map.version(),
+            deadline,
+            operation: self.operation.clone(),
+        };
+        (request, now + deadline)
+    }
+}
+
+fn not_in_map(node: NodeId) -> Failure {
+    Failure::NotSent(format!("{node} is not in the cluster map"))
+}
+
 impl Dispatch {
     pub(crate) fn new(table: Arc<RoutingTable>, identity: Arc<Identity>, metrics: Metrics, under_way_max: u32) -> Self {
-        let (backends, metrics, rotation) = (Backends::default(), Arc::new(metrics), Arc::default());
         Self {
             table,
-            backends,
+            backends: Backends::default(),
             identity,
-            metrics,
-            rotation,
+            metrics: Arc::new(metrics),
+            rotation: AtomicU64::new(0),
             under_way_max,
         }
     }
 
-    /// A write. Without a key of the client's, the router's own makes repetition safe.
-    pub(crate) async fn write(
-        &self,
-        target: Target<'_>,
-        idempotency: Option<fulcrum_types::IdempotencyKey>,
-        seen: Option<fulcrum_types::LogPosition>,
-        ops: Vec<WriteOp>,
-        until: Instant,
-    ) -> Result<Answered, Refusal> {
-        let held = if idempotency.is_none() {
-            Some(self.identity.next())
-        } else {
-            None
-        };
-        let key = idempotency.or(held.as_ref().map(|held| held.key));
-        let operation = Operation::Write {
-            idempotency: key,
-            seen,
-            ops,
-        };
-        self.run(target, operation, Kind::Write { safe_twice: true }, "write", until)
-            .await
-    }
-
-    /// A read, or a look-up of an outcome.
-    pub(crate) async fn read(
-        &self,
-        target: Target<'_>,
-        operation: Operation,
-        level: Level,
-        name: &'static str,
-        until: Instant,
-    ) -> Result<Answered, Refusal> {
-        self.run(target, operation, Kind::Read(level), name, until).await
-    }
-
-    async fn run(
-        &self,
-        target: Target<'_>,
-        operation: Operation,
-        kind: Kind,
-        name: &'static str,
-        until: Instant,
-    ) -> Result<Answered, Refusal> {
-        let started = Instant::now();
-        let admitted = self.admit();
-        let mut attempts = Attempts::new(target.group, kind, self.rotation.fetch_add(1, Ordering::Relaxed));
-        let result = match &admitted {
-            Ok(_) => {
-                self.attempt_all(&mut attempts, target, operation, kind, started, until)
-                    .await
+    /// Sends a request until it is answered, finally refused, or out of time; `done` gets the result. As long as all goes
+    /// well that takes no task and no timer of its own.
+    pub(crate) fn submit(
+        self: &Arc<Self>,
+        mut order: Order,
+        done: impl FnOnce(Result<Answered, Refusal>) + Send + 'static,
+    ) {
+        let under_way = match self.admit() {
+            Ok(admitted) => admitted,
+            Err(refusal) => {
+                let target = Target::new(&order.keyspace);
+                let refused = Err(refusal);
+                self.metrics
+                    .request(target, order.kind, order.name, Duration::ZERO, 0, &refused);
+                return done(refused);
             }
-            Err(refusal) => Err(refusal.clone()),
         };
-        self.metrics
-            .request(target, kind, name, started.elapsed(), attempts.count(), &result);
-        result
+        let held = self.key_for(&mut order.operation);
+        let rotation = self.rotation.fetch_add(1, Ordering::Relaxed);
+        let journey = Journey {
+            dispatch: self.clone(),
+            attempts: Attempts::new(order.group, order.kind, rotation),
+            order,
+            started: Instant::now(),
+            _held: held,
+            _under_way: under_way,
+            done,
+        };
+        journey.begin();
+    }
+
+    /// The same, awaited.
+    pub(crate) async fn run(self: &Arc<Self>, order: Order) -> Result<Answered, Refusal> {
+        let (answer, answered) = oneshot::channel();
+        self.submit(order, move |result| {
+            // The caller may have gone.
+            let _ = answer.send(result);
+        });
+        answered.await.unwrap_or_else(|_| {
+            Err(Refusal::Unknown {
+                reason: "the router is shutting down".into(),
+            })
+        })
+    }
+
+    /// A write without a key of the client's gets the router's own: that makes repetition safe.
+    fn key_for(&self, operation: &mut Operation) -> Option<Held> {
+        let Operation::Write { idempotency, .. } = operation else {
+            return None;
+        };
+        if idempotency.is_some() {
+            return None;
+        }
+        let held = self.identity.next();
+        *idempotency = Some(held.key);
+        Some(held)
     }
 
     /// Sheds load early: a request that would only wait is refused while that is still cheap.
-    fn admit(&self) -> Result<UnderWay<'_>, Refusal> {
+    fn admit(&self) -> Result<UnderWay, Refusal> {
         self.metrics.under_way.inc();
-        let admitted = UnderWay(&self.metrics);
+        let admitted = UnderWay(self.metrics.clone());
         if self.metrics.under_way.get() > i64::from(self.under_way_max) {
             return Err(Refusal::Overloaded);
         }
@@ -127,28 +232,19 @@ impl Dispatch {
     async fn attempt_all(
         &self,
         attempts: &mut Attempts,
-        target: Target<'_>,
-        operation: Operation,
-        kind: Kind,
+        order: &Order,
+        mut next: Next,
         started: Instant,
-        until: Instant,
     ) -> Result<Answered, Refusal> {
-        let mut next = attempts.next(&self.table.view());
         loop {
             next = match next {
-                Next::Send(node) => {
-                    if Instant::now() >= until {
-                        return Err(attempts.out_of_time());
-                    }
-                    match self.attempt(node, target, operation.clone(), kind, until).await {
-                        Ok(answered) => return Ok(answered),
-                        Err(failure) => attempts.after(&self.table.view(), node, failure, started.elapsed()),
-                    }
-                }
+                Next::Send(_) if Instant::now() >= order.until => return Err(attempts.out_of_time()),
+                Next::Send(node) => match self.attempt(node, order).await {
+                    Ok(answered) => return Ok(answered),
+                    Err(failure) => attempts.after(&self.table.view(), node, failure, started.elapsed()),
+                },
+                Next::Pause(pause) if Instant::now() + pause >= order.until => return Err(attempts.out_of_time()),
                 Next::Pause(pause) => {
-                    if Instant::now() + pause >= until {
-                        return Err(attempts.out_of_time());
-                    }
                     self.wait(pause).await;
                     attempts.next(&self.table.view())
                 }
@@ -157,35 +253,11 @@ impl Dispatch {
         }
     }
 
-    async fn attempt(
-        &self,
-        node: NodeId,
-        target: Target<'_>,
-        operation: Operation,
-        kind: Kind,
-        until: Instant,
-    ) -> Result<Answered, Failure> {
+    async fn attempt(&self, node: NodeId, order: &Order) -> Outcome {
         let view = self.table.view();
-        let Some(address) = view.map.address(node) else {
-            return Err(Failure::NotSent(format!("{node} is not in the cluster map")));
-        };
-        let left = until.saturating_duration_since(Instant::now());
-        let repeatable = !matches!(kind, Kind::Write { safe_twice: false });
-        let patience = if repeatable { left.min(ATTEMPT_TIMEOUT) } else { left };
-        let request = GroupRequest {
-            keyspace: target.keyspace,
-            group: target.group,
-            map_version: view.map.version(),
-            deadline: patience,
-            operation,
-        };
-        match tokio::time::timeout(patience, self.backends.call(node, address, request)).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(Failure::Lost(format!(
-                "{node} did not answer within {} ms",
-                patience.as_millis()
-            ))),
-        }
+        let address = view.map.address(node).ok_or_else(|| not_in_map(node))?;
+        let (request, give_up) = order.attempt(&view, Instant::now());
+        self.backends.call(node, address, request, give_up).await
     }
 
     /// Waits, but not longer than until the view changes.

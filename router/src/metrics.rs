@@ -3,8 +3,10 @@
 use crate::dispatch::Target;
 use fulcrum_common::metrics::{LATENCY_BUCKETS, MetricError, Metrics as Registry};
 use fulcrum_common::routing::Kind;
-use fulcrum_types::{Answered, Refusal};
-use prometheus::{HistogramVec, IntCounterVec, IntGauge};
+use fulcrum_types::{Answered, KeyspaceId, Refusal};
+use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge};
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 const STALENESS_BUCKETS: &[f64] = &[0.0, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
@@ -19,6 +21,16 @@ pub(crate) struct Metrics {
     downgrades: IntCounterVec,
     pub(crate) under_way: IntGauge,
     pub(crate) map_version: IntGauge,
+    /// Looked up once a kind of request, not once a request. Grows with the keyspaces, as the metrics do.
+    known: Mutex<HashMap<(KeyspaceId, &'static str, &'static str), OfKind>>,
+}
+
+/// What an answered request of one kind is counted in.
+struct OfKind {
+    latency: Histogram,
+    ok: IntCounter,
+    /// Of reads.
+    staleness: Option<Histogram>,
 }
 
 impl Metrics {
@@ -71,6 +83,7 @@ impl Metrics {
                     &[],
                 )?
                 .with_label_values(&[] as &[&str]),
+            known: Mutex::default(),
         })
     }
 
@@ -79,7 +92,7 @@ impl Metrics {
         &self,
         target: Target<'_>,
         kind: Kind,
-        operation: &str,
+        operation: &'static str,
         took: Duration,
         attempts: u32,
         result: &Result<Answered, Refusal>,
@@ -89,41 +102,54 @@ impl Metrics {
             Kind::Read(level) => level.name(),
             Kind::Write { .. } => "write",
         };
-        self.latency
-            .with_label_values(&[target.name, mode, level, operation])
-            .observe(took.as_secs_f64());
-        let outcome = match result {
-            Ok(_) => "ok",
-            Err(refusal) => outcome_name(refusal),
-        };
-        self.requests
-            .with_label_values(&[target.name, mode, level, operation, outcome])
-            .inc();
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_kind = known
+            .entry((target.keyspace, level, operation))
+            .or_insert_with(|| self.of_kind(target, kind, level, operation));
+        of_kind.latency.observe(took.as_secs_f64());
+        match result {
+            Ok(answered) => {
+                of_kind.ok.inc();
+                if let (Some(histogram), Some(bound)) = (&of_kind.staleness, answered.receipt.staleness) {
+                    histogram.observe(bound.as_secs_f64());
+                }
+            }
+            Err(refusal) => self.refused(target, level, operation, refusal),
+        }
+        drop(known);
         if attempts > 1 {
             self.retries
                 .with_label_values(&[target.name, mode])
                 .inc_by(u64::from(attempts - 1));
         }
-        match result {
-            Ok(answered) => self.served(target, kind, answered),
-            Err(refusal) => self
-                .refusals
-                .with_label_values(&[target.name, mode, cause(refusal)])
-                .inc(),
+        if let (Ok(answered), Kind::Read(asked)) = (result, kind)
+            && answered.receipt.achieved.name() != asked.name()
+        {
+            self.downgrades.with_label_values(&[target.name, mode, level]).inc();
         }
     }
 
-    fn served(&self, target: Target<'_>, kind: Kind, answered: &Answered) {
-        let Kind::Read(asked) = kind else { return };
-        let labels = [target.name, target.mode.name(), asked.name()];
-        if let Some(staleness) = answered.receipt.staleness {
-            self.staleness
-                .with_label_values(&labels)
-                .observe(staleness.as_secs_f64());
+    fn of_kind(&self, target: Target<'_>, kind: Kind, level: &str, operation: &str) -> OfKind {
+        let mode = target.mode.name();
+        OfKind {
+            latency: self.latency.with_label_values(&[target.name, mode, level, operation]),
+            ok: self
+                .requests
+                .with_label_values(&[target.name, mode, level, operation, "ok"]),
+            staleness: matches!(kind, Kind::Read(_))
+                .then(|| self.staleness.with_label_values(&[target.name, mode, level])),
         }
-        if answered.receipt.achieved.name() != asked.name() {
-            self.downgrades.with_label_values(&labels).inc();
-        }
+    }
+
+    fn refused(&self, target: Target<'_>, level: &str, operation: &str, refusal: &Refusal) {
+        let mode = target.mode.name();
+        let outcome = outcome_name(refusal);
+        self.requests
+            .with_label_values(&[target.name, mode, level, operation, outcome])
+            .inc();
+        self.refusals
+            .with_label_values(&[target.name, mode, cause(refusal)])
+            .inc();
     }
 }
 

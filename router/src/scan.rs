@@ -5,12 +5,14 @@
 //! gaps, and only those are given out. The resume token is the last key given out: it needs no state in the router and is
 //! good at any other one.
 
-use crate::service::{KvService, Reading, target, unexpected};
+use crate::dispatch::Order;
+use crate::service::{KvService, Reading, unexpected};
 use bytes::Bytes;
 use fulcrum_common::Keyspace;
 use fulcrum_common::limits;
+use fulcrum_common::routing::Kind;
 use fulcrum_common::wire::{status, v1};
-use fulcrum_types::{Answer, GroupId, Query, Receipt, Refusal, Versioned};
+use fulcrum_types::{Answer, GroupId, MapVersion, Query, Receipt, Refusal, Versioned};
 use futures::future::try_join_all;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -65,7 +67,12 @@ impl Scan {
     }
 
     pub(crate) async fn run(mut self, pages: mpsc::Sender<Result<v1::ScanPage, Status>>) {
-        if let Err(refusal) = self.service.catch_up(self.reading.session.as_ref(), self.until).await {
+        let seen = self
+            .reading
+            .session
+            .as_ref()
+            .map_or(MapVersion::ZERO, |token| token.map_version);
+        if let Err(refusal) = self.service.catch_up(seen, self.until).await {
             let _ = pages.send(Err(status::refusal_to_status(&refusal))).await;
             return;
         }
@@ -126,12 +133,15 @@ impl Scan {
             max_bytes: BYTES_PER_GROUP.min(limits::MAX_SCAN_BYTES),
         };
         let operation = self.reading.request(group, query);
-        let target = target(&self.keyspace, group);
-        let answered = self
-            .service
-            .dispatch
-            .read(target, operation, self.reading.level, "scan", self.until)
-            .await?;
+        let order = Order {
+            keyspace: self.keyspace.clone(),
+            group,
+            operation,
+            kind: Kind::Read(self.reading.level),
+            name: "scan",
+            until: self.until,
+        };
+        let answered = self.service.dispatch.run(order).await?;
         match answered.answer {
             Answer::Rows { rows, complete } if complete || !rows.is_empty() => Ok(Part {
                 rows,

@@ -97,7 +97,7 @@ impl Router {
         let table = Arc::new(RoutingTable::new(map));
         let registry = Registry::new();
         let metrics = Metrics::new(&registry).map_err(|error| StartError::Config(error.to_string()))?;
-        let dispatch = Dispatch::new(table, Identity::new(clock), metrics, config.requests_max);
+        let dispatch = Arc::new(Dispatch::new(table, Identity::new(clock), metrics, config.requests_max));
         let cannot = |error| StartError::bind("the router", config.listen, error);
         let listener = std::net::TcpListener::bind(config.listen).map_err(cannot)?;
         let address = listener.local_addr().map_err(cannot)?;
@@ -132,7 +132,7 @@ fn no_metadata(error: &StoreError) -> StartError {
 fn run(
     config: RouterConfig,
     store: ClusterStore,
-    dispatch: Dispatch,
+    dispatch: Arc<Dispatch>,
     listener: std::net::TcpListener,
     stopped: oneshot::Receiver<()>,
 ) {
@@ -152,7 +152,7 @@ fn run(
 async fn serve(
     config: &RouterConfig,
     store: ClusterStore,
-    dispatch: Dispatch,
+    dispatch: Arc<Dispatch>,
     listener: std::net::TcpListener,
     stopped: oneshot::Receiver<()>,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {

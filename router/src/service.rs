@@ -1,17 +1,18 @@
 //! The public key-value API at the router's door: decode, find the group, dispatch, encode.
 
 use crate::batch;
-use crate::dispatch::{Dispatch, Target};
+use crate::dispatch::{Dispatch, Order};
+use crate::pipeline;
 use crate::scan;
 use fulcrum_common::Keyspace;
-use fulcrum_common::limits;
+use fulcrum_common::routing::Kind;
 use fulcrum_common::wire::{status, types, v1};
 use fulcrum_types::{
-    Answer, Answered, Condition, GroupId, Level, LogPosition, Mutation, Operation, Query, ReadRequest, Receipt,
+    Answer, Answered, GroupId, Level, LogPosition, MapVersion, Mutation, Operation, Query, ReadRequest, Receipt,
     RecordedOutcome, Refusal, SessionToken, WriteOp,
 };
 use futures::StreamExt;
-use futures::stream::{BoxStream, FuturesUnordered};
+use futures::stream::BoxStream;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -19,14 +20,12 @@ use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-/// Operations of one pipeline that may be under way at once; the stream is not read further beyond it.
-const PIPELINE_UNDER_WAY: usize = 1024;
 const PAGES_AHEAD: usize = 2;
 
 /// The `Kv` service.
 #[derive(Clone)]
 pub(crate) struct KvService {
-    pub(crate) dispatch: Dispatch,
+    pub(crate) dispatch: Arc<Dispatch>,
     /// For requests that bring no deadline.
     pub(crate) default_deadline: Duration,
 }
@@ -113,42 +112,42 @@ impl KvService {
         })
     }
 
-    /// A session that has seen a newer map than ours waits until we have it (rule 8).
-    pub(crate) async fn catch_up(&self, session: Option<&SessionToken>, until: Instant) -> Result<(), Refusal> {
-        let Some(token) = session else { return Ok(()) };
+    /// A session that has seen a newer map than ours waits until we have it, and is routed by that (rule 8).
+    pub(crate) async fn catch_up(&self, seen: MapVersion, until: Instant) -> Result<(), Refusal> {
+        if self.is_current(seen) {
+            return Ok(());
+        }
         let mut changes = self.dispatch.table.changes();
-        while self.dispatch.table.view().map.version() < token.map_version {
+        while !self.is_current(seen) {
             if !matches!(tokio::time::timeout_at(until, changes.changed()).await, Ok(Ok(()))) {
-                let reason = format!(
-                    "this router's cluster map is older than the session's ({})",
-                    token.map_version
-                );
+                let reason = format!("this router's cluster map is older than the session's ({seen})");
                 return Err(Refusal::Unreachable { reason });
             }
         }
         Ok(())
     }
 
-    pub(crate) async fn get(&self, request: v1::GetRequest, until: Instant) -> Result<v1::GetResponse, Refusal> {
-        let keyspace = self.keyspace(&request.keyspace)?;
-        let reading = self.reading(&keyspace, request.options)?;
-        self.catch_up(reading.session.as_ref(), until).await?;
-        let target = target(&keyspace, keyspace.group_of(&request.key));
-        let operation = reading.request(target.group, Query::Get(vec![request.key]));
-        let answered = self
-            .dispatch
-            .read(target, operation, reading.level, "get", until)
-            .await?;
-        match answered.answer {
-            Answer::Values(values) => Ok(v1::GetResponse {
-                value: values.into_iter().next().flatten().map(Into::into),
-                receipt: Some(answered.receipt.into()),
-            }),
-            other => Err(unexpected(&other)),
-        }
+    /// Whether our map is not older than one that a session has seen.
+    pub(crate) fn is_current(&self, seen: MapVersion) -> bool {
+        self.dispatch.table.view().map.version() >= seen
     }
 
-    pub(crate) async fn put(&self, request: v1::PutRequest, until: Instant) -> Result<v1::WriteResponse, Refusal> {
+    pub(crate) fn get_order(&self, request: v1::GetRequest, until: Instant) -> Result<Order, Refusal> {
+        let keyspace = self.keyspace(&request.keyspace)?;
+        let reading = self.reading(&keyspace, request.options)?;
+        let group = keyspace.group_of(&request.key);
+        let operation = reading.request(group, Query::Get(vec![request.key]));
+        Ok(Order {
+            keyspace,
+            group,
+            operation,
+            kind: Kind::Read(reading.level),
+            name: "get",
+            until,
+        })
+    }
+
+    pub(crate) fn put_order(&self, request: v1::PutRequest, until: Instant) -> Result<Order, Refusal> {
         let mutation = Mutation::Put {
             value: request.value,
             ttl: types::ttl(request.ttl_ms),
@@ -158,113 +157,122 @@ impl KvService {
             condition: types::condition(request.condition),
             mutation,
         };
-        self.write_one(&request.keyspace, op, request.idempotency, request.session, until)
-            .await
+        self.write_order(&request.keyspace, op, request.idempotency, request.session, until)
     }
 
-    pub(crate) async fn delete(
-        &self,
-        request: v1::DeleteRequest,
-        until: Instant,
-    ) -> Result<v1::WriteResponse, Refusal> {
-        let condition: Condition = types::condition(request.condition);
+    pub(crate) fn delete_order(&self, request: v1::DeleteRequest, until: Instant) -> Result<Order, Refusal> {
         let op = WriteOp {
             key: request.key,
-            condition,
+            condition: types::condition(request.condition),
             mutation: Mutation::Delete,
         };
-        self.write_one(&request.keyspace, op, request.idempotency, request.session, until)
-            .await
+        self.write_order(&request.keyspace, op, request.idempotency, request.session, until)
     }
 
-    async fn write_one(
+    fn write_order(
         &self,
         name: &str,
         op: WriteOp,
         idempotency: Option<v1::IdempotencyKey>,
         session: Option<v1::SessionToken>,
         until: Instant,
-    ) -> Result<v1::WriteResponse, Refusal> {
+    ) -> Result<Order, Refusal> {
         let keyspace = self.keyspace(name)?;
+        let group = keyspace.group_of(&op.key);
         let session: Option<SessionToken> = session.map(Into::into);
-        self.catch_up(session.as_ref(), until).await?;
-        let target = target(&keyspace, keyspace.group_of(&op.key));
-        let key = idempotency.map(TryInto::try_into).transpose()?;
-        let seen = session.and_then(|token| token.groups.get(&target.group).copied());
-        let answered = self.dispatch.write(target, key, seen, vec![op], until).await?;
-        let (mut outcomes, receipt) = written(answered)?;
-        let outcome = outcomes.pop().map(Into::into);
-        Ok(v1::WriteResponse {
-            outcome,
-            receipt: Some(receipt.into()),
-        })
+        let operation = Operation::Write {
+            idempotency: idempotency.map(TryInto::try_into).transpose()?,
+            seen: session.and_then(|token| token.groups.get(&group).copied()),
+            ops: vec![op],
+        };
+        Ok(write(keyspace, group, operation, until))
     }
 
-    async fn outcome(&self, request: v1::GetOutcomeRequest, until: Instant) -> Result<v1::GetOutcomeResponse, Refusal> {
-        use v1::get_outcome_response::State;
+    fn outcome_order(&self, request: v1::GetOutcomeRequest, until: Instant) -> Result<Order, Refusal> {
         let keyspace = self.keyspace(&request.keyspace)?;
-        let target = target(&keyspace, keyspace.group_of(&request.key));
-        let key = request
-            .idempotency
-            .ok_or_else(|| Refusal::Invalid {
-                reason: "idempotency is missing: which write?".into(),
-            })?
-            .try_into()?;
-        let answered = self
-            .dispatch
-            .read(
-                target,
-                Operation::Outcome(key),
-                Level::Linearizable,
-                "get_outcome",
-                until,
-            )
-            .await?;
-        let (state, outcomes) = match answered.answer {
-            Answer::Outcome(RecordedOutcome::Known(outcomes)) => (State::Known, outcomes),
-            Answer::Outcome(RecordedOutcome::NotSeen) => (State::NotSeen, Vec::new()),
-            Answer::Outcome(RecordedOutcome::TooOld) => (State::TooOld, Vec::new()),
-            other => return Err(unexpected(&other)),
-        };
-        Ok(v1::GetOutcomeResponse {
-            state: state.into(),
-            outcomes: outcomes.into_iter().map(Into::into).collect(),
-            receipt: Some(answered.receipt.into()),
+        let group = keyspace.group_of(&request.key);
+        let key = request.idempotency.ok_or_else(|| Refusal::Invalid {
+            reason: "idempotency is missing: which write?".into(),
+        })?;
+        Ok(Order {
+            keyspace,
+            group,
+            operation: Operation::Outcome(key.try_into()?),
+            kind: Kind::Read(Level::Linearizable),
+            name: "get_outcome",
+            until,
         })
     }
 
-    async fn pipelined(&self, op: v1::pipeline_request::Op) -> v1::pipeline_response::Answer {
-        use v1::pipeline_request::op::Op;
-        use v1::pipeline_response::answer::Answer as A;
-        let deadline = match op.deadline_ms {
-            0 => self.default_deadline,
-            ms => Duration::from_millis(ms.into()),
+    /// A unary call, from its order to its answer.
+    async fn call<T>(
+        &self,
+        seen: MapVersion,
+        until: Instant,
+        order: impl FnOnce() -> Result<Order, Refusal>,
+        answer: fn(Answered) -> Result<T, Refusal>,
+    ) -> Result<Response<T>, Status> {
+        let answered = async {
+            self.catch_up(seen, until).await?;
+            self.dispatch.run(order()?).await.and_then(answer)
         };
-        let until = Instant::now() + deadline;
-        let result = match op.op {
-            Some(Op::Get(get)) => self.get(get, until).await.map(A::Get),
-            Some(Op::Put(put)) => self.put(put, until).await.map(A::Write),
-            Some(Op::Delete(delete)) => self.delete(delete, until).await.map(A::Write),
-            None => Err(Refusal::Invalid {
-                reason: "op is missing".into(),
-            }),
-        };
-        let answer = result.unwrap_or_else(|refusal| A::Error(status::refusal_to_wire(&refusal)));
-        v1::pipeline_response::Answer {
-            id: op.id,
-            answer: Some(answer),
-        }
+        reply(answered.await)
     }
 }
 
-/// What a group of a keyspace is called, for routing and metrics.
-pub(crate) fn target(keyspace: &Keyspace, group: GroupId) -> Target<'_> {
-    Target {
-        keyspace: keyspace.id,
-        name: &keyspace.name,
-        mode: keyspace.options.mode,
+/// The newest map that a session has seen.
+pub(crate) fn map_seen(session: Option<&v1::SessionToken>) -> MapVersion {
+    session.map_or(MapVersion::ZERO, |token| MapVersion(token.map_version))
+}
+
+/// The newest map that the session of a read has seen.
+pub(crate) fn map_read(options: Option<&v1::ReadOptions>) -> MapVersion {
+    map_seen(options.and_then(|options| options.session.as_ref()))
+}
+
+/// Writes of one group. The router may send them twice: they carry the client's key, or get the router's own.
+pub(crate) fn write(keyspace: Arc<Keyspace>, group: GroupId, operation: Operation, until: Instant) -> Order {
+    Order {
+        keyspace,
         group,
+        operation,
+        kind: Kind::Write { safe_twice: true },
+        name: "write",
+        until,
     }
+}
+
+pub(crate) fn get_response(answered: Answered) -> Result<v1::GetResponse, Refusal> {
+    match answered.answer {
+        Answer::Values(mut values) => Ok(v1::GetResponse {
+            value: values.pop().flatten().map(Into::into),
+            receipt: Some(answered.receipt.into()),
+        }),
+        other => Err(unexpected(&other)),
+    }
+}
+
+pub(crate) fn write_response(answered: Answered) -> Result<v1::WriteResponse, Refusal> {
+    let (mut outcomes, receipt) = written(answered)?;
+    Ok(v1::WriteResponse {
+        outcome: outcomes.pop().map(Into::into),
+        receipt: Some(receipt.into()),
+    })
+}
+
+fn outcome_response(answered: Answered) -> Result<v1::GetOutcomeResponse, Refusal> {
+    use v1::get_outcome_response::State;
+    let (state, outcomes) = match answered.answer {
+        Answer::Outcome(RecordedOutcome::Known(outcomes)) => (State::Known, outcomes),
+        Answer::Outcome(RecordedOutcome::NotSeen) => (State::NotSeen, Vec::new()),
+        Answer::Outcome(RecordedOutcome::TooOld) => (State::TooOld, Vec::new()),
+        other => return Err(unexpected(&other)),
+    };
+    Ok(v1::GetOutcomeResponse {
+        state: state.into(),
+        outcomes: outcomes.into_iter().map(Into::into).collect(),
+        receipt: Some(answered.receipt.into()),
+    })
 }
 
 /// Outcomes and proof of a write.
@@ -319,17 +327,26 @@ impl v1::kv_server::Kv for KvService {
 
     async fn get(&self, request: Request<v1::GetRequest>) -> Result<Response<v1::GetResponse>, Status> {
         let until = until(&request, self.default_deadline);
-        reply(KvService::get(self, request.into_inner(), until).await)
+        let request = request.into_inner();
+        let seen = map_read(request.options.as_ref());
+        self.call(seen, until, || self.get_order(request, until), get_response)
+            .await
     }
 
     async fn put(&self, request: Request<v1::PutRequest>) -> Result<Response<v1::WriteResponse>, Status> {
         let until = until(&request, self.default_deadline);
-        reply(KvService::put(self, request.into_inner(), until).await)
+        let request = request.into_inner();
+        let seen = map_seen(request.session.as_ref());
+        self.call(seen, until, || self.put_order(request, until), write_response)
+            .await
     }
 
     async fn delete(&self, request: Request<v1::DeleteRequest>) -> Result<Response<v1::WriteResponse>, Status> {
         let until = until(&request, self.default_deadline);
-        reply(KvService::delete(self, request.into_inner(), until).await)
+        let request = request.into_inner();
+        let seen = map_seen(request.session.as_ref());
+        self.call(seen, until, || self.delete_order(request, until), write_response)
+            .await
     }
 
     async fn batch_get(&self, request: Request<v1::BatchGetRequest>) -> Result<Response<v1::BatchGetResponse>, Status> {
@@ -363,7 +380,7 @@ impl v1::kv_server::Kv for KvService {
         request: Request<Streaming<v1::PipelineRequest>>,
     ) -> Result<Response<Self::PipelineStream>, Status> {
         let (answers, stream) = mpsc::channel(4);
-        tokio::spawn(pipeline(self.clone(), request.into_inner(), answers));
+        tokio::spawn(pipeline::serve(self.clone(), request.into_inner(), answers));
         Ok(Response::new(ReceiverStream::new(stream).boxed()))
     }
 
@@ -372,44 +389,8 @@ impl v1::kv_server::Kv for KvService {
         request: Request<v1::GetOutcomeRequest>,
     ) -> Result<Response<v1::GetOutcomeResponse>, Status> {
         let until = until(&request, self.default_deadline);
-        reply(self.outcome(request.into_inner(), until).await)
-    }
-}
-
-/// Serves one pipeline in one task: reads on only while few enough operations are under way, and sends in one message
-/// all answers that are ready.
-async fn pipeline(
-    service: KvService,
-    mut requests: Streaming<v1::PipelineRequest>,
-    answers: mpsc::Sender<Result<v1::PipelineResponse, Status>>,
-) {
-    let mut under_way = FuturesUnordered::new();
-    let mut open = true;
-    while open || !under_way.is_empty() {
-        tokio::select! {
-            biased;
-            Some(first) = under_way.next(), if !under_way.is_empty() => {
-                let mut ready = vec![first];
-                while let Some(Some(more)) = futures::FutureExt::now_or_never(under_way.next()) {
-                    ready.push(more);
-                }
-                if answers.send(Ok(v1::PipelineResponse { answers: ready })).await.is_err() {
-                    return;
-                }
-            }
-            message = requests.message(), if open && under_way.len() < PIPELINE_UNDER_WAY => match message {
-                Ok(Some(batch)) if batch.ops.len() > limits::MAX_BATCH_OPS => {
-                    let reason = format!("{} operations in one message, at most {} may be", batch.ops.len(), limits::MAX_BATCH_OPS);
-                    let _ = answers.send(Err(status::refusal_to_status(&Refusal::Invalid { reason }))).await;
-                    return;
-                }
-                Ok(Some(batch)) => for op in batch.ops {
-                    under_way.push(service.pipelined(op));
-                },
-                Ok(None) => open = false,
-                Err(_) => return,
-            },
-        }
+        let order = || self.outcome_order(request.into_inner(), until);
+        self.call(MapVersion::ZERO, until, order, outcome_response).await
     }
 }
 
