@@ -12,11 +12,13 @@ use crate::retry::{Next, Retries, Verdict};
 use crate::routers::{Routers, attempt};
 use crate::rpc::Unary;
 use crate::smart::{Direct, Smart};
+use fulcrum_common::routing::Failure;
 use fulcrum_common::wire::v1;
-use fulcrum_types::{ClientId, Refusal};
+use fulcrum_types::{ClientId, NodeId, Refusal};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
+use tonic::transport::Channel;
 
 /// A client. Cheap to clone; clones share connections and identity. Works on any tokio runtime, also on a
 /// `current_thread` one.
@@ -43,7 +45,7 @@ pub(crate) struct Shared {
     pub(crate) routers: Arc<Routers>,
     pub(crate) backoff: Backoff,
     identities: Identities,
-    smart: Option<Smart>,
+    pub(crate) smart: Option<Smart>,
 }
 
 impl Client {
@@ -232,6 +234,14 @@ impl Shared {
         let identity = Identity::new(ClientId(answer.client), answer.issued_at_ms);
         self.identities.set(identity.clone());
         Ok(identity)
+    }
+
+    /// A connection to a shard-node.
+    pub(crate) fn node_channel(&self, node: NodeId) -> Result<Channel, Failure> {
+        match &self.smart {
+            Some(smart) => smart.channel(node),
+            None => Err(Failure::NotSent("the client knows no shard-nodes".into())),
+        }
     }
 
     pub(crate) fn until(&self, deadline: Option<Duration>) -> Instant {

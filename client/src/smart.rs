@@ -100,6 +100,16 @@ impl Smart {
         })
     }
 
+    /// The node to ask first.
+    pub(crate) fn first_choice<Q: Unary>(&self, request: &Q) -> Option<NodeId> {
+        let route = self.route(request)?;
+        let mut attempts = Attempts::new(route.group, route.kind, self.rotation.fetch_add(1, Ordering::Relaxed));
+        match attempts.next(&self.table.view()) {
+            Next::Send(node) => Some(node),
+            Next::Pause(_) | Next::Fail(_) => None,
+        }
+    }
+
     pub(crate) async fn call<Q: Unary>(&self, route: Route, request: &Q, until: Instant) -> Result<Q::Answer, Direct> {
         let started = Instant::now();
         let mut attempts = Attempts::new(route.group, route.kind, self.rotation.fetch_add(1, Ordering::Relaxed));
@@ -136,7 +146,7 @@ impl Smart {
         attempt(channel, request.clone(), patience).await
     }
 
-    fn channel(&self, node: NodeId) -> Result<Channel, Failure> {
+    pub(crate) fn channel(&self, node: NodeId) -> Result<Channel, Failure> {
         let view = self.table.view();
         let Some(address) = view.map.address(node) else {
             return Err(Failure::NotSent(format!("{node} is not in the cluster map")));

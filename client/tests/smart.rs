@@ -75,3 +75,24 @@ async fn nodes_that_cannot_be_reached_are_reached_through_the_router() {
         NodeId(99)
     );
 }
+
+#[tokio::test]
+async fn a_pipeline_goes_straight_to_the_primary_and_around_it_if_it_refuses() {
+    let cluster = cluster().await;
+    let (pipeline, keyspace) = (cluster.client.pipeline(), cluster.client.keyspace("k"));
+    let reactions = [
+        Reaction::Answer,
+        Reaction::Refuse(Refusal::NotPrimary { hint: None }),
+        Reaction::Lose,
+    ];
+    cluster.nodes[0].react(reactions);
+    let mut pending = Vec::new();
+    for n in 0..10 {
+        pending.push(keyspace.put(format!("{n}"), "v").submit(&pipeline).await.unwrap());
+    }
+    for written in pending {
+        assert!(written.await.unwrap().applied());
+    }
+    assert!(cluster.nodes[0].with(|state| state.requests) > 0);
+    assert!(cluster.router.with(|state| state.requests) >= 2);
+}
