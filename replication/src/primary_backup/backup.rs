@@ -129,7 +129,11 @@ impl PrimaryBackup {
         let known = entries.iter().take_while(|e| self.log.holds(e.position)).count();
         let fresh = &entries[known..];
         if let Some(first) = fresh.first().map(|e| e.position) {
-            if first.index <= self.log.last().index && !self.yield_to(first, effects) {
+            let conflict = first.index <= self.log.last().index;
+            if conflict && self.must_keep(first.index) {
+                return;
+            }
+            if conflict && !self.yield_to(first, effects) {
                 self.refuse(now, from, previous, effects);
                 return;
             }

@@ -5,6 +5,9 @@
 //! ([`LogChange::Diverged`]); an old primary that finds nothing of its own diverged says so with an empty record. Below
 //! the commit index the state holds what the surviving history lacks: then the state goes, too, and the replica takes a new data
 //! id, so that nobody counts it as the member it was (rule 5).
+//!
+//! A member of the in-sync set never does that: a compare-and-swap that promotes it, perhaps of an earlier life, might yet land and find
+//! its data gone. It answers nothing instead, is removed for its silence, and lets go then.
 
 use super::core::PrimaryBackup;
 use crate::contract::{Divergence, Effect, LogChange, SnapshotMeta};
@@ -56,6 +59,11 @@ impl PrimaryBackup {
         true
     }
 
+    /// Whether entries from `from` on must stay for now, although they conflict with the primary's.
+    pub(super) fn must_keep(&self, from: Index) -> bool {
+        from <= self.commit && (self.is_member() || !self.changes.is_settled()) && !planted!(self, TruncateBelowCommit)
+    }
+
     /// Keeps all from `from` on, before anything of it goes.
     fn record_divergence(&mut self, from: Index, new_epoch: Epoch, effects: &mut Vec<Effect>) {
         if planted!(self, ForgetDivergence) {
@@ -102,27 +110,27 @@ impl PrimaryBackup {
         self.persist_hard_state(effects);
     }
 
-    /// A snapshot is about to replace log and state: what they hold beyond the common history is kept first. A new data
-    /// id is due if that is committed here.
-    pub(super) fn yield_to_snapshot(&mut self, meta: &SnapshotMeta, effects: &mut Vec<Effect>) {
+    /// The first index here that is not in the history of a snapshot.
+    pub(super) fn first_beyond(&self, meta: &SnapshotMeta) -> Option<Index> {
         let mut common = LogPosition::default();
-        let reach = self.log.last().index.min(meta.position.index);
+        let last = self.log.last().index;
+        let reach = last.min(meta.position.index);
         for (i, (epoch, first)) in meta.epoch_starts.iter().enumerate() {
             let next = meta.epoch_starts.get(i + 1).map_or(Index(u64::MAX), |(_, n)| *n);
             let end = self.log.last_within(next.prev().min(reach), *epoch);
-            if end.epoch != *epoch || end.index < *first {
-                continue;
+            if end.epoch == *epoch && end.index >= *first {
+                common = end;
             }
-            common = end;
         }
-        let from = common.index.next();
-        if common.index == reach && self.log.last().index <= meta.position.index {
-            return;
-        }
-        let new_epoch = meta
-            .epoch_starts
-            .iter()
-            .rev()
+        (common.index < last).then(|| common.index.next())
+    }
+
+    /// A snapshot is about to replace log and state: what they hold beyond the common history is kept first. A new data
+    /// id is due if that is committed here.
+    pub(super) fn yield_to_snapshot(&mut self, meta: &SnapshotMeta, effects: &mut Vec<Effect>) {
+        let Some(from) = self.first_beyond(meta) else { return };
+        let mut starts = meta.epoch_starts.iter().rev();
+        let new_epoch = starts
             .find(|(_, first)| *first <= from)
             .map_or(meta.position.epoch, |s| s.0);
         if self.is_async() || from <= self.commit {

@@ -170,10 +170,18 @@ impl PrimaryBackup {
         if chunk.number == 0 && self.backup.incoming.as_ref().is_none_or(|i| i.transfer < transfer) {
             self.backup.incoming = Some(Incoming { transfer, next: 0 });
         }
-        let Some(incoming) = self.backup.incoming.as_mut().filter(|i| i.transfer == transfer) else {
+        let Some(incoming) = self.backup.incoming.as_ref().filter(|i| i.transfer == transfer) else {
             return;
         };
         if chunk.number == incoming.next {
+            let replaced = chunk.last.as_ref().filter(|meta| !self.log.holds(meta.position));
+            let diverged = replaced.and_then(|meta| self.first_beyond(meta));
+            if diverged.is_some_and(|from| self.must_keep(from)) {
+                return;
+            }
+            let Some(incoming) = &mut self.backup.incoming else {
+                return;
+            };
             incoming.next += 1;
             let meta = chunk.last.clone();
             effects.push(Effect::SnapshotStage { transfer, chunk });
