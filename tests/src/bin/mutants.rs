@@ -2,6 +2,7 @@
 
 use clap::Parser;
 use fulcrum_tests::planted::Planted;
+use fulcrum_tests::sim::judge::UNDECIDED;
 use fulcrum_tests::sim::plan::Choice;
 use fulcrum_tests::sim::pool::each;
 use fulcrum_tests::sim::run::{Report, quiet_panics, run};
@@ -79,7 +80,7 @@ fn hunt(bug: Planted, arguments: &Arguments, threads: usize) -> (Option<Report>,
     let one = |seed| run(seed, Choice::default(), bug, false);
     each(&seeds, threads, one, |report| {
         tried += 1;
-        if report.failure.is_some() {
+        if report.failure.as_ref().is_some_and(|f| f.property != UNDECIDED) {
             found = Some(report);
         }
         found.is_none()

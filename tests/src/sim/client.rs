@@ -5,7 +5,7 @@
 
 use super::plan::{GroupPlan, Load};
 use super::rng::Rng;
-use super::time::{MS, Time, WALL_ORIGIN_MS};
+use super::time::{MS, SEC, Time, WALL_ORIGIN_MS};
 use bytes::Bytes;
 use fulcrum_checker::history::Ticket;
 use fulcrum_checker::{Call, ClientLog, Condition as Required, Facts, Outcome, Seen, ValueId};
@@ -228,13 +228,18 @@ impl Lane {
             return self.begin_read(now, now + load.patience, group.group, key, level);
         }
         let value = self.names.value(self.rng.skewed(0, load.value_max));
-        let (mutation, new) = if self.rng.percent(15) {
+        let careful = process.careful;
+        let (mutation, new) = if careful && self.rng.percent(15) {
             (Mutation::Delete, None)
         } else {
             let new = ValueId::of(&value);
             (Mutation::Put { value, ttl: None }, Some(new))
         };
-        let (condition, call) = self.conditional(&key, new);
+        // Whether a conditional write without a key took effect may never be known, and many such cannot be judged.
+        let (condition, call) = match new {
+            Some(new) if !careful => (Condition::None, Call::Put(new)),
+            new => self.conditional(&key, new),
+        };
         let op = WriteOp {
             key,
             condition,
@@ -485,7 +490,13 @@ impl Lane {
         };
         let write = matches!(open.operation, Operation::Write { .. });
         let unsafe_to_repeat = write && open.ambiguous && open.key.is_none();
-        if at < open.until && !unsafe_to_repeat {
+        // Who can find out what became of a write does not give up: the fewer unknown outcomes, the more can be judged.
+        let until = if write && open.ambiguous {
+            open.until + 30 * SEC
+        } else {
+            open.until
+        };
+        if at < until && !unsafe_to_repeat {
             return Next::Retry(at);
         }
         let outcome = self.verdict();

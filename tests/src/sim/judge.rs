@@ -12,6 +12,9 @@ use fulcrum_checker::{
 use fulcrum_types::{Fsync, GroupId, Mode, NodeId, StalenessBasis};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// The property of a history that could not be judged: no pass, but nothing is known to be broken either.
+pub const UNDECIDED: &str = "linearizability (undecided)";
+
 /// What a run showed, once all has healed and settled.
 pub struct Evidence<'a> {
     /// The plan.
@@ -55,7 +58,7 @@ pub fn judge(evidence: &Evidence) -> Result<u64, Failure> {
         let report = linearizability::check(judged);
         none(judged, "linearizability", report.violations)?;
         if let Some(why) = report.undecided.first() {
-            return Err(broken("linearizability (undecided)", why.clone()));
+            return Err(broken(UNDECIDED, why.clone()));
         }
     }
     let lost = lost_writes(evidence, &logs)?;

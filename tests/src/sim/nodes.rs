@@ -9,8 +9,8 @@ use fulcrum_replication::primary_backup::PrimaryBackup;
 use fulcrum_replication::{Message, Options};
 use fulcrum_shard_node::event::{Event, Observation, Output, RequestId};
 use fulcrum_shard_node::node::Cores;
-use fulcrum_shard_node::storage::StorageError;
-use fulcrum_types::{Answer, Answered, BootId, GroupId, NodeId, Refusal, Role};
+use fulcrum_shard_node::storage::{MemoryDisk, StorageError};
+use fulcrum_types::{Answer, Answered, BootId, GroupId, Mode, NodeId, Receipt, Refusal, Role};
 
 impl World {
     /// A machine starts, unless it runs.
@@ -189,6 +189,17 @@ impl World {
         }
     }
 
+    /// The disk of a node that a receipt names; none if what it held may be gone for a good reason.
+    fn witness(&self, receipt: &Receipt, node: NodeId) -> Option<&MemoryDisk> {
+        let host = self.hosts.get(&node).filter(|h| h.wiped_in.is_none())?;
+        // In `async` a later primary may have lost it since.
+        let same_epoch = || {
+            self.status(receipt.group, node)
+                .is_some_and(|s| s.epoch == receipt.epoch)
+        };
+        (self.plan.mode == Mode::Sync || same_epoch()).then_some(&host.disk)
+    }
+
     fn send_reply(&mut self, node: NodeId, id: RequestId, result: Result<Answered, Refusal>) {
         let Some(asker) = self.asker(node, id) else {
             return;
@@ -200,10 +211,7 @@ impl World {
         {
             // Every tenth: it reads whole logs.
             if self.rng.percent(10) {
-                let verdict = durable::check(receipt, |n| {
-                    let host = self.hosts.get(&n)?;
-                    host.wiped_in.is_none().then_some(&host.disk)
-                });
+                let verdict = durable::check(receipt, |n| self.witness(receipt, n));
                 self.must("durable", verdict);
             }
         }
