@@ -13,22 +13,27 @@ pub(crate) struct Binary {
     package: &'static str,
     name: &'static str,
     release: bool,
+    /// Features of the package that it needs.
+    features: &'static [&'static str],
 }
 
 pub(crate) const SIM: Binary = Binary {
     package: "fulcrum-tests",
     name: "sim",
     release: false,
+    features: &[],
 };
 pub(crate) const MUTANTS: Binary = Binary {
     package: "fulcrum-tests",
     name: "mutants",
     release: false,
+    features: &["planted-bugs"],
 };
 pub(crate) const BENCH: Binary = Binary {
     package: "fulcrum-bench",
     name: "fulcrum-bench",
     release: true,
+    features: &[],
 };
 
 /// `cargo xtask test`
@@ -123,6 +128,9 @@ pub(crate) fn run_binary(binary: &Binary, flags: &[String]) -> Result<u8> {
     let mut command = cargo(&["run", "--quiet", "--locked"]);
     if binary.release {
         command.arg("--release");
+    }
+    for feature in binary.features {
+        command.args(["--features", feature]);
     }
     command
         .args(["--package", binary.package, "--bin", binary.name, "--"])

@@ -4,7 +4,7 @@ use clap::Parser;
 use fulcrum_tests::planted::Planted;
 use fulcrum_tests::sim::plan::{Choice, Profile};
 use fulcrum_tests::sim::pool::{Summary, each};
-use fulcrum_tests::sim::run::{Report, quiet_panics, run};
+use fulcrum_tests::sim::run::{REGRESSIONS, Report, quiet_panics, run, seeds_of};
 use fulcrum_types::Mode;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
@@ -39,9 +39,6 @@ struct Arguments {
     #[arg(long)]
     no_regressions: bool,
 }
-
-/// Seeds that found bugs before: they run first, always.
-const REGRESSIONS: &str = include_str!("../../seeds.txt");
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -88,12 +85,13 @@ fn seeds(arguments: &Arguments) -> Vec<u64> {
     if let Some(seed) = arguments.seed {
         return vec![seed];
     }
-    let words = REGRESSIONS.lines().filter_map(|line| line.split_whitespace().next());
-    let known = words
-        .filter_map(|word| word.parse().ok())
-        .filter(|_| !arguments.no_regressions);
+    let known = if arguments.no_regressions {
+        Vec::new()
+    } else {
+        seeds_of(REGRESSIONS)
+    };
     let fresh = arguments.start..arguments.start + arguments.seeds;
-    let mut seeds: Vec<u64> = known.collect();
+    let mut seeds: Vec<u64> = known;
     seeds.extend(fresh.filter(|seed| !seeds.contains(seed)).collect::<Vec<_>>());
     seeds
 }

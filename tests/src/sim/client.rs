@@ -133,6 +133,7 @@ pub struct Lane {
     known: BTreeMap<Bytes, (Version, Bytes)>,
     believed: BTreeMap<GroupId, NodeId>,
     attempts: u64,
+    awaited: Option<u64>,
     open: Option<Open>,
     last: Option<Outcome>,
     names: Names,
@@ -179,6 +180,7 @@ impl Lane {
             known: BTreeMap::new(),
             believed: BTreeMap::new(),
             attempts: 0,
+            awaited: None,
             open: None,
             last: None,
             names,
@@ -334,6 +336,7 @@ impl Lane {
     pub fn attempt(&mut self, now: Time, patience: Time, replicas: &[NodeId]) -> Option<Attempt> {
         let open = self.open.as_ref()?;
         self.attempts += 1;
+        self.awaited = Some(self.attempts);
         let operation = match open.key.filter(|_| open.look_up) {
             Some(key) => Operation::Outcome(key),
             None => open.operation.clone(),
@@ -363,11 +366,12 @@ impl Lane {
     /// Whether this attempt is the one that the lane waits for.
     #[must_use]
     pub fn awaits(&self, attempt: u64) -> bool {
-        self.open.is_some() && self.attempts == attempt
+        self.awaited == Some(attempt)
     }
 
     /// The attempt has got no answer in time.
     pub fn silence(&mut self, now: Time, process: &mut Process) -> Next {
+        self.awaited = None;
         let Some(open) = &mut self.open else {
             return Next::Done(Outcome::Unknown);
         };
@@ -384,6 +388,7 @@ impl Lane {
         answer: &Result<Answered, Refusal>,
         process: &mut Process,
     ) -> Next {
+        self.awaited = None;
         match answer {
             Ok(answered) => self.accept(now, from, answered, process),
             Err(refusal) => self.refused(now, refusal, process),

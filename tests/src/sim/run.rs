@@ -36,6 +36,16 @@ pub struct Report {
     pub record: Record,
 }
 
+/// Seeds that found bugs before: they run first, always. A seed a line, then what it found.
+pub const REGRESSIONS: &str = include_str!("../../seeds.txt");
+
+/// The seeds of such a list.
+#[must_use]
+pub fn seeds_of(list: &str) -> Vec<u64> {
+    let words = list.lines().filter_map(|line| line.split_whitespace().next());
+    words.filter_map(|word| word.parse().ok()).collect()
+}
+
 /// Runs one seed.
 #[must_use]
 pub fn run(seed: u64, choice: Choice, planted: Planted, trace: bool) -> Report {
@@ -99,10 +109,14 @@ fn words(panic: &(dyn Any + Send)) -> String {
     format!("{text} ({})", LAST_PANIC.take())
 }
 
-/// All phases. Returns how many acknowledged writes were lost with a certificate.
 fn play(world: &mut World) -> u64 {
     world.begin();
     world.run_until(world.plan.safety);
+    finish(world)
+}
+
+/// Everything heals, progress is due, the checkers judge. Returns how many acknowledged writes were lost with a certificate.
+pub fn finish(world: &mut World) -> u64 {
     world.heal();
     let due = world.now + world.plan.healing;
     world.wait("progress (replicas in sync)", due, World::is_settled);
