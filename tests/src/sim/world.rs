@@ -309,6 +309,9 @@ impl World {
             host.clock.set_wall_offset(0);
             let rate = rate(&mut host.rng, within);
             host.clock.set_rate(self.now, rate);
+            if host.at_disk.is_some() {
+                self.queue.at(self.now + MS, Happening::DiskDone(host.id, host.boot));
+            }
         }
         for node in self.plan.nodes.clone() {
             self.queue.at(self.now + US, Happening::Start(node));
