@@ -97,6 +97,14 @@ impl Progress {
         }
     }
 
+    /// Does something, such as writing a line, while the bar is out of the way.
+    pub fn hidden<T>(&self, work: impl FnOnce() -> T) -> T {
+        match &self.bar {
+            Some(bar) => bar.suspend(work),
+            None => work(),
+        }
+    }
+
     /// Ends it; says how long it took.
     pub fn finish(self) -> Duration {
         if let Some(bar) = &self.bar {
