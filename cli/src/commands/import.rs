@@ -32,15 +32,16 @@ struct ReadResult {
 
 /// Imports a file.
 pub async fn run(context: &Context, args: &ImportArgs) -> Ending {
-    let (input, name, size) = open(&args.file)?;
+    let Input { bytes, name, size } = open(&args.file)?;
     let format = args.format.or_else(|| Format::of_name(&args.file));
     let (keyspace, session) = context.keyspace(&args.keyspace).await?;
     let (sender, source) = mpsc::channel(READ_AHEAD);
     let keep_going = args.keep_going;
     let progress = Arc::new(Progress::of_file(&format!("import {name}"), size));
     let shown = Arc::clone(&progress);
-    let reading =
-        tokio::task::spawn_blocking(move || read(input, format, &sender, keep_going, |bytes| shown.read_so_far(bytes)));
+    let reading = tokio::task::spawn_blocking(move || {
+        read(bytes, format, &sender, keep_going, |so_far| shown.read_so_far(so_far))
+    });
     let options = LoadOptions {
         batch: usize::try_from(args.batch).unwrap_or(1),
         parallel: usize::try_from(args.parallel).unwrap_or(1),
@@ -123,15 +124,30 @@ fn ending(
     }
 }
 
-fn open(path: &Path) -> Result<(Box<dyn Read + Send>, String, Option<u64>), Failure> {
+/// What is imported.
+struct Input {
+    bytes: Box<dyn Read + Send>,
+    name: String,
+    /// How long it is, if it is a file.
+    size: Option<u64>,
+}
+
+fn open(path: &Path) -> Result<Input, Failure> {
     if path == Path::new("-") {
-        return Ok((Box::new(std::io::stdin()), "standard input".to_owned(), None));
+        return Ok(Input {
+            bytes: Box::new(std::io::stdin()),
+            name: "standard input".to_owned(),
+            size: None,
+        });
     }
     let name = path.display().to_string();
     let file = File::open(path).map_err(|error| Failure::file(format!("cannot open {name}"), error))?;
     let metadata = file.metadata().ok().filter(std::fs::Metadata::is_file);
-    let size = metadata.map(|metadata| metadata.len());
-    Ok((Box::new(file), name, size))
+    Ok(Input {
+        bytes: Box::new(file),
+        name,
+        size: metadata.map(|metadata| metadata.len()),
+    })
 }
 
 /// Reads until the end, until the first bad line if that is the end, or until nobody takes records any more.

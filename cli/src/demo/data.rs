@@ -11,7 +11,10 @@ pub(super) fn records() -> Result<Vec<Record>, Failure> {
     let broken = |why: String| Failure::file("the data set of this build cannot be read", why);
     let reader = RecordReader::open(Cursor::new(CHARACTERS), Some(Format::Tsv)).map_err(|e| broken(e.to_string()))?;
     reader
-        .map(|line| line.map_err(|e| broken(e.to_string()))?.map_err(|e| broken(e.to_string())))
+        .map(|line| {
+            line.map_err(|e| broken(e.to_string()))?
+                .map_err(|e| broken(e.to_string()))
+        })
         .collect()
 }
 

@@ -36,8 +36,13 @@ pub(super) fn choose_victim(status: &ClusterStatus) -> Option<(NodeId, BTreeMap<
     }
     let average = status.groups.len() / status.nodes.len().max(1);
     let keyspaces = |groups: &BTreeMap<GroupId, String>| groups.values().collect::<BTreeSet<_>>().len();
-    led.into_iter()
-        .min_by_key(|(node, groups)| (std::cmp::Reverse(keyspaces(groups)), groups.len().abs_diff(average), *node))
+    led.into_iter().min_by_key(|(node, groups)| {
+        (
+            std::cmp::Reverse(keyspaces(groups)),
+            groups.len().abs_diff(average),
+            *node,
+        )
+    })
 }
 
 /// Conducts the load from its beginning to its end: crash half-way, restart later, and word of what happens.
@@ -89,7 +94,8 @@ impl Conductor<'_> {
         let status = self.admin.status(None).await;
         let status = status.map_err(|error| Failure::client("cannot see who leads", &error))?;
         let chosen = choose_victim(&status);
-        let (victim, led) = chosen.ok_or_else(|| Failure::new(Exit::Failed, "NO_PRIMARY", "the crash", "nobody leads"))?;
+        let (victim, led) =
+            chosen.ok_or_else(|| Failure::new(Exit::Failed, "NO_PRIMARY", "the crash", "nobody leads"))?;
         let crashed_at = now();
         self.shared.recovery.crashing(victim, crashed_at, led.keys().copied());
         self.cluster.crash_node(victim).await;
@@ -111,13 +117,16 @@ impl Conductor<'_> {
 
     fn tell_recoveries(&self, incident: &Incident, told: &mut BTreeSet<GroupId>) -> Result<(), Failure> {
         for (group, took) in self.shared.recovery.times() {
-            let Some(took) = took.filter(|_| told.insert(group)) else { continue };
+            let Some(took) = took.filter(|_| told.insert(group)) else {
+                continue;
+            };
             let keyspace = incident.led.get(&group).map_or("", String::as_str);
             let text = format!(
                 "{group} of {keyspace} acknowledges writes again, {} after the crash",
                 self.story.paint.green(&span(took))
             );
-            self.story.beside(self.progress, self.seconds(incident.crashed_at + nanos(took)), &text)?;
+            self.story
+                .beside(self.progress, self.seconds(incident.crashed_at + nanos(took)), &text)?;
         }
         Ok(())
     }
@@ -150,7 +159,9 @@ pub(super) async fn heal(admin: &Admin) -> Result<Healed, Failure> {
     let began = now();
     loop {
         let seen = async { Ok::<_, Error>((admin.status(None).await?, admin.failover_report(None, true).await?)) };
-        let (status, report) = seen.await.map_err(|error| Failure::client("cannot see the cluster", &error))?;
+        let (status, report) = seen
+            .await
+            .map_err(|error| Failure::client("cannot see the cluster", &error))?;
         let missing = missing(&status, &report);
         let took = Duration::from_nanos(now() - began);
         if missing.is_none() || took >= HEAL_WITHIN {
@@ -171,11 +182,17 @@ fn missing(status: &ClusterStatus, report: &FailoverReport) -> Option<String> {
             return Some(format!("{} of {} has no primary that serves", group.id, group.keyspace));
         }
         if group.in_sync.len() < group.replicas.len() {
-            return Some(format!("{} of {} has replicas that are not in sync", group.id, group.keyspace));
+            return Some(format!(
+                "{} of {} has replicas that are not in sync",
+                group.id, group.keyspace
+            ));
         }
         let end = group.replicas.iter().map(|replica| replica.last_index).max();
         if group.replicas.iter().any(|replica| Some(replica.applied_index) != end) {
-            return Some(format!("{} of {} has replicas that are behind", group.id, group.keyspace));
+            return Some(format!(
+                "{} of {} has replicas that are behind",
+                group.id, group.keyspace
+            ));
         }
     }
     let open = report.certificates.iter().find(|certificate| !certificate.extent_known);
@@ -220,7 +237,16 @@ mod tests {
 
     #[test]
     fn the_victim_leads_in_both_keyspaces_and_no_more_than_its_share() {
-        let all = [(1, "a"), (1, "a"), (1, "a"), (1, "b"), (2, "a"), (2, "b"), (3, "a"), (3, "a")];
+        let all = [
+            (1, "a"),
+            (1, "a"),
+            (1, "a"),
+            (1, "b"),
+            (2, "a"),
+            (2, "b"),
+            (3, "a"),
+            (3, "a"),
+        ];
         let (victim, led) = choose_victim(&status(&all)).unwrap();
         assert_eq!(victim, NodeId(2));
         assert_eq!(led.keys().map(|group| group.0).collect::<Vec<_>>(), [5, 6]);

@@ -86,7 +86,11 @@ pub(super) fn judge(mode: Mode, history: &History, finals: &BTreeMap<Bytes, Seen
     let mut checks = Vec::new();
     if mode == Mode::Sync {
         let report = linearizability::check(history);
-        let judged = format!("{} operations on {} keys", count(report.operations as u64), count(report.keys as u64));
+        let judged = format!(
+            "{} operations on {} keys",
+            count(report.operations as u64),
+            count(report.keys as u64)
+        );
         let mut check = Check::new("linearizable", judged, &report.violations, history);
         check.undecided = report.undecided;
         checks.push(check);
@@ -117,7 +121,12 @@ pub(super) fn judge(mode: Mode, history: &History, finals: &BTreeMap<Bytes, Seen
 
     let report = receipts::check(history, &promise(mode));
     let judged = format!("{} receipts", count(report.receipts as u64));
-    checks.push(Check::new("receipts claim no more", judged, &report.violations, history));
+    checks.push(Check::new(
+        "receipts claim no more",
+        judged,
+        &report.violations,
+        history,
+    ));
     let violations = epochs::check(history);
     let judged = format!("{} groups", count(logs.len() as u64));
     checks.push(Check::new("one primary an epoch", judged, &violations, history));
@@ -128,7 +137,13 @@ pub(super) fn judge(mode: Mode, history: &History, finals: &BTreeMap<Bytes, Seen
             *lost.entry(operation.client).or_default() += 1;
         }
     }
-    let ours = || healed.report.certificates.iter().filter(|c| c.keyspace == keyspace_of(mode));
+    let ours = || {
+        healed
+            .report
+            .certificates
+            .iter()
+            .filter(|c| c.keyspace == keyspace_of(mode))
+    };
     Judged {
         mode,
         checks,
@@ -163,7 +178,12 @@ fn final_check(history: &History, finals: &BTreeMap<Bytes, Seen>, lost: &BTreeSe
 
 fn certificates(mode: Mode, healed: &Healed) -> Certificates {
     let mut certificates = Certificates::default();
-    for certificate in healed.report.certificates.iter().filter(|c| c.keyspace == keyspace_of(mode)) {
+    for certificate in healed
+        .report
+        .certificates
+        .iter()
+        .filter(|c| c.keyspace == keyspace_of(mode))
+    {
         if !certificate.extent_known {
             certificates.open.insert(certificate.group);
         }
@@ -182,7 +202,12 @@ fn surviving_logs(mode: Mode, history: &History, healed: &Healed) -> BTreeMap<Gr
         *first = at.index.min(*first);
     }
     let mut logs = BTreeMap::new();
-    for group in healed.status.groups.iter().filter(|group| group.keyspace == keyspace_of(mode)) {
+    for group in healed
+        .status
+        .groups
+        .iter()
+        .filter(|group| group.keyspace == keyspace_of(mode))
+    {
         let mut starts = first_seen.remove(&group.id).unwrap_or_default();
         starts.remove(&Epoch::ZERO);
         // The first epoch of all owns the log from its beginning.

@@ -70,7 +70,11 @@ impl Recovery {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let crashed = state.crashed.map_or(0, |(_, at)| at);
         let since = |at: u64| Duration::from_nanos(at.saturating_sub(crashed));
-        state.waiting.iter().map(|(group, at)| (*group, at.map(since))).collect()
+        state
+            .waiting
+            .iter()
+            .map(|(group, at)| (*group, at.map(since)))
+            .collect()
     }
 }
 
@@ -124,7 +128,10 @@ pub(super) async fn client(
     number: u64,
     chooser: Arc<KeyChooser>,
 ) -> Told {
-    let keyspace = client.keyspace(keyspace_of(series.mode)).at(series.level).within(DEADLINE);
+    let keyspace = client
+        .keyspace(keyspace_of(series.mode))
+        .at(series.level)
+        .within(DEADLINE);
     let mut rng = Rng::stream(shared.seed, number);
     let mut worker = Worker {
         in_session: keyspace.clone().in_session(&Session::new()),
@@ -171,7 +178,9 @@ impl Worker {
             Ok(got) => (Outcome::Read(seen(got.value.as_ref())), Some(got.receipt), None),
             Err(error) => (Outcome::Failed, None, Some(error)),
         };
-        self.log.1.end(ticket, ended, outcome, receipt.as_ref().map(Facts::from));
+        self.log
+            .1
+            .end(ticket, ended, outcome, receipt.as_ref().map(Facts::from));
         self.answered(Kind::Read, began, ended, error)
     }
 
@@ -194,13 +203,18 @@ impl Worker {
             Err(error) if error.nothing_applied() => (Outcome::Failed, None, Some(error)),
             Err(error) => (Outcome::Unknown, None, Some(error)),
         };
-        self.log.1.end(ticket, ended, outcome, receipt.as_ref().map(Facts::from));
+        self.log
+            .1
+            .end(ticket, ended, outcome, receipt.as_ref().map(Facts::from));
         self.answered(Kind::Write, began, ended, error)
     }
 
     /// Counts it; says whether it was refused.
     fn answered(&mut self, kind: Kind, began: u64, ended: u64, error: Option<Error>) -> bool {
-        let lost = matches!(error.as_ref().and_then(Error::refusal), Some(Refusal::HistoryLost { .. }));
+        let lost = matches!(
+            error.as_ref().and_then(Error::refusal),
+            Some(Refusal::HistoryLost { .. })
+        );
         self.told.samples.push(Sample {
             kind,
             began,

@@ -78,7 +78,11 @@ pub async fn run(context: &Context, args: &DemoArgs) -> Ending {
 async fn start(args: &DemoArgs, story: Story) -> Result<LocalCluster, Failure> {
     let head = "Fulcrum: a cluster in this process, a real data set, a crash, and every promise checked";
     story.say(&story.paint.bold(head))?;
-    story.chapter(1, "Start", "real services and real files; metadata embedded, no etcd needed")?;
+    story.chapter(
+        1,
+        "Start",
+        "real services and real files; metadata embedded, no etcd needed",
+    )?;
     let began = now();
     let options = LocalClusterOptions {
         nodes: args.nodes,
@@ -120,15 +124,28 @@ async fn perform(args: &DemoArgs, story: Story, cluster: &mut LocalCluster) -> R
     let loaded = load_and_crash(args, seed, story, cluster, &client, &records).await?;
     let after = Phases::scrape(cluster, Some(loaded.incident.victim)).await;
 
-    story.chapter(5, "Heal", "replicas catch up; the crashed node shows what it had that the others lacked")?;
+    story.chapter(
+        5,
+        "Heal",
+        "replicas catch up; the crashed node shows what it had that the others lacked",
+    )?;
     let healed = heal(&client.admin()).await?;
     let text = match &healed.missing {
-        None => format!("all replicas in sync and level after {}; every loss certificate is complete", span(healed.took)),
-        Some(missing) => story.paint.red(&format!("not whole after {}: {missing}", span(healed.took))),
+        None => format!(
+            "all replicas in sync and level after {}; every loss certificate is complete",
+            span(healed.took)
+        ),
+        Some(missing) => story
+            .paint
+            .red(&format!("not whole after {}: {missing}", span(healed.took))),
     };
     story.line(None, &text)?;
 
-    story.chapter(6, "Check", "what the clients were told, held against what the store promises")?;
+    story.chapter(
+        6,
+        "Check",
+        "what the clients were told, held against what the store promises",
+    )?;
     let mut finals = Vec::new();
     for mode in MODES {
         finals.push(final_reads(&client, mode).await?);
@@ -154,7 +171,9 @@ async fn perform(args: &DemoArgs, story: Story, cluster: &mut LocalCluster) -> R
         (judged.collect::<Vec<Judged>>(), healed)
     });
     let began = now();
-    let (judged, healed) = checking.await.map_err(|error| Failure::file("the checkers ended early", error))?;
+    let (judged, healed) = checking
+        .await
+        .map_err(|error| Failure::file("the checkers ended early", error))?;
     story.line(None, &format!("judged in {}", span(since(began))))?;
 
     let outcome = Outcome {
@@ -184,12 +203,31 @@ async fn prepare(
     story.chapter(2, "Keyspaces", "consistency is chosen for each keyspace")?;
     let began = now();
     setup::create_keyspaces(client).await?;
-    story.line(None, &format!("{}: acknowledged when durable on all in-sync replicas", keyspace_of(Mode::Sync)))?;
-    story.line(None, &format!("{}: acknowledged when durable on the primary", keyspace_of(Mode::Async)))?;
-    story.line(None, &format!("8 shard groups of 3 replicas each, all serving after {}", span(since(began))))?;
+    story.line(
+        None,
+        &format!(
+            "{}: acknowledged when durable on all in-sync replicas",
+            keyspace_of(Mode::Sync)
+        ),
+    )?;
+    story.line(
+        None,
+        &format!("{}: acknowledged when durable on the primary", keyspace_of(Mode::Async)),
+    )?;
+    story.line(
+        None,
+        &format!(
+            "8 shard groups of 3 replicas each, all serving after {}",
+            span(since(began))
+        ),
+    )?;
 
     story.chapter(3, "Import", "the Unicode character table, into both")?;
-    let map = cluster.store().load_map().await.map_err(|error| Failure::file("cannot read the cluster map", error))?;
+    let map = cluster
+        .store()
+        .load_map()
+        .await
+        .map_err(|error| Failure::file("cannot read the cluster map", error))?;
     let progress = Arc::new(Progress::start("  import", Some(2 * records.len() as u64)));
     let mut logs: BTreeMap<Mode, Vec<ClientLog>> = BTreeMap::new();
     for mode in MODES {
@@ -198,7 +236,10 @@ async fn prepare(
     }
     let took = Arc::into_inner(progress).map(Progress::finish).unwrap_or_default();
     let total = 2 * records.len() as u64;
-    story.line(None, &format!("{} records in {} ({}/s)", count(total), span(took), rate(total, took)))?;
+    story.line(
+        None,
+        &format!("{} records in {} ({}/s)", count(total), span(took), rate(total, took)),
+    )?;
     Ok(logs)
 }
 
@@ -266,7 +307,10 @@ async fn load_and_crash(
         to: now().max(shared.until),
     };
     progress.finish();
-    let answered: usize = told.iter().map(|told| told.samples.iter().filter(|s| s.error.is_none()).count()).sum();
+    let answered: usize = told
+        .iter()
+        .map(|told| told.samples.iter().filter(|s| s.error.is_none()).count())
+        .sum();
     let all: usize = told.iter().map(|told| told.samples.len()).sum();
     let text = format!("{} operations, {} answered", count(all as u64), count(answered as u64));
     story.line(None, &text)?;
@@ -291,12 +335,17 @@ fn lines(
         let own: Vec<&[load::Sample]> = own.map(|(_, samples)| samples.as_slice()).collect();
         let judged = judged.iter().find(|judged| judged.mode == series.mode);
         let lost = judged.map_or(0, |judged| {
-            let lost = judged.lost.iter().filter(|(client, _)| clients_of.get(client) == Some(&place));
+            let lost = judged
+                .lost
+                .iter()
+                .filter(|(client, _)| clients_of.get(client) == Some(&place));
             lost.map(|(_, count)| count).sum()
         });
         Line {
             seen: Seen::of(series, &own, run, after),
-            served: judged.and_then(|judged| judged.served.get(series.level.name()).cloned()).unwrap_or_default(),
+            served: judged
+                .and_then(|judged| judged.served.get(series.level.name()).cloned())
+                .unwrap_or_default(),
             lost,
         }
     };

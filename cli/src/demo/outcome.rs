@@ -73,8 +73,13 @@ impl Outcome {
             return story.say(&paint.green("Every promise was kept."));
         }
         story.say(&paint.red("A promise was broken, or could not be judged:"))?;
-        problems.iter().try_for_each(|problem| story.say(&format!("  {problem}")))?;
-        story.say(&format!("Run again with the same load: fulcrum demo --seed {}", self.seed))
+        problems
+            .iter()
+            .try_for_each(|problem| story.say(&format!("  {problem}")))?;
+        story.say(&format!(
+            "Run again with the same load: fulcrum demo --seed {}",
+            self.seed
+        ))
     }
 
     fn table(&self, paint: Paint) -> String {
@@ -97,7 +102,9 @@ impl Outcome {
         ]);
         let mut mode = None;
         for line in &self.lines {
-            let Seen { series, reads, writes, .. } = &line.seen;
+            let Seen {
+                series, reads, writes, ..
+            } = &line.seen;
             if mode.is_some_and(|mode| mode != series.mode) {
                 table.rule();
             }
@@ -180,7 +187,12 @@ impl Outcome {
                     (0, _) => paint.yellow("not decided"),
                     (broken, _) => paint.red(&format!("BROKEN {broken} times")),
                 };
-                table.row([judged.mode.to_string(), check.name.to_owned(), check.judged.clone(), verdict]);
+                table.row([
+                    judged.mode.to_string(),
+                    check.name.to_owned(),
+                    check.judged.clone(),
+                    verdict,
+                ]);
             }
         }
         table.render(paint)
@@ -213,7 +225,10 @@ impl Outcome {
     fn failover_json(&self, keyspace: &str) -> Value {
         let phases = PHASES.map(|phase| {
             let mean = self.after.mean_since(&self.before, keyspace, phase);
-            (phase.to_owned(), mean.map_or(Value::Null, |(mean, _)| mean.as_secs_f64().into()))
+            (
+                phase.to_owned(),
+                mean.map_or(Value::Null, |(mean, _)| mean.as_secs_f64().into()),
+            )
         });
         let judged = self.judged.iter().find(|judged| keyspace_of(judged.mode) == keyspace);
         json!({
@@ -254,7 +269,9 @@ fn checks_json(judged: &Judged) -> Vec<Value> {
 
 fn line_json(line: &Line, run: Window) -> Value {
     let us = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-    let Seen { series, reads, writes, .. } = &line.seen;
+    let Seen {
+        series, reads, writes, ..
+    } = &line.seen;
     json!({
         "mode": series.mode.name(),
         "level": series.level.to_string(),

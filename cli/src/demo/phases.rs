@@ -14,34 +14,40 @@ const SCRAPE_WITHIN: Duration = Duration::from_secs(2);
 /// The phases in their order.
 pub(super) const PHASES: [&str; 4] = ["detect", "fence", "catch_up", "first_acknowledgement"];
 
-/// Seconds and number of take-overs, by keyspace and phase.
+/// Seconds and number of take-overs, by node, keyspace and phase.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Phases(BTreeMap<(String, String), (f64, f64)>);
+pub(super) struct Phases(BTreeMap<(NodeId, String, String), (f64, f64)>);
 
 impl Phases {
-    /// Sums up what all nodes but one tell; a restarted one counts from zero.
+    /// What all nodes but one tell; a restarted one counts from zero.
     pub(super) async fn scrape(cluster: &LocalCluster, except: Option<NodeId>) -> Self {
         let mut phases = Phases::default();
         for node in cluster.nodes().filter(|node| Some(*node) != except) {
-            let Some(address) = cluster.node_metrics_address(node) else { continue };
+            let Some(address) = cluster.node_metrics_address(node) else {
+                continue;
+            };
             if let Ok(Ok(text)) = tokio::time::timeout(SCRAPE_WITHIN, scrape(address)).await {
-                phases.take(&text);
+                phases.take(node, &text);
             }
         }
         phases
     }
 
-    fn take(&mut self, text: &str) {
+    fn take(&mut self, node: NodeId, text: &str) {
         for line in text.lines() {
             let Some((kind, rest)) = line.strip_prefix(METRIC).and_then(|rest| rest.split_once('{')) else {
                 continue;
             };
-            let Some((labels, value)) = rest.rsplit_once("} ") else { continue };
+            let Some((labels, value)) = rest.rsplit_once("} ") else {
+                continue;
+            };
             let (Some(keyspace), Some(phase)) = (label(labels, "keyspace"), label(labels, "phase")) else {
                 continue;
             };
-            let Ok(value) = value.trim().parse::<f64>() else { continue };
-            let entry = self.0.entry((keyspace.to_owned(), phase.to_owned())).or_default();
+            let Ok(value) = value.trim().parse::<f64>() else {
+                continue;
+            };
+            let entry = self.0.entry((node, keyspace.to_owned(), phase.to_owned())).or_default();
             match kind {
                 "_sum" => entry.0 += value,
                 "_count" => entry.1 += value,
@@ -52,14 +58,16 @@ impl Phases {
 
     /// Mean time of a phase over the take-overs since `before`, and their number.
     pub(super) fn mean_since(&self, before: &Phases, keyspace: &str, phase: &str) -> Option<(Duration, u64)> {
-        let key = (keyspace.to_owned(), phase.to_owned());
-        let (sum, count) = self.0.get(&key)?;
-        let (earlier_sum, earlier_count) = before.0.get(&key).copied().unwrap_or_default();
-        let number = count - earlier_count;
+        let (mut sum, mut number) = (0.0, 0.0);
+        for (key, (now_sum, now_number)) in self.0.iter().filter(|((_, k, p), _)| k == keyspace && p == phase) {
+            let (then_sum, then_number) = before.0.get(key).copied().unwrap_or_default();
+            sum += now_sum - then_sum;
+            number += now_number - then_number;
+        }
         if number < 1.0 {
             return None;
         }
-        let mean = ((sum - earlier_sum) / number).max(0.0);
+        let mean = (sum / number).max(0.0);
         Some((Duration::try_from_secs_f64(mean).ok()?, number as u64))
     }
 }
@@ -86,7 +94,7 @@ mod tests {
 
     fn of(text: &str) -> Phases {
         let mut phases = Phases::default();
-        phases.take(text);
+        phases.take(NodeId(1), text);
         phases
     }
 
@@ -95,8 +103,19 @@ mod tests {
         let line = |suffix: &str, value: &str| format!("{METRIC}_{suffix}{{keyspace=\"a\",phase=\"fence\"}} {value}\n");
         let before = of(&(line("sum", "3.0") + &line("count", "1")));
         let after = of(&(line("sum", "4.0") + &line("count", "3") + "# HELP x\nnonsense{ 1\n"));
-        assert_eq!(after.mean_since(&before, "a", "fence"), Some((Duration::from_millis(500), 2)));
+        assert_eq!(
+            after.mean_since(&before, "a", "fence"),
+            Some((Duration::from_millis(500), 2))
+        );
         assert_eq!(after.mean_since(&after.clone(), "a", "fence"), None);
         assert_eq!(after.mean_since(&before, "b", "fence"), None);
+        let mut with_the_lost = before.clone();
+        with_the_lost.take(NodeId(2), &(line("sum", "9.0") + &line("count", "7")));
+        let mean = after.mean_since(&with_the_lost, "a", "fence");
+        assert_eq!(
+            mean,
+            Some((Duration::from_millis(500), 2)),
+            "a node that is gone does not count"
+        );
     }
 }

@@ -43,7 +43,12 @@ pub(super) struct Series {
 /// All lines of the table.
 pub(super) fn all_series() -> Vec<Series> {
     let weaker = [Level::Bounded(BOUND), Level::Session, Level::Eventual];
-    let of = |mode, levels: &[Level]| levels.iter().map(move |level| Series { mode, level: *level }).collect::<Vec<_>>();
+    let of = |mode, levels: &[Level]| {
+        levels
+            .iter()
+            .map(move |level| Series { mode, level: *level })
+            .collect::<Vec<_>>()
+    };
     let mut all = of(Mode::Sync, &[Level::Linearizable]);
     all.extend(of(Mode::Sync, &weaker));
     all.extend(of(Mode::Async, &weaker));

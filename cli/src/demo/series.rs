@@ -71,7 +71,9 @@ impl Seen {
 
 fn latencies<'a>(samples: impl Iterator<Item = &'a Sample>) -> Latencies {
     let answered = samples.filter(|sample| sample.error.is_none());
-    let mut micros: Vec<u64> = answered.map(|sample| sample.ended.saturating_sub(sample.began) / 1_000).collect();
+    let mut micros: Vec<u64> = answered
+        .map(|sample| sample.ended.saturating_sub(sample.began) / 1_000)
+        .collect();
     micros.sort_unstable();
     let quantile = |percent: usize| {
         let rank = (micros.len() * percent).div_ceil(100).saturating_sub(1);
@@ -93,7 +95,11 @@ fn availability(clients: &[&[Sample]], window: Window) -> f64 {
     if total == 0.0 {
         return 1.0;
     }
-    let lost: u64 = clients.iter().flat_map(|samples| samples.iter()).map(|sample| lost_to(sample, window)).sum();
+    let lost: u64 = clients
+        .iter()
+        .flat_map(|samples| samples.iter())
+        .map(|sample| lost_to(sample, window))
+        .sum();
     1.0 - lost as f64 / total
 }
 
@@ -152,7 +158,11 @@ mod tests {
             mode: Mode::Sync,
             level: Level::Eventual,
         };
-        let samples = [sample(0, 10, None), sample(10, 30, None), sample(30, 40, Some("FENCED"))];
+        let samples = [
+            sample(0, 10, None),
+            sample(10, 30, None),
+            sample(30, 40, Some("FENCED")),
+        ];
         let run = window(0, 100);
         let seen = Seen::of(series, &[&samples], run, Window::after(50 * MS, 100 * MS));
         assert_eq!((seen.answered, seen.reads.count, seen.writes.count), (2, 2, 0));

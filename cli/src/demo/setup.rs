@@ -85,10 +85,17 @@ pub(super) async fn import(
     });
     let (writing, shown) = (Arc::clone(&log), Arc::clone(progress));
     let observe = move |attempt: &Attempt<'_>| {
-        write_down(&mut writing.lock().unwrap_or_else(PoisonError::into_inner), attempt, &places);
+        write_down(
+            &mut writing.lock().unwrap_or_else(PoisonError::into_inner),
+            attempt,
+            &places,
+        );
         shown.add(attempt.answer.as_ref().map_or(0, |_| attempt.records.len() as u64));
     };
-    let options = LoadOptions { batch: 256, parallel: 8 };
+    let options = LoadOptions {
+        batch: 256,
+        parallel: 8,
+    };
     let loaded = load(&client.keyspace(name), source, options, observe, |_| true).await;
     feeding.abort();
     if let Some(refused) = loaded.refused.first() {
@@ -101,7 +108,11 @@ pub(super) async fn import(
 /// Each record of a batch is an operation of its own; those of one group share a receipt.
 fn write_down(log: &mut ClientLog, attempt: &Attempt<'_>, places: &Places) {
     let receipts: BTreeMap<GroupId, &Receipt> = match attempt.answer {
-        Ok(written) => written.receipts.iter().map(|receipt| (receipt.group, receipt)).collect(),
+        Ok(written) => written
+            .receipts
+            .iter()
+            .map(|receipt| (receipt.group, receipt))
+            .collect(),
         Err(_) => BTreeMap::new(),
     };
     for (place, numbered) in attempt.records.iter().enumerate() {
@@ -119,13 +130,16 @@ fn write_down(log: &mut ClientLog, attempt: &Attempt<'_>, places: &Places) {
             Err(error) if error.nothing_applied() => Outcome::Failed,
             Err(_) => Outcome::Unknown,
         };
-        let facts = places.group_of(key).and_then(|group| receipts.get(&group)).map(|receipt| {
-            let mut facts = Facts::from(*receipt);
-            if let Outcome::Written { version: Some(version) } = outcome {
-                facts.position.index = version;
-            }
-            facts
-        });
+        let facts = places
+            .group_of(key)
+            .and_then(|group| receipts.get(&group))
+            .map(|receipt| {
+                let mut facts = Facts::from(*receipt);
+                if let Outcome::Written { version: Some(version) } = outcome {
+                    facts.position.index = version;
+                }
+                facts
+            });
         let facts = facts.filter(|_| matches!(outcome, Outcome::Written { .. }));
         log.end(ticket, attempt.ended.0.max(attempt.began.0), outcome, facts);
     }

@@ -1,0 +1,288 @@
+//! The real binary against a real cluster: what a user types, what scripts rely on, and a kill in between.
+
+use serde_json::Value;
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+const FULCRUM: &str = env!("CARGO_BIN_EXE_fulcrum");
+/// Generous: a loaded machine is no bug.
+const START_WITHIN: Duration = Duration::from_secs(60);
+
+/// A `fulcrum dev`, killed when dropped.
+struct Dev {
+    child: Child,
+    router: String,
+}
+
+impl Dev {
+    fn start(data_dir: &Path) -> Self {
+        let mut child = Command::new(FULCRUM)
+            .args([
+                "dev",
+                "--listen",
+                "127.0.0.1:0",
+                "--metrics-listen",
+                "127.0.0.1:0",
+                "-o",
+                "json",
+                "--data-dir",
+            ])
+            .arg(data_dir)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let output = child.stdout.take().unwrap();
+        let (said, line) = mpsc::channel();
+        std::thread::spawn(move || {
+            let mut first = String::new();
+            let _ = BufReader::new(output).read_line(&mut first);
+            let _ = said.send(first);
+        });
+        let line = line.recv_timeout(START_WITHIN).expect("the cluster starts in time");
+        let told: Value = serde_json::from_str(&line).unwrap();
+        let router = told["router"].as_str().unwrap().to_owned();
+        Dev { child, router }
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        fulcrum(&self.router, arguments, b"")
+    }
+
+    fn json(&self, arguments: &[&str]) -> Value {
+        let output = self.run(&[arguments, &["-o", "json"]].concat());
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{arguments:?}: {error}: {output:?}"))
+    }
+
+    fn ok(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn exit(&self, arguments: &[&str]) -> Option<i32> {
+        self.run(arguments).status.code()
+    }
+
+    /// As SIGKILL: nothing is handed over, nothing is flushed.
+    fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Dev {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn fulcrum(router: &str, arguments: &[&str], input: &[u8]) -> Output {
+    let mut child = Command::new(FULCRUM)
+        .args(arguments)
+        .env("FULCRUM_ROUTER", router)
+        .args(["--deadline", "20s"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(input).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn a_day_with_the_command_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let dev = Dev::start(&data);
+    keyspaces_and_keys(&dev);
+    levels_and_sessions(&dev, folder.path());
+    let exported = files(&dev, folder.path());
+    status_and_failovers(&dev);
+    a_small_benchmark(&dev);
+
+    let second = Command::new(FULCRUM)
+        .args(["dev", "--listen", "127.0.0.1:0", "--data-dir"])
+        .arg(&data)
+        .output()
+        .unwrap();
+    assert_eq!(second.status.code(), Some(1));
+    assert!(text(&second.stderr).contains("in use by another process"), "{second:?}");
+    let taken = Command::new(FULCRUM)
+        .args(["dev", "--listen", &dev.router])
+        .output()
+        .unwrap();
+    assert_eq!(taken.status.code(), Some(1));
+    assert!(
+        text(&taken.stderr).contains(&format!("{} is in use", dev.router)),
+        "{taken:?}"
+    );
+
+    dev.kill();
+    let dev = Dev::start(&data);
+    assert_eq!(dev.json(&["get", "users", "alice"])["value"], "2");
+    let again = folder.path().join("again.tsv");
+    dev.ok(&["export", "users", again.to_str().unwrap()]);
+    assert_eq!(std::fs::read(&again).unwrap(), exported, "nothing was lost by the kill");
+}
+
+fn keyspaces_and_keys(dev: &Dev) {
+    dev.ok(&["keyspace", "create", "users"]);
+    assert_eq!(dev.json(&["keyspace", "show", "users"])["options"]["mode"], "sync");
+    assert_eq!(dev.exit(&["keyspace", "create", "users"]), Some(1), "it exists");
+    assert_eq!(
+        dev.exit(&["keyspace", "create", "x", "--mode", "raft", "--fsync", "never"]),
+        Some(2)
+    );
+    assert_eq!(dev.exit(&["keyspace", "drop", "users"]), Some(2), "not without --yes");
+
+    let put = dev.json(&["put", "users", "alice", "1"]);
+    assert_eq!((&put["applied"], &put["existed"]), (&true.into(), &false.into()));
+    assert_eq!(put["receipt"]["durable"], true);
+    let got = dev.json(&["get", "users", "alice"]);
+    assert_eq!((&got["value"], &got["version"]), (&"1".into(), &put["version"]));
+    assert_eq!(got["receipt"]["achieved"], "linearizable");
+    assert_eq!(dev.ok(&["get", "users", "alice"]), "1\n");
+
+    assert_eq!(dev.exit(&["get", "users", "nobody"]), Some(3));
+    assert_eq!(dev.exit(&["cas", "users", "alice", "2", "--expect", "9"]), Some(4));
+    assert_eq!(dev.exit(&["cas", "users", "alice", "2", "--expect", "1"]), Some(0));
+    assert_eq!(dev.exit(&["cas", "users", "new", "x", "--expect-absent"]), Some(0));
+    assert_eq!(
+        dev.exit(&["delete", "users", "new", "--if-version", "1000000"]),
+        Some(4)
+    );
+    assert_eq!(dev.exit(&["delete", "users", "new"]), Some(0));
+    assert_eq!(dev.exit(&["get", "users", "new"]), Some(3));
+
+    let binary = fulcrum(&dev.router, &["put", "users", "ff00", "-", "--hex-key"], &[0xff, 0, 1]);
+    assert!(binary.status.success(), "{binary:?}");
+    assert_eq!(dev.ok(&["get", "users", "ff00", "--hex-key", "--hex"]), "ff0001\n");
+    assert_eq!(dev.exit(&["delete", "users", "ff00", "--hex-key"]), Some(0));
+
+    let missing = dev.run(&["get", "nowhere", "k", "-o", "json"]);
+    assert_eq!(missing.status.code(), Some(1));
+    let error: Value = serde_json::from_slice(&missing.stderr).unwrap();
+    assert_eq!(error["error"]["code"], "UNKNOWN_KEYSPACE");
+    let long = "k".repeat(5000);
+    assert_eq!(dev.exit(&["put", "users", &long, "v"]), Some(1));
+    assert_eq!(dev.exit(&["put", "users", "", "v"]), Some(1));
+}
+
+fn levels_and_sessions(dev: &Dev, folder: &Path) {
+    dev.ok(&["keyspace", "create", "fast", "--mode", "async"]);
+    let illegal = dev.run(&["get", "fast", "k", "--level", "linearizable"]);
+    assert_eq!(illegal.status.code(), Some(1));
+    assert!(text(&illegal.stderr).contains("async keyspace"), "{illegal:?}");
+    let session = folder.join("session");
+    let session = session.to_str().unwrap();
+    for turn in 0..10 {
+        let value = turn.to_string();
+        dev.ok(&["put", "fast", "k", &value, "--session", session]);
+        let got = dev.json(&["get", "fast", "k", "--level", "session", "--session", session]);
+        assert_eq!(
+            got["value"],
+            value.as_str(),
+            "a session reads its own writes, whichever replica answers"
+        );
+    }
+    std::fs::write(session, "garbage").unwrap();
+    assert_eq!(dev.exit(&["get", "fast", "k", "--session", session]), Some(2));
+}
+
+/// Answers with what was exported, as tab-separated lines.
+fn files(dev: &Dev, folder: &Path) -> Vec<u8> {
+    let mixed = folder.join("mixed.tsv");
+    let mut lines: String = (0..500).map(|n| format!("key/{n:04}\tvalue {n}\n")).collect();
+    lines.push_str("broken\n\tempty key\n");
+    std::fs::write(&mixed, &lines).unwrap();
+    let mixed = mixed.to_str().unwrap();
+    assert_eq!(dev.exit(&["import", "users", mixed]), Some(1));
+    let kept = dev.run(&["import", "users", mixed, "--keep-going"]);
+    assert_eq!(kept.status.code(), Some(7));
+    let said = text(&kept.stderr);
+    assert!(
+        said.contains("line 501: no tab") && said.contains("line 502: the key is empty"),
+        "{said}"
+    );
+
+    let scanned = dev.json(&["scan", "users", "--prefix", "key/", "--limit", "300"]);
+    assert_eq!(scanned["rows"].as_array().map(Vec::len), Some(300));
+    let rest = dev.json(&[
+        "scan",
+        "users",
+        "--prefix",
+        "key/",
+        "--limit",
+        "300",
+        "--resume",
+        scanned["resume"].as_str().unwrap(),
+    ]);
+    assert_eq!(rest["rows"].as_array().map(Vec::len), Some(200));
+    assert_eq!(rest["rows"][0]["key"], "key/0300");
+
+    let (tsv, json) = (folder.join("users.tsv"), folder.join("users.jsonl.gz"));
+    dev.ok(&["export", "users", tsv.to_str().unwrap()]);
+    dev.ok(&["export", "users", json.to_str().unwrap()]);
+    dev.ok(&["keyspace", "create", "copy"]);
+    dev.ok(&["import", "copy", json.to_str().unwrap()]);
+    let copied = dev.ok(&["export", "copy"]);
+    let exported = std::fs::read(&tsv).unwrap();
+    assert_eq!(copied.as_bytes(), exported, "through JSON and gzip and back");
+    dev.ok(&["keyspace", "drop", "copy", "--yes"]);
+    exported
+}
+
+fn status_and_failovers(dev: &Dev) {
+    let status = dev.json(&["status", "users"]);
+    assert_eq!(status["nodes"].as_array().map(Vec::len), Some(3));
+    let groups = status["groups"].as_array().unwrap();
+    assert_eq!(groups.len(), 8);
+    assert!(groups.iter().all(|group| group["ready"] == true), "{status}");
+    assert!(dev.ok(&["status"]).contains("users"));
+    assert!(dev.ok(&["failover", "report"]).contains("no loss certificates"));
+    assert_eq!(
+        dev.exit(&["failover", "force", "g1", "n1"]),
+        Some(2),
+        "not without --accept-loss"
+    );
+}
+
+fn a_small_benchmark(dev: &Dev) {
+    for extra in [["--workload", "F"], ["--pipeline", "4"], ["--workload", "E"]] {
+        let mut arguments = vec!["bench", "--duration", "500ms", "--clients", "4", "--records", "500"];
+        arguments.extend(extra);
+        let report = dev.json(&arguments);
+        assert!(report["operations_per_second"].as_f64().unwrap() > 0.0, "{report}");
+        assert_eq!(report["errors"].as_array().map(Vec::len), Some(0), "{report}");
+    }
+}
+
+#[test]
+fn without_a_cluster_commands_say_so() {
+    let output = Command::new(FULCRUM)
+        .args(["get", "k", "x", "--deadline", "300ms", "--router", "127.0.0.1:1"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(6), "{output:?}");
+    assert!(text(&output.stderr).contains("fulcrum dev"), "{output:?}");
+}
+
+#[test]
+fn usage_errors_have_a_code_of_their_own() {
+    let run = |arguments: &[&str]| Command::new(FULCRUM).args(arguments).output().unwrap();
+    assert_eq!(run(&["get"]).status.code(), Some(2));
+    assert_eq!(run(&["dev", "--listen", "0.0.0.0:0"]).status.code(), Some(2));
+    let help = run(&["--help"]);
+    assert_eq!(help.status.code(), Some(0));
+    assert!(text(&help.stdout).contains("Exit codes:"));
+    assert!(text(&run(&["completions", "bash"]).stdout).contains("fulcrum"));
+}
