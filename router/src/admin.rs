@@ -33,9 +33,6 @@ pub(crate) struct AdminService {
 fn store_error(error: StoreError) -> Status {
     let refusal = match error {
         StoreError::Map(MapError::NoSuchKeyspace(name)) => Refusal::UnknownKeyspace { keyspace: name },
-        StoreError::Map(MapError::Exists(name)) => {
-            return Status::already_exists(MapError::Exists(name).to_string());
-        }
         StoreError::Map(other) => Refusal::Invalid {
             reason: other.to_string(),
         },
