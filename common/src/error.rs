@@ -65,6 +65,12 @@ pub enum StartError {
         /// What can be done.
         remedy: String,
     },
+    /// A node's data cannot be trusted; the reason names file, damage and remedy.
+    #[error("{reason}")]
+    CorruptStore {
+        /// What is damaged, and what can be done.
+        reason: String,
+    },
     /// Any other trouble with a file or socket.
     #[error("cannot {action} {target}: {source}")]
     Io {

@@ -296,6 +296,9 @@ fn start_error(config: &ShardNodeConfig, error: StorageError) -> StartError {
         }
         StorageError::OtherCluster { found, expected, .. } => StartError::OtherCluster { path, found, expected },
         StorageError::Full { .. } => StartError::DiskFull { path },
+        StorageError::CorruptStore { .. } => StartError::CorruptStore {
+            reason: error.to_string(),
+        },
         other => StartError::Config(other.to_string()),
     }
 }

@@ -4,8 +4,7 @@
 pub mod checks;
 pub mod disk;
 pub mod node;
-// Each test uses its part of the world.
-#[allow(dead_code)]
+#[allow(dead_code, reason = "each test uses its part of the world")]
 pub mod show;
 
 use checks::Checks;

@@ -24,7 +24,7 @@ impl Node {
         for group in gone {
             self.give_up(group, "the group is no longer placed on this node");
             self.stopped.remove(&group);
-            self.leaving.insert(group);
+            self.leave(group);
             self.shared.observe(Observation::ReplicaRemoved { group });
         }
         // Group ids are given in order and never again: a map that knows a later one is not too old to know this one.
@@ -36,12 +36,23 @@ impl Node {
             .filter(|group| *group < newest && !self.is_placed(&map, *group));
         let orphans: Vec<GroupId> = orphans.collect();
         self.found.retain(|group| !orphans.contains(group));
-        self.leaving.extend(orphans);
+        for group in orphans {
+            self.leave(group);
+        }
         for group in map.groups_on(self.shared.settings.node) {
             let Some(keyspace) = map.keyspace_of(group).cloned() else {
                 continue;
             };
             self.place(now, group, keyspace);
+        }
+    }
+
+    /// Log and hard state go at once: were the group placed here again before the rest is removed, in steps, what is half
+    /// there must not pass for the data that it was (rule 5).
+    fn leave(&mut self, group: GroupId) {
+        self.leaving.insert(group);
+        if let Err(error) = GroupStore::reset(&mut self.shared.store, group) {
+            self.die(error.to_string());
         }
     }
 

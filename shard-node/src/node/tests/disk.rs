@@ -3,6 +3,7 @@
 use super::fake::*;
 use crate::event::{Event, Observation, Output};
 use crate::storage::{MemoryDisk, StorageError};
+use fulcrum_common::map::ClusterMap;
 use fulcrum_replication::{Divergence, Effect, HardState, Input, LogChange};
 use fulcrum_types::*;
 use std::sync::Arc;
@@ -89,6 +90,22 @@ fn entries_not_applied_before_the_end_are_applied_after_the_start() {
         bench.node.checksum(GROUP).unwrap().map(|(index, _)| index),
         Some(Index(2))
     );
+}
+
+#[test]
+fn a_replica_that_had_to_leave_comes_back_with_new_data_however_far_its_removal_got() {
+    let disk = MemoryDisk::new();
+    earlier_life(&disk, Fsync::Always, true);
+    let options = options(Mode::Sync, Fsync::Always);
+    let mut bench = Bench::on(disk, options.clone());
+    let id = map(options.clone()).cluster_id().clone();
+    let without = ClusterMap::new(id).with_version(MapVersion(1000));
+    bench.handle(0, Event::Map(Arc::new(without)));
+    let again = map(options).with_version(MapVersion(1001));
+    bench.handle(1, Event::Map(Arc::new(again)));
+    let (data, log, applied) = restored(&bench);
+    assert_ne!(data, DataId(5));
+    assert_eq!((log, applied), (vec![], Index(0)));
 }
 
 #[test]
@@ -200,7 +217,7 @@ fn losses_are_on_record_even_without_fsync() {
     let entry = Entry {
         position: position(1, 4),
         time: ReplicatedTime(1),
-        payload: Payload::Noop,
+        payload: Payload::Command(bytes::Bytes::from_static(b"a client's command")),
     };
     let divergence = Divergence {
         old_epoch: Epoch(1),
