@@ -7,10 +7,13 @@ mod script;
 mod world;
 
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 fn replay(text: &str) -> String {
-    let mut script = script::Script::default();
+    replay_with(script::Script::default(), text)
+}
+
+fn replay_with(mut script: script::Script, text: &str) -> String {
     let mut out = String::new();
     for block in text.split("\n\n").map(str::trim).filter(|b| !b.is_empty()) {
         let commands = block.split("\n---").next().unwrap_or_default();
@@ -35,17 +38,49 @@ fn replay(text: &str) -> String {
     out.trim_end().to_string() + "\n"
 }
 
+fn scripts() -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("testscripts");
+    let files = std::fs::read_dir(&folder).expect("testscripts");
+    let mut paths: Vec<_> = files.map(|f| f.expect("a file").path()).collect();
+    paths.retain(|p| p.extension().is_some_and(|e| e == "txt"));
+    paths.sort();
+    paths
+}
+
+/// Each planted bug changes at least one story.
+#[cfg(feature = "planted-bugs")]
+#[test]
+fn planted_bugs_change_a_story() {
+    use fulcrum_replication::primary_backup::planted::Bug;
+    let stories: Vec<_> = scripts()
+        .into_iter()
+        .map(|p| (std::fs::read_to_string(&p).expect("a script"), p))
+        .collect();
+    let mut survivors = Vec::new();
+    for bug in Bug::ALL {
+        let differs = |text: &str| {
+            let script = || script::Script::with_bug(*bug);
+            std::panic::catch_unwind(|| replay_with(script(), text)).map_or(true, |actual| actual != text)
+        };
+        let found: Vec<_> = stories.iter().filter(|(text, _)| differs(text)).collect();
+        let names = found
+            .iter()
+            .filter_map(|(_, p)| p.file_stem()?.to_str())
+            .collect::<Vec<_>>()
+            .join(" ");
+        println!("{:<26} {names}", bug.name());
+        if found.is_empty() {
+            survivors.push(bug.name());
+        }
+    }
+    assert!(survivors.is_empty(), "no story tells of {survivors:?}");
+}
+
 #[test]
 fn scripts_print_what_they_say() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("testscripts");
     let update = std::env::var_os("UPDATE_GOLDEN").is_some();
-    let mut paths: Vec<_> = std::fs::read_dir(&folder)
-        .expect("testscripts")
-        .map(|f| f.expect("a file").path())
-        .collect();
-    paths.sort();
     let mut wrong = Vec::new();
-    for path in paths.iter().filter(|p| p.extension().is_some_and(|e| e == "txt")) {
+    for path in &scripts() {
         let expected = std::fs::read_to_string(path).expect("a script");
         let actual = replay(&expected);
         if update {

@@ -1,6 +1,6 @@
 //! Bugs on purpose: verification is only worth what it finds (DESIGN section 12.5).
 //!
-//! Compiled in by the feature `planted-bugs` alone; without it [`planted!`] is the constant `false`.
+//! Compiled in by the feature `planted-bugs` alone; without it `planted!` is the constant `false`.
 
 macro_rules! planted {
     ($core:expr, $bug:ident) => {{

@@ -23,6 +23,9 @@ use std::time::Duration;
 #[derive(Default)]
 pub struct Script {
     world: Option<World>,
+    /// Bug to plant in every core.
+    #[cfg(feature = "planted-bugs")]
+    bug: Option<fulcrum_replication::primary_backup::planted::Bug>,
 }
 
 type Lines = Result<Vec<String>, String>;
@@ -58,11 +61,27 @@ fn level(words: &[&str]) -> Result<ReadWanted, String> {
 }
 
 impl Script {
+    #[cfg(feature = "planted-bugs")]
+    pub fn with_bug(bug: fulcrum_replication::primary_backup::planted::Bug) -> Self {
+        Self {
+            world: None,
+            bug: Some(bug),
+        }
+    }
+
     pub fn run(&mut self, line: &str) -> Lines {
         let words: Vec<&str> = line.split_whitespace().collect();
         let (verb, rest) = words.split_first().ok_or("no verb")?;
         if *verb == "cluster" {
-            self.world = Some(cluster(rest)?);
+            let mut world = group(rest)?;
+            #[cfg(feature = "planted-bugs")]
+            {
+                world.bug = self.bug;
+            }
+            let ids: Vec<_> = world.nodes.keys().copied().collect();
+            ids.into_iter().for_each(|id| world.restart(id));
+            world.trace.clear();
+            self.world = Some(world);
         }
         let world = self.world.as_mut().ok_or("first: cluster")?;
         let looked = look(world, verb, rest)?;
@@ -81,7 +100,7 @@ impl Script {
     }
 }
 
-fn cluster(words: &[&str]) -> Result<World, String> {
+fn group(words: &[&str]) -> Result<World, String> {
     let mode: Mode = words.first().ok_or("sync or async?")?.parse()?;
     let mut options = Options::new(GroupId(1), NodeId(1), mode);
     for word in words.iter().skip(2) {
@@ -95,12 +114,7 @@ fn cluster(words: &[&str]) -> Result<World, String> {
     }
     options.validate()?;
     let nodes = number(words.get(1))?;
-    let mut world = World::new(options, nodes);
-    for id in 1..=nodes {
-        world.restart(NodeId(id));
-    }
-    world.trace.clear();
-    Ok(world)
+    Ok(World::new(options, nodes))
 }
 
 /// What clients, operators and time do.

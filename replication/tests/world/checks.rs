@@ -117,6 +117,19 @@ impl World {
                 .fail(format!("{id} acknowledges {through} with {} copies", by.len()));
         }
         let epoch = self.nodes[&id].core.as_ref().map(|c| c.status(self.now(id)).epoch);
+        if let Some(newer) = self
+            .checks
+            .acknowledged
+            .keys()
+            .map(|(_, e)| *e)
+            .max()
+            .filter(|e| Some(*e) > epoch)
+            && !self.checks.forced
+        {
+            self.checks.fail(format!(
+                "{id} acknowledges {through} though {newer} has acknowledged already"
+            ));
+        }
         for entry in entries.iter().rev().take_while(|e| Some(e.position.epoch) == epoch) {
             let key = (entry.position.index, entry.position.epoch);
             let rival = self
