@@ -19,6 +19,9 @@ impl PrimaryBackup {
         if !self.changes.may_try(now.mono) || primary.hand_over.is_some() || !self.is_healthy(now.mono) {
             return;
         }
+        if self.is_as_wanted(now.mono) && !self.changes.has_unsettled() {
+            return;
+        }
         let mut wanted = self.wanted_in_sync(now.mono, self.options.silent_after);
         if wanted.len() < self.options.min_in_sync {
             // Too few to write: those on the other side of a partition get the time to take over first.
@@ -67,24 +70,37 @@ impl PrimaryBackup {
     }
 
     fn wanted_in_sync(&self, now: Mono, patience: Duration) -> Vec<Member> {
-        let Some(primary) = &self.primary else {
-            return Vec::new();
-        };
-        let c = &self.hard.configuration;
-        let mut wanted = vec![self.me];
-        for peer in primary.peers.values() {
-            let listed = c.in_sync.iter().find(|m| m.node == peer.node).copied();
-            let keep = match listed {
-                Some(member) => Some(member).filter(|m| self.stays(now, peer, *m, patience)),
-                None => peer
-                    .data
-                    .map(|data| Member { node: peer.node, data })
-                    .filter(|_| self.joins(now, peer)),
-            };
-            wanted.extend(keep.filter(|m| c.replicas.contains(&m.node)));
-        }
+        let peers = self.primary.iter().flat_map(|p| p.peers.values());
+        let wanted = peers.filter_map(|peer| self.membership_of(now, peer, patience));
+        let mut wanted: Vec<_> = wanted.chain([self.me]).collect();
         wanted.sort_unstable();
         wanted
+    }
+
+    /// As which member the peer should be listed, if at all.
+    fn membership_of(&self, now: Mono, peer: &Progress, patience: Duration) -> Option<Member> {
+        let c = &self.hard.configuration;
+        if !c.replicas.contains(&peer.node) {
+            return None;
+        }
+        match self.listed(peer) {
+            Some(member) => Some(member).filter(|m| self.stays(now, peer, *m, patience)),
+            None => {
+                let data = peer.data.filter(|_| self.joins(now, peer))?;
+                Some(Member { node: peer.node, data })
+            }
+        }
+    }
+
+    fn listed(&self, peer: &Progress) -> Option<Member> {
+        let in_sync = &self.hard.configuration.in_sync;
+        in_sync.iter().find(|m| m.node == peer.node).copied()
+    }
+
+    /// Nobody is to come or go: the usual case, found without allocating.
+    fn is_as_wanted(&self, now: Mono) -> bool {
+        let mut peers = self.primary.iter().flat_map(|p| p.peers.values());
+        peers.all(|peer| self.membership_of(now, peer, self.options.silent_after) == self.listed(peer))
     }
 
     /// `sync`: it must move, or commit waits for ever. `async`: it may not lag by too much for too long.
