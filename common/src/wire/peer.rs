@@ -78,11 +78,13 @@ fn put_body(to: &mut BytesMut, body: &Body) {
             previous,
             entries,
             commit,
+            held,
             beat,
         } => {
             to.put_u8(APPEND);
             put_position(to, *previous);
             put_varint(to, commit.0);
+            put_varint(to, held.0);
             put_beat(to, beat);
             put_list(to, entries, put_entry);
         }
@@ -152,6 +154,7 @@ fn body_from_bytes(bytes: Bytes) -> Result<Body, Malformed> {
         APPEND => Body::Append {
             previous: from.position("append.previous")?,
             commit: Index(from.varint("append.commit")?),
+            held: Index(from.varint("append.held")?),
             beat: from.beat()?,
             entries: from.list("append.entries", 4, Fields::entry)?,
         },
@@ -495,12 +498,14 @@ mod tests {
                 previous: at(0, 0),
                 entries: Vec::new(),
                 commit: Index(0),
+                held: Index(0),
                 beat,
             },
             Body::Append {
                 previous: at(3, 7),
                 entries,
                 commit: Index(6),
+                held: Index(5),
                 beat: echo,
             },
             Body::Acknowledge {
@@ -619,7 +624,7 @@ mod tests {
     #[test]
     fn a_length_out_of_nowhere_allocates_nothing() {
         let mut append = BytesMut::from(&[VERSION, APPEND][..]);
-        for _ in 0..7 {
+        for _ in 0..8 {
             put_varint(&mut append, 0);
         }
         put_varint(&mut append, u64::MAX);

@@ -14,6 +14,8 @@ pub(super) struct Backup {
     pub(super) leader: Option<NodeId>,
     /// Up to here the log is known to equal the primary's, in this epoch.
     pub(super) matched: Index,
+    /// Up to here every member of the in-sync set holds the log, as last heard in this epoch.
+    pub(super) held: Index,
     /// The primary's commit index, as last heard in this epoch.
     pub(super) leader_commit: Index,
     /// Newest reading of the primary's clock and newest round seen in this epoch.
@@ -45,6 +47,7 @@ impl Backup {
         Self {
             leader: c.primary.filter(|p| c.epoch == hard.epoch && *p != me.node),
             matched: Index::ZERO,
+            held: Index::ZERO,
             leader_commit: Index::ZERO,
             echo: None,
             round: 0,
@@ -62,6 +65,7 @@ impl Backup {
     pub(super) fn enter_epoch(&mut self, patience_until: Mono) {
         self.leader = None;
         self.matched = Index::ZERO;
+        self.held = Index::ZERO;
         self.leader_commit = Index::ZERO;
         self.echo = None;
         self.round = 0;
@@ -109,6 +113,7 @@ impl PrimaryBackup {
         *self.backup.leader.get_or_insert(from) == from || planted!(self, DropFencing)
     }
 
+    /// Takes the primary's entries and its beat. Whether they fit: what is here then equals the primary's log that far.
     pub(super) fn on_append(
         &mut self,
         now: Now,
@@ -116,14 +121,14 @@ impl PrimaryBackup {
         header: Header,
         (previous, entries, commit, beat): (LogPosition, Vec<Entry>, Index, Beat),
         effects: &mut Vec<Effect>,
-    ) {
+    ) -> bool {
         if !makes_sense(header, previous, &entries) || !self.follows(from) {
-            return;
+            return false;
         }
         self.backup.promise(now.mono, &self.options, beat);
         if !self.log.holds(previous) {
             self.refuse(now, from, previous, effects);
-            return;
+            return false;
         }
         let through = Index(previous.index.0 + entries.len() as u64);
         let known = entries.iter().take_while(|e| self.log.holds(e.position)).count();
@@ -131,11 +136,11 @@ impl PrimaryBackup {
         if let Some(first) = fresh.first().map(|e| e.position) {
             let conflict = first.index <= self.log.last().index;
             if conflict && self.must_keep(first.index) {
-                return;
+                return false;
             }
             if conflict && !self.yield_to(first, effects) {
                 self.refuse(now, from, previous, effects);
-                return;
+                return false;
             }
             self.append(fresh.to_vec(), effects);
         }
@@ -145,6 +150,7 @@ impl PrimaryBackup {
         self.advance_as_backup(now, effects);
         self.note_proof(now.mono, commit, beat);
         self.acknowledge(now, effects);
+        true
     }
 
     /// Not ours: where to look for the last common position.

@@ -27,6 +27,9 @@ pub enum Body {
         entries: Vec<Entry>,
         /// The primary's commit index when it sent.
         commit: Index,
+        /// Every member of the in-sync set holds all up to here: no replica compacts further. What a later primary may
+        /// lack, somebody else must still be able to name.
+        held: Index,
         /// Clocks.
         beat: Beat,
     },

@@ -171,8 +171,13 @@ impl PrimaryBackup {
                 previous,
                 entries,
                 commit,
+                held,
                 beat,
-            } => self.on_append(now, from, header, (previous, entries, commit, beat), effects),
+            } => {
+                if self.on_append(now, from, header, (previous, entries, commit, beat), effects) {
+                    self.backup.held = self.backup.held.max(held);
+                }
+            }
             Body::Acknowledge { .. } => self.on_acknowledge(now, from, header, &message.body, effects),
             Body::Mismatch {
                 refused,
@@ -402,7 +407,7 @@ impl PrimaryBackup {
         }
         let needed = match &self.primary {
             Some(_) => self.needed_by_peers(),
-            None => self.backup.matched,
+            None => self.backup.matched.min(self.backup.held),
         };
         let limit = self.applied.min(self.disk.persisted()).min(needed);
         let Some(through) = self.log.compaction_point(retain, limit) else {

@@ -164,15 +164,23 @@ impl PrimaryBackup {
         self.advance(now, effects);
     }
 
-    /// The highest index up to which a primary may compact: peers in sync and snapshots under way need the rest, within reason.
-    pub(super) fn needed_by_peers(&self) -> Index {
-        let none = Index(u64::MAX);
-        let Some(primary) = &self.primary else { return none };
-        let mut needed = none;
+    /// The highest index that every member of the in-sync set holds.
+    pub(super) fn held_by_all(&self) -> Index {
+        let Some(primary) = &self.primary else {
+            return Index::ZERO;
+        };
+        let mut held = self.disk.persisted();
         self.each_counted(|member| {
             let peer = primary.peers.get(&member.node).filter(|p| p.is(member));
-            needed = needed.min(peer.map_or(Index::ZERO, |p| p.persisted));
+            held = held.min(peer.map_or(Index::ZERO, |p| p.persisted));
         });
+        held
+    }
+
+    /// The highest index up to which a primary may compact: peers in sync and snapshots under way need the rest, within reason.
+    pub(super) fn needed_by_peers(&self) -> Index {
+        let needed = self.held_by_all();
+        let Some(primary) = &self.primary else { return needed };
         if self.log.bytes() > self.options.retain_bytes.saturating_mul(8) {
             return needed;
         }

@@ -48,6 +48,7 @@ impl PrimaryBackup {
         mut act: impl FnMut(&Sender<'_>, &mut Progress, &mut Vec<Effect>),
     ) {
         let lease = self.serving_lease(now.mono).is_some();
+        let held = self.held_by_all();
         let Some(mut primary) = self.primary.take() else { return };
         let sender = Sender {
             core: self,
@@ -55,6 +56,7 @@ impl PrimaryBackup {
             now: now.mono,
             round: primary.round,
             lease,
+            held,
         };
         for peer in primary.peers.values_mut() {
             act(&sender, peer, effects);
@@ -191,6 +193,7 @@ struct Sender<'a> {
     now: Mono,
     round: u64,
     lease: bool,
+    held: Index,
 }
 
 impl Sender<'_> {
@@ -261,6 +264,7 @@ impl Sender<'_> {
             previous: self.core.log.position_at(previous).unwrap_or_default(),
             entries,
             commit: self.core.commit,
+            held: self.held,
             beat,
         };
         self.envelope.send(peer.node, body, effects);

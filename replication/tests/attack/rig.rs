@@ -219,6 +219,7 @@ pub fn append(previous: LogPosition, entries: Vec<Entry>, commit: u64, beat: Bea
         previous,
         entries,
         commit: Index(commit),
+        held: Index::ZERO,
         beat,
     }
 }
