@@ -2,14 +2,13 @@
 
 use crate::Plan;
 use crate::echo::BareEcho;
-use crate::load::{Draw, Load, closed_loop};
+use crate::load::{Draw, Load, Stopwatch, closed_loop};
 use crate::report::{Bar, Row, median};
 use crate::scenario::{self, CALLERS, FEW_KEYS};
 use anyhow::Result;
 use fulcrum_client::{Client, Got, Keyspace, Pending, Pipeline};
 use std::collections::VecDeque;
 use std::time::Duration;
-use tokio::time::Instant;
 
 /// Requests that one submitter keeps under way in a pipeline.
 const WINDOW: usize = 512;
@@ -19,10 +18,9 @@ pub(crate) async fn run(plan: Plan) -> Result<Vec<Row>> {
     let client = Client::connect(scenario::config(&cluster)).await?;
     let through_router = scenario::keyspace(&client, "users", 3, 8).await?;
     scenario::fill(&through_router, FEW_KEYS).await?;
-    let smart = Client::connect_smart(scenario::config(&cluster))
-        .await?
-        .keyspace("users");
-    let pipeline = client.pipeline();
+    let smart_client = Client::connect_smart(scenario::config(&cluster)).await?;
+    let smart = smart_client.keyspace("users");
+    let (pipeline, smart_pipeline) = (client.pipeline(), smart_client.pipeline());
     let echo = BareEcho::start().await?;
 
     let mut rounds = Vec::new();
@@ -32,6 +30,7 @@ pub(crate) async fn run(plan: Plan) -> Result<Vec<Row>> {
             router: unary(&through_router, plan.round).await?,
             smart: unary(&smart, plan.round).await?,
             pipelined: pipelined(&pipeline, &through_router, plan.round).await?,
+            smart_pipelined: pipelined(&smart_pipeline, &smart, plan.round).await?,
         };
         // The first one warms up.
         if round > 0 {
@@ -45,51 +44,65 @@ struct Round {
     echo: Load,
     router: Load,
     smart: Load,
-    pipelined: f64,
+    pipelined: Load,
+    smart_pipelined: Load,
 }
 
 fn rows(rounds: &[Round]) -> Vec<Row> {
-    let each = |figure: fn(&Round) -> f64| median(rounds.iter().map(figure).collect());
-    let router = each(|round| round.router.per_second);
-    let detail = |way: f64, p50: f64, p99: f64| format!("{way:.0}/s, p50 {p50:.0} us, p99 {p99:.0} us");
+    let each = |figure: &dyn Fn(&Round) -> f64| median(rounds.iter().map(figure).collect());
+    let detail = |way: fn(&Round) -> &Load| {
+        format!(
+            "{:.0}/s, p50 {:.0} us, p99 {:.0} us, {:.1} us CPU each",
+            each(&|round| way(round).per_second),
+            each(&|round| way(round).p50_us),
+            each(&|round| way(round).p99_us),
+            each(&|round| way(round).cpu_us),
+        )
+    };
+    let pipelined = |way: fn(&Round) -> &Load| {
+        format!(
+            "{:.0}/s, {:.2} us CPU each",
+            each(&|round| way(round).per_second),
+            each(&|round| way(round).cpu_us),
+        )
+    };
+    let ratio = |name: &str, unit: &str, way: fn(&Round) -> &Load, beside: fn(&Round) -> &Load, detail: String| {
+        let measured = each(&|round| way(round).per_second / beside(round).per_second);
+        Row::new(name, measured, unit, detail)
+    };
+    let echo = each(&|round| round.echo.per_second);
     vec![
-        Row::new(
-            "bare tonic echo, 64 callers",
-            each(|round| round.echo.per_second),
-            "/s",
-            format!(
-                "p50 {:.0} us, p99 {:.0} us",
-                each(|round| round.echo.p50_us),
-                each(|round| round.echo.p99_us)
-            ),
-        ),
-        Row::new(
+        Row::new("bare tonic echo, 64 callers", echo, "/s", detail(|round| &round.echo)),
+        ratio(
             "linearizable get, router",
-            each(|round| round.router.per_second / round.echo.per_second),
             "x echo",
-            detail(
-                router,
-                each(|round| round.router.p50_us),
-                each(|round| round.router.p99_us),
-            ),
+            |round| &round.router,
+            |round| &round.echo,
+            detail(|round| &round.router),
         )
         .bar(Bar::AtLeast(0.40)),
-        Row::new(
+        ratio(
             "linearizable get, smart client",
-            each(|round| round.smart.per_second / round.echo.per_second),
             "x echo",
-            detail(
-                each(|round| round.smart.per_second),
-                each(|round| round.smart.p50_us),
-                each(|round| round.smart.p99_us),
-            ),
+            |round| &round.smart,
+            |round| &round.echo,
+            detail(|round| &round.smart),
         )
         .bar(Bar::AtLeast(0.75)),
-        Row::new(
-            "linearizable get, pipeline",
-            each(|round| round.pipelined / round.router.per_second),
+        ratio(
+            "linearizable get, pipeline through the router",
             "x unary",
-            format!("{:.0}/s, both through the router", each(|round| round.pipelined)),
+            |round| &round.pipelined,
+            |round| &round.router,
+            pipelined(|round| &round.pipelined),
+        )
+        .bar(Bar::AtLeast(10.0)),
+        ratio(
+            "linearizable get, pipeline of a smart client",
+            "x unary",
+            |round| &round.smart_pipelined,
+            |round| &round.smart,
+            pipelined(|round| &round.smart_pipelined),
         )
         .bar(Bar::AtLeast(10.0)),
     ]
@@ -120,13 +133,13 @@ pub(crate) async fn among(keyspace: &Keyspace, keys: u64, time: Duration) -> Res
     .await
 }
 
-/// Operations a second of one submitter.
-async fn pipelined(pipeline: &Pipeline, keyspace: &Keyspace, time: Duration) -> Result<f64> {
+/// One submitter that keeps a window of requests under way.
+async fn pipelined(pipeline: &Pipeline, keyspace: &Keyspace, time: Duration) -> Result<Load> {
     let mut pending: VecDeque<Pending<Got>> = VecDeque::with_capacity(WINDOW);
     let mut draw = Draw::new(0);
-    let begun = Instant::now();
-    let mut answered = 0_u64;
-    while begun.elapsed() < time {
+    let stopwatch = Stopwatch::start();
+    let mut answered = 0;
+    while stopwatch.elapsed() < time {
         while pending.len() < WINDOW {
             let number = draw.below(FEW_KEYS);
             pending.push_back(keyspace.get(scenario::key(number)).submit(pipeline).await?);
@@ -140,5 +153,5 @@ async fn pipelined(pipeline: &Pipeline, keyspace: &Keyspace, time: Duration) -> 
         got.await?;
         answered += 1;
     }
-    Ok(answered as f64 / begun.elapsed().as_secs_f64())
+    Ok(stopwatch.stop(answered))
 }

@@ -1,5 +1,6 @@
 //! Closed loops: callers that each send the next request when the last one is answered.
 
+use crate::process::cpu_seconds;
 use anyhow::Result;
 use std::future::Future;
 use std::time::Duration;
@@ -13,6 +14,8 @@ pub(crate) struct Load {
     pub(crate) p50_us: f64,
     pub(crate) p99_us: f64,
     pub(crate) answered: u64,
+    /// CPU time of the whole process, servers included, for one answer.
+    pub(crate) cpu_us: f64,
 }
 
 /// Runs `callers` tasks for so long, on the runtime of the caller. `make` gives each task its own requests.
@@ -22,8 +25,8 @@ where
     C: FnMut() -> F + Send + 'static,
     F: Future<Output = Result<()>> + Send,
 {
-    let begun = Instant::now();
-    let until = begun + time;
+    let stopwatch = Stopwatch::start();
+    let until = stopwatch.begun + time;
     let mut tasks = JoinSet::new();
     for caller in 0..callers {
         let mut call = make(caller);
@@ -43,23 +46,50 @@ where
     while let Some(caller) = tasks.join_next().await {
         latencies.extend(caller??);
     }
-    Ok(summary(latencies, begun.elapsed()))
+    let answered = latencies.len() as u64;
+    Ok(with_latencies(stopwatch.stop(answered), latencies))
 }
 
-fn summary(mut latencies: Vec<u32>, elapsed: Duration) -> Load {
+/// Time and CPU time of a round.
+pub(crate) struct Stopwatch {
+    begun: Instant,
+    cpu: f64,
+}
+
+impl Stopwatch {
+    pub(crate) fn start() -> Self {
+        Self {
+            begun: Instant::now(),
+            cpu: cpu_seconds(),
+        }
+    }
+
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.begun.elapsed()
+    }
+
+    pub(crate) fn stop(&self, answered: u64) -> Load {
+        let answers = answered.max(1) as f64;
+        Load {
+            per_second: answered as f64 / self.elapsed().as_secs_f64(),
+            answered,
+            cpu_us: (cpu_seconds() - self.cpu) * 1e6 / answers,
+            ..Load::default()
+        }
+    }
+}
+
+fn with_latencies(load: Load, mut latencies: Vec<u32>) -> Load {
     latencies.sort_unstable();
     let at = |share: f64| {
         let position = (latencies.len() as f64 * share) as usize;
-        latencies
-            .get(position.min(latencies.len().saturating_sub(1)))
-            .copied()
-            .unwrap_or(0)
+        let position = position.min(latencies.len().saturating_sub(1));
+        latencies.get(position).copied().unwrap_or(0)
     };
     Load {
-        per_second: latencies.len() as f64 / elapsed.as_secs_f64(),
         p50_us: f64::from(at(0.50)),
         p99_us: f64::from(at(0.99)),
-        answered: latencies.len() as u64,
+        ..load
     }
 }
 
@@ -88,8 +118,8 @@ mod tests {
 
     #[test]
     fn percentiles() {
-        let load = summary((1..=1000).collect(), Duration::from_secs(2));
-        assert_eq!((load.p50_us, load.p99_us, load.per_second), (501.0, 991.0, 500.0));
-        assert_eq!(summary(Vec::new(), Duration::from_secs(1)).p99_us, 0.0);
+        let load = with_latencies(Load::default(), (1..=1000).rev().collect());
+        assert_eq!((load.p50_us, load.p99_us), (501.0, 991.0));
+        assert_eq!(with_latencies(Load::default(), Vec::new()).p99_us, 0.0);
     }
 }

@@ -1,7 +1,7 @@
 //! Durable puts on three replicas with an fsync before every acknowledgement: unary with 64 callers, and pipelined.
 
 use crate::Plan;
-use crate::load::{Draw, Load, closed_loop};
+use crate::load::{Draw, Load, Stopwatch, closed_loop};
 use crate::metrics::{Fsyncs, fsyncs};
 use crate::report::{Bar, Row, median};
 use crate::scenario::{self, CALLERS, FEW_KEYS};
@@ -77,9 +77,10 @@ fn rows(rounds: &[Round]) -> Vec<Row> {
             each(|round| round.unary.per_second),
             "/s",
             format!(
-                "p50 {:.0} us, p99 {:.0} us",
+                "p50 {:.0} us, p99 {:.0} us, {:.1} us CPU each",
                 each(|round| round.unary.p50_us),
-                each(|round| round.unary.p99_us)
+                each(|round| round.unary.p99_us),
+                each(|round| round.unary.cpu_us)
             ),
         ),
         Row::new(
@@ -104,7 +105,11 @@ fn rows(rounds: &[Round]) -> Vec<Row> {
             "durable put, pipeline",
             each(|round| round.pipelined.per_second / round.unary.per_second),
             "x unary",
-            format!("{:.0}/s", each(|round| round.pipelined.per_second)),
+            format!(
+                "{:.0}/s, {:.1} us CPU each",
+                each(|round| round.pipelined.per_second),
+                each(|round| round.pipelined.cpu_us)
+            ),
         )
         .bar(Bar::AtLeast(5.0)),
     ]
@@ -126,9 +131,9 @@ async fn pipelined(pipeline: &Pipeline, keyspace: &Keyspace, time: Duration) -> 
     let value = scenario::value();
     let mut pending: VecDeque<Pending<Written>> = VecDeque::with_capacity(WINDOW);
     let mut draw = Draw::new(0);
-    let begun = Instant::now();
+    let stopwatch = Stopwatch::start();
     let mut answered = 0;
-    while begun.elapsed() < time {
+    while stopwatch.elapsed() < time {
         while pending.len() < WINDOW {
             let put = keyspace.put(scenario::key(draw.below(FEW_KEYS)), value.clone());
             pending.push_back(put.submit(pipeline).await?);
@@ -142,9 +147,5 @@ async fn pipelined(pipeline: &Pipeline, keyspace: &Keyspace, time: Duration) -> 
         written.await?;
         answered += 1;
     }
-    Ok(Load {
-        per_second: answered as f64 / begun.elapsed().as_secs_f64(),
-        answered,
-        ..Load::default()
-    })
+    Ok(stopwatch.stop(answered))
 }
