@@ -12,13 +12,13 @@ use crate::retry::{Next, Retries, Verdict};
 use crate::routers::{Routers, attempt};
 use crate::rpc::Unary;
 use crate::smart::{Direct, Smart};
+use crate::transport::Transport;
 use fulcrum_common::routing::Failure;
 use fulcrum_common::wire::v1;
 use fulcrum_types::{ClientId, NodeId, Refusal};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
-use tonic::transport::Channel;
 
 /// A client. Cheap to clone; clones share connections and identity. Works on any tokio runtime, also on a
 /// `current_thread` one.
@@ -237,7 +237,7 @@ impl Shared {
     }
 
     /// A connection to a shard-node.
-    pub(crate) fn node_channel(&self, node: NodeId) -> Result<Channel, Failure> {
+    pub(crate) fn node_channel(&self, node: NodeId) -> Result<Transport, Failure> {
         match &self.smart {
             Some(smart) => smart.channel(node),
             None => Err(Failure::NotSent("the client knows no shard-nodes".into())),

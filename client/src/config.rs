@@ -1,13 +1,11 @@
 //! What a client may be told.
 
 use crate::error::Error;
+use crate::transport::Transport;
 use std::time::Duration;
-use tonic::transport::{Channel, Endpoint};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const DEADLINE: Duration = Duration::from_secs(5);
-const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(1);
-const KEEP_ALIVE_WITHIN: Duration = Duration::from_secs(1);
 
 /// Where the routers are, and how patient the client is.
 ///
@@ -70,17 +68,8 @@ impl Config {
     }
 
     /// A connection that is made when first needed, and again whenever it breaks.
-    pub(crate) fn channel(&self, address: &str) -> Result<Channel, Error> {
-        let endpoint = Endpoint::from_shared(address.to_owned()).map_err(|error| Error::Config {
-            reason: format!("'{address}' is no address: {error}; use http://host:port"),
-        })?;
-        let channel = endpoint
-            .tcp_nodelay(true)
-            .connect_timeout(self.connect_timeout)
-            .http2_keep_alive_interval(KEEP_ALIVE_EVERY)
-            .keep_alive_timeout(KEEP_ALIVE_WITHIN)
-            .connect_lazy();
-        Ok(channel)
+    pub(crate) fn transport(&self, address: &str) -> Result<Transport, Error> {
+        Transport::new(address, self.connect_timeout)
     }
 }
 
@@ -101,9 +90,11 @@ mod tests {
         assert_eq!(config.routers(), ["http://127.0.0.1:1", "http://[::1]:2"]);
     }
 
-    #[tokio::test]
-    async fn nonsense_is_named() {
-        let error = Config::new("http://").channel("not an address").unwrap_err();
-        assert!(error.to_string().contains("not an address"), "{error}");
+    #[test]
+    fn nonsense_is_named() {
+        for nonsense in ["not an address", "https://127.0.0.1:1", "/path"] {
+            let error = Config::new("").transport(nonsense).unwrap_err();
+            assert!(error.to_string().contains(nonsense), "{error}");
+        }
     }
 }

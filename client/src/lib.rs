@@ -22,10 +22,11 @@
 //! # Ok(()) }
 //! ```
 //!
-//! How a request travels, top to bottom: [`keyspace`] builds it, [`client`] sends it by the shortest way and repeats it
-//! as the decision table in [`retry`] says, under an idempotency key from [`identity`] if it writes; [`routers`] and
-//! [`smart`] hold the connections, [`rpc`] the methods, [`answer`] what comes back. A write is never applied twice, and an
-//! [`Error`] says who must act: only [`Error::Unknown`] leaves a doubt, and [`Client::outcome`] settles it.
+//! How a request travels, top to bottom: `keyspace` builds it, `client` sends it by the shortest way and repeats it
+//! as the decision table in `retry` says, under an idempotency key from `identity` if it writes; `routers` and
+//! `smart` choose the connection (`transport`), `rpc` holds the methods, `answer` what comes back. A write is never
+//! applied twice, and an [`Error`] says who must act: only [`Error::Unknown`] leaves a doubt, and [`Client::outcome`]
+//! settles it.
 //!
 //! Left out: transactions and TLS (later releases), and caching of values.
 
@@ -41,6 +42,7 @@ mod retry;
 mod routers;
 mod rpc;
 mod smart;
+mod transport;
 
 mod answer;
 mod session;

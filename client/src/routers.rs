@@ -3,22 +3,22 @@
 use crate::config::Config;
 use crate::error::Error;
 use crate::rpc::{self, Unary};
+use crate::transport::Transport;
 use fulcrum_common::routing::Failure;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tonic::Request;
-use tonic::transport::Channel;
 
 /// All routers that the client may use. Routers keep no state: any of them will do.
 #[derive(Debug)]
 pub(crate) struct Routers {
-    channels: Vec<(String, Channel)>,
+    channels: Vec<(String, Transport)>,
     current: AtomicUsize,
 }
 
 /// The router in use, and how to say that it failed.
 pub(crate) struct Chosen {
-    pub(crate) channel: Channel,
+    pub(crate) channel: Transport,
     at: usize,
 }
 
@@ -27,7 +27,7 @@ impl Routers {
         let channels = config
             .routers()
             .iter()
-            .map(|address| Ok((address.clone(), config.channel(address)?)))
+            .map(|address| Ok((address.clone(), config.transport(address)?)))
             .collect::<Result<Vec<_>, Error>>()?;
         Ok(Self {
             channels,
@@ -57,12 +57,18 @@ impl Routers {
     }
 }
 
-/// Sends a request once, with so much time left: the server hears of it, and tonic gives up by it.
-pub(crate) async fn attempt<Q: Unary>(channel: Channel, message: Q, left: Duration) -> Result<Q::Answer, Failure> {
+/// Sends a request once, with so much time left: the server hears of it, and we give up by it.
+pub(crate) async fn attempt<Q: Unary>(transport: Transport, message: Q, left: Duration) -> Result<Q::Answer, Failure> {
     let mut request = Request::new(message);
-    request.set_timeout(left);
-    match Q::call(channel, request).await {
-        Ok(response) => Ok(response.into_inner()),
-        Err(status) => Err(rpc::failure(&status)),
+    request.set_timeout(in_whole_ms(left));
+    match tokio::time::timeout(left, Q::call(transport, request)).await {
+        Ok(Ok(response)) => Ok(response.into_inner()),
+        Ok(Err(status)) => Err(rpc::failure(&status)),
+        Err(_) => Err(Failure::Lost("no answer came in time".into())),
     }
+}
+
+/// Rounded up: first attempts then all say the same, which HTTP/2 sends as one byte.
+fn in_whole_ms(left: Duration) -> Duration {
+    Duration::from_millis(u64::try_from(left.as_micros().div_ceil(1000)).unwrap_or(u64::MAX))
 }

@@ -1,5 +1,6 @@
 //! The unary calls of the API, so that retries and routing are written once for all of them.
 
+use crate::transport::Transport;
 use fulcrum_common::limits::MAX_MESSAGE_BYTES;
 use fulcrum_common::routing::Failure;
 use fulcrum_common::wire::v1::admin_client::AdminClient;
@@ -8,7 +9,6 @@ use fulcrum_common::wire::{status, v1};
 use fulcrum_types::{Level, Refusal};
 use std::error::Error as _;
 use std::future::Future;
-use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
 /// A request with its method.
@@ -20,7 +20,7 @@ pub(crate) trait Unary: Clone + Send + Sync {
 
     /// Sends it.
     fn call(
-        channel: Channel,
+        channel: Transport,
         request: Request<Self>,
     ) -> impl Future<Output = Result<Response<Self::Answer>, Status>> + Send;
 
@@ -40,11 +40,11 @@ pub(crate) struct OneKey<'a> {
     pub(crate) session: Option<&'a v1::SessionToken>,
 }
 
-pub(crate) fn kv(channel: Channel) -> KvClient<Channel> {
+pub(crate) fn kv(channel: Transport) -> KvClient<Transport> {
     KvClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES)
 }
 
-pub(crate) fn admin(channel: Channel) -> AdminClient<Channel> {
+pub(crate) fn admin(channel: Transport) -> AdminClient<Transport> {
     AdminClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES)
 }
 
@@ -54,7 +54,7 @@ macro_rules! unary {
             type Answer = v1::$answer;
             const WRITE: bool = $write;
 
-            async fn call(channel: Channel, request: Request<Self>) -> Result<Response<Self::Answer>, Status> {
+            async fn call(channel: Transport, request: Request<Self>) -> Result<Response<Self::Answer>, Status> {
                 $service(channel).$method(request).await
             }
 

@@ -10,6 +10,7 @@ use crate::error::Error;
 use crate::retry::{Retries, Verdict};
 use crate::routers::{Routers, attempt};
 use crate::rpc::{self, Unary};
+use crate::transport::Transport;
 use fulcrum_common::routing::{Attempts, Failure, Kind, Next, RoutingTable, View};
 use fulcrum_common::wire::{map, v1};
 use fulcrum_types::{GroupId, NodeId, Refusal};
@@ -19,7 +20,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
-use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 
 /// An attempt is given up after so long: the node may be paused or cut off. A repetition is safe: reads change nothing,
@@ -30,7 +30,7 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(900);
 pub(crate) struct Smart {
     config: Config,
     table: Arc<RoutingTable>,
-    nodes: Mutex<HashMap<NodeId, (String, Channel)>>,
+    nodes: Mutex<HashMap<NodeId, (String, Transport)>>,
     rotation: AtomicU64,
     watching: JoinHandle<()>,
 }
@@ -146,7 +146,7 @@ impl Smart {
         attempt(channel, request.clone(), patience).await
     }
 
-    pub(crate) fn channel(&self, node: NodeId) -> Result<Channel, Failure> {
+    pub(crate) fn channel(&self, node: NodeId) -> Result<Transport, Failure> {
         let view = self.table.view();
         let Some(address) = view.map.address(node) else {
             return Err(Failure::NotSent(format!("{node} is not in the cluster map")));
@@ -157,7 +157,7 @@ impl Smart {
         {
             return Ok(channel.clone());
         }
-        let channel = self.config.channel(&with_scheme(address.to_owned()));
+        let channel = self.config.transport(&with_scheme(address.to_owned()));
         let channel = channel.map_err(|error| Failure::NotSent(error.to_string()))?;
         nodes.insert(node, (address.to_owned(), channel.clone()));
         Ok(channel)

@@ -1,13 +1,13 @@
 //! The router: the stateless front door.
 //!
-//! Life of a request, top to bottom: [`service`] decodes it and takes its deadline; [`dispatch`] finds the group by the
+//! Life of a request, top to bottom: `service` decodes it and takes its deadline; `dispatch` finds the group by the
 //! [view](fulcrum_common::routing::View), sends it to a replica that can serve the level asked, and follows the decision
-//! table when it is refused; [`backends`] carries it on one long-lived stream a shard-node, in batches. [`batch`] splits
-//! batches by group and joins the answers, [`pipeline`] serves many operations on one stream, [`scan`] merges the groups'
-//! keys in order. [`watcher`] keeps the view fresh from the metadata store; no request ever waits for metadata. [`admin`]
+//! table when it is refused; `backends` carries it on one long-lived stream a shard-node, in batches. `batch` splits
+//! batches by group and joins the answers, `pipeline` serves many operations on one stream, `scan` merges the groups'
+//! keys in order. `watcher` keeps the view fresh from the metadata store; no request ever waits for metadata. `admin`
 //! serves operators.
 //!
-//! A client that brings no idempotency key gets the router's own for the time of the request ([`identity`]), so that the
+//! A client that brings no idempotency key gets the router's own for the time of the request (`identity`), so that the
 //! router may send a write again after a failover without applying it twice.
 //!
 //! Left out: caching of values, and any state that a restart would lose.
