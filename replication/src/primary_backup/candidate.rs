@@ -170,7 +170,8 @@ impl PrimaryBackup {
     fn is_my_turn(&mut self, now: Now, effects: &mut Vec<Effect>) -> bool {
         let turn = self.backup.patience_until + self.options.retry_after * self.rank();
         let forgot = planted!(self, ForgetGrace) && self.backup.echo.is_none();
-        if now.mono < turn && !self.backup.candidacy.nudged && !forgot {
+        let hasty = forgot || planted!(self, BreakPromise);
+        if now.mono < turn && !self.backup.candidacy.nudged && !hasty {
             return false;
         }
         let rivals = self.rivals();

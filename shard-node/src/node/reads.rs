@@ -85,6 +85,8 @@ struct Evaluated {
     permit: ReadPermit,
     answer: Result<Answer, Refusal>,
     at: LogPosition,
+    /// What this replica was when it was evaluated: it may have been deposed since.
+    role: Role,
 }
 
 /// The reads of a replica that are not answered yet.
@@ -262,6 +264,7 @@ impl Group {
             permit,
             answer,
             at,
+            role: self.view.role,
         });
         Ok(())
     }
@@ -341,6 +344,7 @@ impl Group {
             permit,
             answer,
             at,
+            role,
         } = evaluated;
         let lapsed = permit.recheck_before.is_some_and(|before| now.mono >= before);
         let staleness = staleness(&permit, now.mono);
@@ -365,6 +369,7 @@ impl Group {
         }
         let result = answer.map(|answer| {
             let mut receipt = self.receipt(shared, at, read.arrived, now.mono);
+            receipt.role = role;
             receipt.asked = read.level;
             receipt.achieved = read.tried();
             receipt.staleness = staleness;

@@ -29,7 +29,7 @@ struct Arguments {
     /// `sync` or `async` only.
     #[arg(long)]
     mode: Option<Mode>,
-    /// Which faults: mixed, calm, swarm, network, crash, metadata, beyond-bound.
+    /// Which faults: mixed, calm, swarm, network, crash, metadata, hand-over, beyond-bound.
     #[arg(long, default_value_t)]
     profile: Profile,
     /// Threads; all processors if not said.

@@ -435,11 +435,9 @@ impl Lane {
             epoch: answered.receipt.epoch,
             index: answered.receipt.index,
         };
-        if receipt.is_some() {
-            let seen = self.seen.entry(answered.receipt.group).or_default();
-            if (position.epoch, position.index) > (seen.epoch, seen.index) {
-                *seen = position;
-            }
+        let seen = self.seen.entry(answered.receipt.group).or_default();
+        if (position.epoch, position.index) > (seen.epoch, seen.index) {
+            *seen = position;
         }
         if !matches!(outcome, Outcome::Read(_)) {
             self.believed.insert(answered.receipt.group, from);

@@ -2,11 +2,11 @@
 
 use super::host::Host;
 use super::inspect::Inspection;
-use super::time::Time;
+use super::time::{SEC, Time};
 use super::world::{Happening, World};
 use fulcrum_replication::Status;
 use fulcrum_shard_node::storage::MemoryDisk;
-use fulcrum_types::{DataId, GroupConfiguration, GroupId, NodeId, Role};
+use fulcrum_types::{DataId, Fsync, GroupConfiguration, GroupId, NodeId, Role};
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
@@ -101,8 +101,15 @@ impl World {
                 let others = configuration.in_sync.iter().filter(|m| m.node != node);
                 others
                     .into_iter()
-                    .any(|m| self.data_on_disk(group, m.node) == Some(m.data))
+                    .any(|m| self.is_sure(m.node) && self.data_on_disk(group, m.node) == Some(m.data))
             })
+    }
+
+    /// Whether what a node has on disk tells which data it holds. Without syncs that is so a while after its last start only.
+    fn is_sure(&self, node: NodeId) -> bool {
+        let host = &self.hosts[&node];
+        let settled = host.off_at.is_none_or(|off| self.now > off + 5 * SEC);
+        self.plan.fsync == Fsync::Always || (host.node.is_some() && settled)
     }
 
     /// A machine dies and its disk with it; it starts again with an empty one. What it had asked of the metadata store and has

@@ -37,6 +37,8 @@ pub struct Host {
     pub inbox: VecDeque<Event>,
     /// A turn is planned or under way.
     pub busy: bool,
+    /// What the clocks showed at the beginning of a turn that has stalled: requests that come in meanwhile are handled by it.
+    pub read_early: Option<Now>,
     /// Stands still until then.
     pub paused_until: Time,
     /// The disk does nothing until then.
@@ -45,6 +47,8 @@ pub struct Host {
     pub slow: u64,
     /// The batch at the disk, and since when.
     pub at_disk: Option<(BatchId, Time)>,
+    /// When it last lost power.
+    pub off_at: Option<Time>,
     /// The last life whose disk was lost.
     pub wiped_in: Option<BootId>,
     /// Who waits for which answer.
@@ -65,10 +69,12 @@ impl Host {
             node: None,
             inbox: VecDeque::new(),
             busy: false,
+            read_early: None,
             paused_until: 0,
             stalled_until: 0,
             slow: 1,
             at_disk: None,
+            off_at: None,
             wiped_in: None,
             askers: BTreeMap::new(),
             requests: 0,
@@ -119,6 +125,7 @@ impl Host {
         self.inbox.clear();
         self.askers.clear();
         self.busy = false;
+        self.read_early = None;
         self.at_disk = None;
         self.paused_until = 0;
     }

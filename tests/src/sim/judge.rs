@@ -9,7 +9,7 @@ use fulcrum_checker::{
     History, Operation, Seen, SurvivingLog, Violation, convergence, durability, epochs, linearizability, receipts,
     sessions, staleness,
 };
-use fulcrum_types::{Fsync, GroupId, Mode, NodeId, StalenessBasis};
+use fulcrum_types::{GroupId, Mode, NodeId, StalenessBasis};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The property of a history that could not be judged: no pass, but nothing is known to be broken either.
@@ -71,7 +71,7 @@ pub fn judge(evidence: &Evidence) -> Result<u64, Failure> {
     }
     let promise = receipts::Promise {
         mode: plan.mode,
-        fsync: Fsync::Always,
+        fsync: plan.fsync,
         min_in_sync: plan.options.min_in_sync,
         weaker_accepted: false,
     };

@@ -2,10 +2,10 @@
 
 use super::faults::Fault;
 use super::network::{Endpoint, Quality};
-use super::time::{MS, SEC, Time};
+use super::time::{MS, SEC, Time, US};
 use super::world::{Happening, World, rate};
 use fulcrum_shard_node::event::Event;
-use fulcrum_types::{GroupId, NodeId};
+use fulcrum_types::{Fsync, GroupId, NodeId};
 
 /// The end of a fault.
 #[derive(Debug)]
@@ -68,7 +68,9 @@ impl World {
     }
 
     fn crash(&mut self, node: NodeId, lasts: Time) {
-        if self.hosts[&node].node.is_none() {
+        // Without a sync before each acknowledgement, what a crash may take is what a lost disk may.
+        let may = self.plan.fsync == Fsync::Always || self.may_be_wiped(node);
+        if self.hosts[&node].node.is_none() || !may {
             return;
         }
         self.struck(Fault::Crash, || format!("{node}"));
@@ -76,6 +78,9 @@ impl World {
     }
 
     fn crash_all(&mut self, lasts: Time) {
+        if self.plan.fsync != Fsync::Always {
+            return;
+        }
         self.struck(Fault::CrashAll, || "every node".into());
         for node in self.plan.nodes.clone() {
             let wait = self.nemesis.skewed(MS, lasts);
@@ -92,6 +97,16 @@ impl World {
         let unsynced = host.disk.unsynced();
         let survivors = self.nemesis.below(unsynced as u64 + 1) as usize;
         host.lose_power(survivors);
+        if self.nemesis.percent(50) {
+            // Not only the process: the machine boots, and its monotonic clock begins anew.
+            let origin = self.nemesis.range(0, SEC);
+            host.clock.reboot(self.now, origin);
+        }
+        host.off_at = Some(self.now);
+        if self.plan.fsync != Fsync::Always {
+            host.wiped_in = Some(host.boot);
+            self.watch.primaries.forget(node);
+        }
         if survivors < unsynced {
             self.record.reached("unsynced batches lost in a crash");
         }
@@ -293,6 +308,11 @@ impl World {
         }
         self.struck(Fault::HandOver, || format!("{group} from {primary} to {to:?}"));
         self.deliver(primary, Event::HandOver { group, to });
+        if self.nemesis.percent(50) {
+            let lasts = self.nemesis.skewed(20 * MS, self.plan.fault_max);
+            let at = self.now + self.nemesis.skewed(US, 20 * MS);
+            self.queue.at(at, Happening::Isolate(primary, lasts));
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use fulcrum_common::keyspace::{KeyspaceOptions, RATE_DRIFT_PPM, Timing};
 use fulcrum_common::map::{ClusterId, ClusterMap, NodeInfo};
 use fulcrum_replication::Options;
 use fulcrum_shard_node::state_machine::Limits;
-use fulcrum_types::{GroupId, KeyspaceId, MapVersion, Mode, NodeId};
+use fulcrum_types::{Fsync, GroupId, KeyspaceId, MapVersion, Mode, NodeId};
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -35,19 +35,22 @@ pub enum Profile {
     Crash,
     /// The metadata store.
     Metadata,
+    /// Planned hand-overs, and cuts right after them.
+    HandOver,
     /// Clock rates further apart than the bound: what rests on leases is not judged.
     BeyondBound,
 }
 
 impl Profile {
     /// All, with their names.
-    pub const ALL: [(&'static str, Profile); 7] = [
+    pub const ALL: [(&'static str, Profile); 8] = [
         ("mixed", Profile::Mixed),
         ("calm", Profile::Calm),
         ("swarm", Profile::Swarm),
         ("network", Profile::Network),
         ("crash", Profile::Crash),
         ("metadata", Profile::Metadata),
+        ("hand-over", Profile::HandOver),
         ("beyond-bound", Profile::BeyondBound),
     ];
 }
@@ -126,6 +129,8 @@ pub struct Plan {
     pub profile: Profile,
     /// Mode of the keyspace.
     pub mode: Mode,
+    /// When an acknowledged write is on disk.
+    pub fsync: Fsync,
     /// The nodes.
     pub nodes: Vec<NodeId>,
     /// The cluster map.
@@ -171,7 +176,8 @@ impl Plan {
                 5..60 => Profile::Swarm,
                 60..72 => Profile::Network,
                 72..84 => Profile::Crash,
-                84..94 => Profile::Metadata,
+                84..90 => Profile::Metadata,
+                90..95 => Profile::HandOver,
                 _ => Profile::BeyondBound,
             },
             fixed => fixed,
@@ -181,7 +187,8 @@ impl Plan {
         let nodes: Vec<NodeId> = (1..=rng.one_of(&[1, 2, 3, 3, 3, 3, 4, 5, 5])).map(NodeId).collect();
         let factor = rng.one_of(&[1, 2, 3, 3, 3, 3, 4, 5]).min(nodes.len());
         let options = options(&mut rng, mode, factor);
-        let map = Arc::new(cluster_map(&mut rng, &nodes, factor, &options));
+        let fsync = if rng.percent(8) { Fsync::Interval } else { Fsync::Always };
+        let map = Arc::new(cluster_map(&mut rng, &nodes, factor, fsync, &options));
         let groups = groups(&map, rng.range(1, 6) as usize);
         let beyond = profile == Profile::BeyondBound;
         // Two clocks that are fast and slow by half of the bound each are apart by it, and a little more: hence 98 %.
@@ -191,6 +198,7 @@ impl Plan {
             seed,
             profile,
             mode,
+            fsync,
             tick: heartbeat / 4,
             rate_ppm: if beyond { rng.range(100_000, 600_000) } else { within },
             quality: quality(&mut rng, profile, heartbeat),
@@ -200,7 +208,7 @@ impl Plan {
             faults: faults(&mut rng, profile),
             fault_every: rng.range(200 * MS, 2 * SEC),
             fault_max: rng.one_of(&[4, 10, 30]) * options.grace.as_nanos() as Time / 4,
-            turn_stall_ppm: rng.one_of(&[0, 0, 200, 1_000]),
+            turn_stall_ppm: rng.one_of(&[0, 200, 1_000, 3_000]),
             safety: rng.range(8, 14) * SEC,
             healing: 20 * SEC,
             nodes,
@@ -233,7 +241,7 @@ impl Plan {
 }
 
 /// The map: one keyspace, placed as the shipped code places it.
-fn cluster_map(rng: &mut Rng, nodes: &[NodeId], factor: usize, options: &Options) -> ClusterMap {
+fn cluster_map(rng: &mut Rng, nodes: &[NodeId], factor: usize, fsync: Fsync, options: &Options) -> ClusterMap {
     let mut map = ClusterMap::new(ClusterId::new("simulation").expect("a good name"));
     for node in nodes {
         map.set_node(
@@ -247,6 +255,7 @@ fn cluster_map(rng: &mut Rng, nodes: &[NodeId], factor: usize, options: &Options
     let keyspace = KeyspaceOptions {
         groups: rng.one_of(&[1, 1, 2, 3]),
         min_in_sync: options.min_in_sync as u32,
+        fsync,
         idempotency_retention: Duration::from_secs(rng.one_of(&[3, 60, 600])),
         tombstone_retention: Duration::from_secs(rng.one_of(&[1, 60])),
         timing: Timing {
@@ -386,6 +395,7 @@ fn faults(rng: &mut Rng, profile: Profile) -> Vec<Fault> {
         Profile::Network => &network,
         Profile::Crash => &crash,
         Profile::Metadata => &metadata,
+        Profile::HandOver => &[Fault::HandOver, Fault::HandOver, Fault::Isolate, Fault::Pause],
         _ => &Fault::ALL,
     };
     candidates.iter().copied().filter(|_| rng.percent(60)).collect()

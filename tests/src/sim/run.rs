@@ -10,7 +10,7 @@ use super::world::{Failure, World};
 use crate::planted::Planted;
 use bytes::Bytes;
 use fulcrum_checker::{History, Outcome, Seen};
-use fulcrum_types::{GroupId, Level, Mode, NodeId};
+use fulcrum_types::{Fsync, GroupId, Level, Mode, NodeId};
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -129,6 +129,10 @@ pub fn finish(world: &mut World) -> u64 {
 }
 
 fn conclude(world: &mut World, finals: BTreeMap<Bytes, Seen>) -> u64 {
+    if world.plan.fsync != Fsync::Always {
+        // What is judged is what is on disk.
+        world.run_until(world.now + 3 * SEC);
+    }
     if world.failure.is_some() {
         return 0;
     }

@@ -61,6 +61,12 @@ impl NodeClock {
         self.rate_ppm = rate_ppm;
     }
 
+    /// The machine boots: its monotonic clock begins anew.
+    pub fn reboot(&mut self, at: Time, origin: u64) {
+        self.shown = origin;
+        self.since = at;
+    }
+
     /// The wall clock is so far off from now on.
     pub fn set_wall_offset(&mut self, offset_ms: i64) {
         self.wall_offset_ms = offset_ms;

@@ -112,6 +112,8 @@ pub enum Happening {
     Configuration(NodeId, BootId, GroupId, GroupConfiguration),
     /// A fault.
     Strike,
+    /// A node is cut off, for so long.
+    Isolate(NodeId, Time),
     /// Its end.
     Relief(Relief),
 }
@@ -276,6 +278,8 @@ impl World {
                 self.configuration(node, boot, group, configuration);
             }
             Happening::Strike => self.strike(),
+            Happening::Isolate(node, lasts) if self.hostile => self.isolate(node, lasts),
+            Happening::Isolate(..) => {}
             Happening::Relief(relief) => self.relieve(relief),
         }
     }
