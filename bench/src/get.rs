@@ -1,4 +1,6 @@
 //! Linearizable gets: unary through the router and straight to the primary, against a bare echo; and pipelined.
+//!
+//! One shard group, so that one primary on one thread answers, as in the echo; its two backups run beside it.
 
 use crate::Plan;
 use crate::echo::BareEcho;
@@ -16,7 +18,7 @@ const WINDOW: usize = 1024;
 pub(crate) async fn run(plan: Plan) -> Result<Vec<Row>> {
     let cluster = scenario::cluster(3).await?;
     let client = Client::connect(scenario::config(&cluster)).await?;
-    let through_router = scenario::keyspace(&client, "users", 3, 8).await?;
+    let through_router = scenario::keyspace(&client, "users", 3, 1).await?;
     scenario::fill(&through_router, FEW_KEYS).await?;
     let smart_client = Client::connect_smart(scenario::config(&cluster)).await?;
     let smart = smart_client.keyspace("users");
@@ -117,13 +119,13 @@ async fn bare(echo: &BareEcho, time: Duration) -> Result<Load> {
     .await
 }
 
-pub(crate) async fn unary(keyspace: &Keyspace, time: Duration) -> Result<Load> {
-    among(keyspace, FEW_KEYS, time).await
+async fn unary(keyspace: &Keyspace, time: Duration) -> Result<Load> {
+    among(keyspace, FEW_KEYS, CALLERS, time).await
 }
 
 /// Unary gets of keys drawn from the first `keys`.
-pub(crate) async fn among(keyspace: &Keyspace, keys: u64, time: Duration) -> Result<Load> {
-    closed_loop(CALLERS, time, |caller| {
+pub(crate) async fn among(keyspace: &Keyspace, keys: u64, callers: usize, time: Duration) -> Result<Load> {
+    closed_loop(callers, time, |caller| {
         let (keyspace, mut draw) = (keyspace.clone(), Draw::new(caller));
         move || {
             let (keyspace, number) = (keyspace.clone(), draw.below(keys));

@@ -2,6 +2,7 @@
 
 use crate::Plan;
 use crate::get::among;
+use crate::load::Load;
 use crate::process::resident_mib;
 use crate::report::{Bar, Row, median};
 use crate::scenario::{self, FEW_KEYS};
@@ -11,6 +12,8 @@ use fulcrum_local_cluster::LocalCluster;
 use std::time::Duration;
 use tokio::time::Instant;
 
+/// Callers that measure latency.
+const CALLERS: usize = 8;
 /// For a restarted node to serve at all.
 const SERVES_WITHIN: Duration = Duration::from_secs(60);
 
@@ -27,7 +30,7 @@ pub(crate) async fn run(plan: Plan) -> Result<Vec<Row>> {
     let loading = begun.elapsed().as_secs_f64();
     let loaded = resident_mib()?;
 
-    let (p99_few, p99_many) = latencies(&few, &many, plan).await?;
+    let (with_few, with_many) = latencies(&few, &many, plan).await?;
     let peak = resident_mib()?.max(loaded);
     let memory = Row::new(
         "memory of a shard-node with 1 million keys",
@@ -37,12 +40,24 @@ pub(crate) async fn run(plan: Plan) -> Result<Vec<Row>> {
             "the whole process with router and client; {before:.0} at its start, {empty:.0} without keys; loaded in {loading:.0} s",
         ),
     );
-    let ratio = median(p99_few.iter().zip(&p99_many).map(|(few, many)| many / few).collect());
+    let ratios = with_few
+        .iter()
+        .zip(&with_many)
+        .map(|(few, many)| many.p99_us / few.p99_us);
+    let each = |loads: &[Load], figure: fn(&Load) -> f64| median(loads.iter().map(figure).collect());
+    let shown = |loads: &[Load]| {
+        format!(
+            "p50 {:.0} us, p99 {:.0} us, {:.1} us CPU each",
+            each(loads, |load| load.p50_us),
+            each(loads, |load| load.p99_us),
+            each(loads, |load| load.cpu_us)
+        )
+    };
     let latency = Row::new(
         "get p99, 1 million keys",
-        ratio,
+        median(ratios.collect()),
         "x of 10,000",
-        format!("{:.0} us, {:.0} us with 10,000", median(p99_many), median(p99_few)),
+        format!("{}; with 10,000: {}", shown(&with_many), shown(&with_few)),
     );
     let (restart, grace) = restart(&mut cluster, &client, &many).await?;
     let restart = Row::new(
@@ -59,19 +74,19 @@ pub(crate) async fn run(plan: Plan) -> Result<Vec<Row>> {
     ])
 }
 
-/// p99 with few and with many keys, round by round.
-async fn latencies(few: &Keyspace, many: &Keyspace, plan: Plan) -> Result<(Vec<f64>, Vec<f64>)> {
-    let (mut p99_few, mut p99_many) = (Vec::new(), Vec::new());
+/// Gets of few and of many keys, in turns. Few callers: with the node saturated, latency would only restate throughput.
+async fn latencies(few: &Keyspace, many: &Keyspace, plan: Plan) -> Result<(Vec<Load>, Vec<Load>)> {
+    let (mut with_few, mut with_many) = (Vec::new(), Vec::new());
     for round in 0..=plan.rounds {
-        let with_few = among(few, FEW_KEYS, plan.round).await?.p99_us;
-        let with_many = among(many, plan.keys, plan.round).await?.p99_us;
+        let less = among(few, FEW_KEYS, CALLERS, plan.round).await?;
+        let more = among(many, plan.keys, CALLERS, plan.round).await?;
         // The first one warms up.
         if round > 0 {
-            p99_few.push(with_few);
-            p99_many.push(with_many);
+            with_few.push(less);
+            with_many.push(more);
         }
     }
-    Ok((p99_few, p99_many))
+    Ok((with_few, with_many))
 }
 
 /// Crashes the node and starts it again; the time until it serves a linearizable get.
