@@ -1,9 +1,9 @@
 //! `fulcrum demo`: see it work, and see every promise checked.
 //!
 //! One process: a router, shard-nodes, embedded metadata, real files, real gRPC. Two keyspaces, one `sync` and one `async`,
-//! take in a real data set; clients then read and write at every level that each keyspace serves ([`load`]); half-way a
-//! primary is dropped without warning ([`incident`]). What every client was told is written down and judged ([`judge`]); the
-//! end is a table ([`outcome`]), and a broken promise is an exit code.
+//! take in a real data set; clients then read and write at every level that each keyspace serves (`load`); half-way a
+//! primary is dropped without warning (`incident`). What every client was told is written down and judged (`judge`); the
+//! end is a table (`outcome`), and a broken promise is an exit code.
 //!
 //! Left out: more than one crash, and faults of the network; the simulation has those.
 

@@ -134,6 +134,10 @@ impl Progress {
         }
     }
 
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "how often a person is shown progress, not simulated time"
+    )]
     fn show(&mut self, summary: &Summary) {
         let pause = Duration::from_millis(200);
         if !self.terminal || self.shown.is_some_and(|at| at.elapsed() < pause) {
