@@ -209,18 +209,21 @@ impl PrimaryBackup {
 
     /// Answers what is committed, unless `min_in_sync` or (in `async`) the lease stands against it; not for ever.
     fn answer_proposals(&mut self, now: Now, effects: &mut Vec<Effect>) {
-        let enough =
-            self.hard.configuration.in_sync.len() >= self.options.min_in_sync || planted!(self, IgnoreMinInSync);
-        let allowed = enough && (!self.is_async() || self.may_acknowledge_async(now.mono));
-        let (commit, own) = (self.commit, self.me.node);
+        let need = self.options.min_in_sync;
+        let listed = self.hard.configuration.in_sync.len() >= need;
+        let leased = !self.is_async() || self.may_acknowledge_async(now.mono);
+        let ignored = planted!(self, IgnoreMinInSync);
+        let (commit, own, is_async) = (self.commit, self.me.node, self.is_async());
         let Some(primary) = &mut self.primary else { return };
         if !primary.ready || primary.acknowledged >= commit {
             primary.withheld = None;
             return;
         }
-        if allowed {
-            let others = primary.peers.values().filter(|p| p.persisted >= commit).map(|p| p.node);
-            let by = std::iter::once(own).chain(others).collect();
+        let others = primary.peers.values().filter(|p| p.persisted >= commit).map(|p| p.node);
+        let by: Vec<NodeId> = std::iter::once(own).chain(others).collect();
+        // A member that has just begun another life counts again once it has said what it holds: the answer names who does.
+        let enough = (listed && (is_async || by.len() >= need)) || ignored;
+        if enough && leased {
             effects.push(Effect::Acknowledge { through: commit, by });
             primary.acknowledged = commit;
             primary.withheld = None;
