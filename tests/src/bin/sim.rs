@@ -8,7 +8,6 @@ use fulcrum_tests::sim::run::{REGRESSIONS, Report, quiet_panics, run, seeds_of};
 use fulcrum_types::Mode;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
 
 /// Deterministic simulation of whole shard-nodes: one seed decides topology, faults and load.
 #[derive(Parser)]
@@ -54,7 +53,7 @@ fn main() -> ExitCode {
         .threads
         .or_else(|| std::thread::available_parallelism().ok().map(usize::from));
     let mut summary = Summary::default();
-    let mut progress = Progress::new(seeds.len());
+    let progress = Progress::new(seeds.len());
     let one = |seed| run(seed, choice, Planted::default(), arguments.trace);
     each(&seeds, threads.unwrap_or(2), one, |report| {
         if report.failure.is_some() {
@@ -121,7 +120,6 @@ fn told(report: &Report, arguments: &Arguments) -> String {
 /// A line on a terminal that says how far it is.
 struct Progress {
     of: usize,
-    shown: Option<Instant>,
     terminal: bool,
 }
 
@@ -129,21 +127,14 @@ impl Progress {
     fn new(of: usize) -> Self {
         Self {
             of,
-            shown: None,
             terminal: std::io::stderr().is_terminal() && of > 1,
         }
     }
 
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "how often a person is shown progress, not simulated time"
-    )]
-    fn show(&mut self, summary: &Summary) {
-        let pause = Duration::from_millis(200);
-        if !self.terminal || self.shown.is_some_and(|at| at.elapsed() < pause) {
+    fn show(&self, summary: &Summary) {
+        if !self.terminal || !summary.seeds.is_multiple_of(8) {
             return;
         }
-        self.shown = Some(Instant::now());
         eprint!(
             "\r{} of {} seeds, {} failed ",
             summary.seeds,

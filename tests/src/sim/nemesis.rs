@@ -98,9 +98,10 @@ impl World {
         let survivors = self.nemesis.below(unsynced as u64 + 1) as usize;
         host.lose_power(survivors);
         if self.nemesis.percent(50) {
-            // Not only the process: the machine boots, and its monotonic clock begins anew.
-            let origin = self.nemesis.range(0, SEC);
-            host.clock.reboot(self.now, origin);
+            // Not only the process: the machine boots, and its monotonic clock begins anew. What it showed in the last life may
+            // lie far ahead, or so near that old readings pass for new ones.
+            let behind = self.nemesis.skewed(0, 1_000 * SEC);
+            host.clock.reboot(self.now, behind);
         }
         host.off_at = Some(self.now);
         if self.plan.fsync != Fsync::Always {

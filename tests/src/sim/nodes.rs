@@ -123,7 +123,13 @@ impl World {
             return self.end_turn(node, boot);
         }
         let lease = self.plan.options.lease.as_nanos() as Time;
-        let at = self.now + host.rng.skewed(MS, 3 * lease);
+        // Mostly short; now and then long enough for another to take over meanwhile.
+        let span = if host.rng.percent(30) {
+            host.rng.range(lease, 4 * lease)
+        } else {
+            host.rng.skewed(MS, lease)
+        };
+        let at = self.now + span;
         host.read_early = Some(now);
         self.record.reached("turn that stalled in the middle");
         self.queue.at(at, Happening::EndTurn(node, boot));

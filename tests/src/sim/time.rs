@@ -61,9 +61,9 @@ impl NodeClock {
         self.rate_ppm = rate_ppm;
     }
 
-    /// The machine boots: its monotonic clock begins anew.
-    pub fn reboot(&mut self, at: Time, origin: u64) {
-        self.shown = origin;
+    /// The machine boots: its monotonic clock begins anew, behind what it showed by at most this much.
+    pub fn reboot(&mut self, at: Time, behind: u64) {
+        self.shown = self.mono(at).saturating_sub(behind);
         self.since = at;
     }
 
