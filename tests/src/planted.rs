@@ -72,6 +72,19 @@ impl Planted {
         core.chain(node).collect()
     }
 
+    /// Why whole nodes may hide it for thousands of seeds, if they do. The golden scripts of the core tell of it:
+    /// `cargo test -p fulcrum-replication --features planted-bugs`.
+    #[must_use]
+    pub fn hidden_by(self) -> Option<&'static str> {
+        match self.core? {
+            CoreBug::SessionIndexOnly => Some("the node compares histories a second time"),
+            CoreBug::ForgetGrace => Some("the old primary hears of its successor within a beat"),
+            CoreBug::KeepLeaseAtHandOver => Some("the successor's first message ends the old lease"),
+            CoreBug::IgnoreBootId => Some("the primary forgets a peer's clock with its life, too"),
+            _ => None,
+        }
+    }
+
     /// Its name.
     #[must_use]
     pub fn name(self) -> String {

@@ -6,7 +6,7 @@ use super::network::Endpoint;
 use super::time::MS;
 use super::world::{Happening, World};
 use fulcrum_shard_node::event::Event;
-use fulcrum_types::{Answered, GroupRequest, NodeId, Operation, Refusal};
+use fulcrum_types::{Answered, GroupRequest, NodeId, Refusal};
 
 impl World {
     /// A lane begins its next operation by the plan's mix.
@@ -45,17 +45,12 @@ impl World {
                 format!("client {} asks {to}: {:?}", number + 1, attempt.request.operation)
             });
         self.queue.at(attempt.gives_up, Happening::Silence(asker));
-        // A connection does not double what is sent over it. Retries under an idempotency key may well cross: those are.
-        let careless = matches!(attempt.request.operation, Operation::Write { idempotency: None, .. });
+        // A connection does not double what is sent over it: a refusal would say nothing of the other copy.
         let from = Endpoint::Client(number as u64);
-        let mut copies = if careless { 1 } else { 2 };
+        let mut request = Some(attempt.request);
         self.transmit(from, Endpoint::Node(to), || {
-            copies -= 1;
-            (copies >= 0).then(|| Happening::Request {
-                to,
-                asker,
-                request: attempt.request.clone(),
-            })
+            let request = request.take()?;
+            Some(Happening::Request { to, asker, request })
         });
     }
 
