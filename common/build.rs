@@ -4,10 +4,12 @@ use prost::Message;
 use std::path::PathBuf;
 use std::{env, error::Error, fs};
 
-const FILES: [&str; 5] = [
+const FILES: [&str; 7] = [
     "proto/fulcrum/v1/types.proto",
     "proto/fulcrum/v1/kv.proto",
     "proto/fulcrum/v1/admin.proto",
+    "proto/fulcrum/v1/transactions.proto",
+    "proto/fulcrum/internal/v1/transactions.proto",
     "proto/fulcrum/internal/v1/shard.proto",
     "proto/fulcrum/internal/v1/peer.proto",
 ];

@@ -158,6 +158,7 @@ fn outcome_name(refusal: &Refusal) -> &'static str {
     match refusal.act() {
         Act::Redirect => "redirect",
         Act::Retry => "retry",
+        Act::Abort => "abort",
         Act::Reject => "reject",
         Act::LookUp => "unknown",
         Act::Operator => "operator",
@@ -175,9 +176,13 @@ fn cause(refusal: &Refusal) -> &'static str {
         Refusal::Unknown { .. } => "unknown_outcome",
         Refusal::CannotServe { .. } => "too_stale",
         Refusal::HistoryLost { .. } => "history_lost",
+        Refusal::Locked { .. } => "locked",
+        Refusal::Aborted { .. } => "aborted",
         Refusal::IllegalLevel { .. }
         | Refusal::UnknownKeyspace { .. }
         | Refusal::Invalid { .. }
+        | Refusal::TransactionIdReused { .. }
+        | Refusal::NoTransactions { .. }
         | Refusal::TooOldToTell => "request",
     }
 }

@@ -300,6 +300,7 @@ pub(crate) fn unexpected(answer: &Answer) -> Refusal {
         Answer::Rows { .. } => "rows",
         Answer::Written(_) => "write outcomes",
         Answer::Outcome(_) => "a recorded outcome",
+        Answer::Transaction(_) => "a step of a transaction",
     };
     Refusal::Unknown {
         reason: format!("the shard-node answered with {kind}, which was not asked"),

@@ -3,6 +3,7 @@
 use crate::entry::LogPosition;
 use crate::ids::{GroupId, MapVersion, NodeId};
 use crate::mode::{Level, Mode};
+use crate::transaction::{AbortCause, TransactionId};
 use std::fmt;
 use std::time::Duration;
 
@@ -13,9 +14,11 @@ pub enum Act {
     Redirect,
     /// Try again after a pause; nothing was applied.
     Retry,
+    /// Run the whole transaction again from its first read, after a pause; nothing of it was applied.
+    Abort,
     /// The caller must change the request.
     Reject,
-    /// The outcome is not known: look it up with the idempotency key.
+    /// The outcome is not known: look it up with the idempotency key, or with the transaction's id.
     LookUp,
     /// An operator must act.
     Operator,
@@ -96,6 +99,30 @@ pub enum Refusal {
     },
     /// The group cannot start without an operator's word: no listed data is left (rule 5).
     NoDataLeft,
+    /// The transaction was aborted, for good: this attempt can never commit.
+    Aborted {
+        /// The attempt.
+        id: TransactionId,
+        /// Why.
+        cause: AbortCause,
+    },
+    /// The key stayed locked by a transaction for as long as a node lets a request wait; nothing was applied.
+    Locked {
+        /// Who held the lock.
+        by: TransactionId,
+    },
+    /// A transaction with this id and other contents is known: an id is used once.
+    TransactionIdReused {
+        /// The id.
+        id: TransactionId,
+    },
+    /// The keyspace's mode cannot keep the promises of a transaction.
+    NoTransactions {
+        /// The keyspace's name, or its id as text.
+        keyspace: String,
+        /// Its mode.
+        mode: Mode,
+    },
     /// No node answered: the metadata store or the nodes cannot be reached.
     Unreachable {
         /// Who was tried and what they said.
@@ -114,13 +141,18 @@ impl Refusal {
             | Refusal::NotEnoughReplicas { .. }
             | Refusal::Overloaded
             | Refusal::DeadlineExceeded
+            | Refusal::Locked { .. }
             | Refusal::Stopped { .. }
             | Refusal::Unreachable { .. } => Act::Retry,
             Refusal::HistoryLost { .. }
             | Refusal::IllegalLevel { .. }
             | Refusal::UnknownKeyspace { .. }
             | Refusal::Invalid { .. }
+            | Refusal::TransactionIdReused { .. }
+            | Refusal::NoTransactions { .. }
             | Refusal::TooOldToTell => Act::Reject,
+            Refusal::Aborted { cause, .. } if cause.is_worth_a_retry() => Act::Abort,
+            Refusal::Aborted { .. } => Act::Reject,
             Refusal::Unknown { .. } => Act::LookUp,
             Refusal::NoDataLeft => Act::Operator,
         }
@@ -146,6 +178,10 @@ impl Refusal {
             Refusal::Unknown { .. } => "UNKNOWN",
             Refusal::Stopped { .. } => "STOPPED",
             Refusal::NoDataLeft => "NO_DATA_LEFT",
+            Refusal::Aborted { .. } => "ABORTED",
+            Refusal::Locked { .. } => "LOCKED",
+            Refusal::TransactionIdReused { .. } => "TRANSACTION_ID_REUSED",
+            Refusal::NoTransactions { .. } => "NO_TRANSACTIONS",
             Refusal::Unreachable { .. } => "UNREACHABLE",
         }
     }
@@ -216,6 +252,21 @@ impl fmt::Display for Refusal {
             Refusal::NoDataLeft => write!(
                 f,
                 "no replica with the group's data is left: an operator must decide (`fulcrum failover force`)"
+            ),
+            Refusal::Aborted { id, cause } => {
+                write!(f, "transaction {id} was aborted, nothing of it was applied: {cause}")
+            }
+            Refusal::Locked { by } => write!(
+                f,
+                "the key is locked by transaction {by}, nothing was applied: try again; see `fulcrum txn show {by}`"
+            ),
+            Refusal::TransactionIdReused { id } => write!(
+                f,
+                "transaction id {id} was used for another transaction: take a new id for each attempt"
+            ),
+            Refusal::NoTransactions { keyspace, mode } => write!(
+                f,
+                "keyspace '{keyspace}' is {mode}: a failover may lose what was acknowledged there, a prepared transaction and its locks among it, so it takes part in none; use a sync keyspace"
             ),
             Refusal::Unreachable { reason } => {
                 write!(f, "no replica could be reached ({reason}): try again")

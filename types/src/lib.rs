@@ -3,7 +3,7 @@
 //! Every crate speaks in these words; the protocol cores depend on nothing else. Reading order: [`ids`] names things,
 //! [`time`] says what a core may know of time, [`mode`] holds the choices of a keyspace and of a request,
 //! [`configuration`] is a group's membership as the metadata store holds it, [`entry`] is one position of a group's log,
-//! [`operation`] and [`error`] are what clients ask and why they may be refused, [`receipt`] and [`session`] what they are told
+//! [`operation`], [`transaction`] and [`error`] are what clients ask and why they may be refused, [`receipt`] and [`session`] what they are told
 //! and carry back.
 
 pub mod ids;
@@ -16,6 +16,7 @@ pub mod mode;
 pub mod operation;
 pub mod receipt;
 pub mod session;
+pub mod transaction;
 
 pub use configuration::{GroupConfiguration, Member};
 pub use entry::{Entry, LogPosition, Payload};
@@ -29,3 +30,9 @@ pub use operation::{
 pub use receipt::{Receipt, Role, StalenessBasis};
 pub use session::SessionToken;
 pub use time::{Mono, Now, ReplicatedTime};
+pub use transaction::{
+    AbortCause, CommittedPart, Decide, Decision, Fingerprint, IntentSeen, KeyCondition, KeyWrite, Observations,
+    Observed, Part, Participant, Pending, PrepareRequest, Priority, ReadCheck, Resolution, Resolved, Transact,
+    TransactionAnswer, TransactionId, TransactionInfo, TransactionOperation, TransactionState, Validation, Verdict,
+    Vote,
+};

@@ -4,6 +4,7 @@ use crate::entry::LogPosition;
 use crate::ids::{ClientId, GroupId, KeyspaceId, MapVersion, Sequence};
 use crate::mode::Level;
 use crate::receipt::Receipt;
+use crate::transaction::{TransactionAnswer, TransactionOperation};
 use bytes::Bytes;
 use std::time::Duration;
 
@@ -142,6 +143,8 @@ pub enum Operation {
     },
     /// Asks what became of a write.
     Outcome(IdempotencyKey),
+    /// A step of a transaction.
+    Transaction(TransactionOperation),
 }
 
 /// One request to one group.
@@ -175,6 +178,8 @@ pub enum Answer {
     Written(Vec<WriteOutcome>),
     /// To [`Operation::Outcome`].
     Outcome(RecordedOutcome),
+    /// To [`Operation::Transaction`].
+    Transaction(TransactionAnswer),
 }
 
 /// What is known of an earlier write.

@@ -2,12 +2,15 @@
 //!
 //! Conversions *from* the wire never trust it: a missing or unknown field is a [`Malformed`], which names the field.
 //! [`types`] converts what all services share, [`map`] what operators and smart clients see, [`shard`] what routers and
-//! shard-nodes exchange, [`peer`] what replicas say to each other, [`status`] maps refusals to gRPC statuses with typed details and back.
+//! shard-nodes exchange, [`transactions`] what all say of transactions, [`steps`] what is asked of a group for one,
+//! [`peer`] what replicas say to each other; [`status`] maps refusals to gRPC statuses with typed details and back.
 
 pub mod map;
 pub mod peer;
 pub mod shard;
 pub mod status;
+pub mod steps;
+pub mod transactions;
 pub mod types;
 
 /// Generated code, nested as its packages are.

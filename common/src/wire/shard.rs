@@ -1,6 +1,6 @@
 //! Conversions of what routers and shard-nodes exchange: group requests and their answers.
 
-use super::{Malformed, internal, status, v1};
+use super::{Malformed, internal, status, steps, v1};
 use fulcrum_types::{
     Answer, Answered, GroupId, GroupRequest, KeyspaceId, MapVersion, Operation, Query, ReadRequest, RecordedOutcome,
     Refusal, WriteOutcome,
@@ -19,6 +19,7 @@ pub fn request_to_wire(id: u64, request: GroupRequest) -> internal::Request {
             ops: ops.into_iter().map(Into::into).collect(),
         }),
         Operation::Outcome(key) => Op::Outcome(key.into()),
+        Operation::Transaction(step) => Op::Transaction(step.into()),
     };
     internal::Request {
         id,
@@ -68,6 +69,7 @@ pub fn request_from_wire(wire: internal::Request) -> Result<GroupRequest, Malfor
             ops: write.ops.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
         },
         Op::Outcome(key) => Operation::Outcome(key.try_into()?),
+        Op::Transaction(step) => Operation::Transaction(step.try_into()?),
     };
     Ok(GroupRequest {
         keyspace: KeyspaceId(wire.keyspace),
@@ -113,13 +115,13 @@ pub fn response_to_wire(id: u64, result: Result<Answered, Refusal>) -> internal:
         },
         Ok(answered) => internal::Response {
             id,
-            result: Some(answer_to_wire(answered.answer)),
+            result: Some(answer_to_wire(answered.receipt.group, answered.answer)),
             receipt: Some(answered.receipt.into()),
         },
     }
 }
 
-fn answer_to_wire(answer: Answer) -> internal::response::Result {
+fn answer_to_wire(group: GroupId, answer: Answer) -> internal::response::Result {
     use internal::response::Result as R;
     match answer {
         Answer::Values(values) => R::Values(internal::Values {
@@ -142,6 +144,7 @@ fn answer_to_wire(answer: Answer) -> internal::response::Result {
         }),
         Answer::Written(outcomes) => R::Written(written_to_wire(outcomes)),
         Answer::Outcome(recorded) => R::Recorded(recorded_to_wire(recorded)),
+        Answer::Transaction(answer) => R::Transaction(steps::answer_to_wire(group, answer)),
     }
 }
 
@@ -186,6 +189,7 @@ pub fn response_from_wire(wire: internal::Response) -> Result<(u64, Result<Answe
         },
         R::Written(written) => Answer::Written(written_from_wire(written)?),
         R::Recorded(recorded) => Answer::Outcome(recorded_from_wire(recorded)?),
+        R::Transaction(answer) => Answer::Transaction(steps::answer_from_wire(answer)?),
     };
     let receipt = wire
         .receipt

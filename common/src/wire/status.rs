@@ -35,7 +35,11 @@ pub fn code(refusal: &Refusal) -> Code {
         Refusal::Overloaded => Code::ResourceExhausted,
         Refusal::DeadlineExceeded => Code::DeadlineExceeded,
         Refusal::HistoryLost { .. } => Code::DataLoss,
-        Refusal::IllegalLevel { .. } | Refusal::Invalid { .. } => Code::InvalidArgument,
+        Refusal::IllegalLevel { .. }
+        | Refusal::Invalid { .. }
+        | Refusal::TransactionIdReused { .. }
+        | Refusal::NoTransactions { .. } => Code::InvalidArgument,
+        Refusal::Aborted { .. } | Refusal::Locked { .. } => Code::Aborted,
         Refusal::UnknownKeyspace { .. } => Code::NotFound,
         Refusal::TooOldToTell => Code::OutOfRange,
         Refusal::Unknown { .. } => Code::Unknown,
@@ -46,6 +50,7 @@ fn act_to_wire(act: Act) -> v1::Act {
     match act {
         Act::Redirect => v1::Act::Redirect,
         Act::Retry => v1::Act::Retry,
+        Act::Abort => v1::Act::Abort,
         Act::Reject => v1::Act::Reject,
         Act::LookUp => v1::Act::LookUp,
         Act::Operator => v1::Act::Operator,
@@ -82,6 +87,15 @@ pub fn refusal_to_wire(refusal: &Refusal) -> v1::Error {
             error.mode = v1::Mode::from(*mode).into();
         }
         Refusal::UnknownKeyspace { keyspace } => error.keyspace.clone_from(keyspace),
+        Refusal::Aborted { id, cause } => {
+            error.transaction = Some((*id).into());
+            error.abort = Some((*cause).into());
+        }
+        Refusal::Locked { by: id } | Refusal::TransactionIdReused { id } => error.transaction = Some((*id).into()),
+        Refusal::NoTransactions { keyspace, mode } => {
+            error.keyspace.clone_from(keyspace);
+            error.mode = v1::Mode::from(*mode).into();
+        }
         Refusal::Invalid { reason }
         | Refusal::Unknown { reason }
         | Refusal::Stopped { reason }
@@ -101,6 +115,7 @@ pub fn refusal_from_wire(error: v1::Error) -> Refusal {
             .and_then(|level| Level::try_from(level).ok())
             .unwrap_or(Level::Linearizable)
     };
+    let id = || error.transaction.map(Into::into).unwrap_or_default();
     match error.code.as_str() {
         "WRONG_GROUP" => Refusal::WrongGroup {
             map_version: MapVersion(error.map_version.unwrap_or(0)),
@@ -130,6 +145,17 @@ pub fn refusal_from_wire(error: v1::Error) -> Refusal {
         "UNKNOWN_KEYSPACE" => Refusal::UnknownKeyspace {
             keyspace: error.keyspace,
         },
+        "ABORTED" => match error.abort.map(TryInto::try_into) {
+            Some(Ok(cause)) => Refusal::Aborted { id: id(), cause },
+            // A cause that this release does not know: the attempt is aborted all the same.
+            _ => by_act(error),
+        },
+        "LOCKED" => Refusal::Locked { by: id() },
+        "TRANSACTION_ID_REUSED" => Refusal::TransactionIdReused { id: id() },
+        "NO_TRANSACTIONS" => Refusal::NoTransactions {
+            keyspace: error.keyspace,
+            mode: types::mode(error.mode).unwrap_or(Mode::Async),
+        },
         "TOO_OLD_TO_TELL" => Refusal::TooOldToTell,
         "NO_DATA_LEFT" => Refusal::NoDataLeft,
         "STOPPED" => Refusal::Stopped { reason: error.message },
@@ -143,7 +169,7 @@ pub fn refusal_from_wire(error: v1::Error) -> Refusal {
 fn by_act(error: v1::Error) -> Refusal {
     let reason = format!("{}: {}", error.code, error.message);
     match v1::Act::try_from(error.act) {
-        Ok(v1::Act::Redirect | v1::Act::Retry) => Refusal::Unreachable { reason },
+        Ok(v1::Act::Redirect | v1::Act::Retry | v1::Act::Abort) => Refusal::Unreachable { reason },
         Ok(v1::Act::Reject) => Refusal::Invalid { reason },
         Ok(v1::Act::Operator) => Refusal::Stopped { reason },
         _ => Refusal::Unknown { reason },
@@ -188,10 +214,15 @@ pub fn refusal_from_status(status: &Status) -> Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use fulcrum_types::{Epoch, Index, LogPosition};
+    use fulcrum_types::{AbortCause, ClientId, Epoch, Index, LogPosition, Sequence, TransactionId};
 
     fn all() -> Vec<Refusal> {
         let reason = || "why".to_string();
+        let id = TransactionId {
+            begun_at_ms: 5,
+            client: ClientId(6),
+            sequence: Sequence(7),
+        };
         vec![
             Refusal::WrongGroup {
                 map_version: MapVersion(7),
@@ -227,6 +258,16 @@ mod tests {
             Refusal::Unknown { reason: reason() },
             Refusal::Stopped { reason: reason() },
             Refusal::NoDataLeft,
+            Refusal::Aborted {
+                id,
+                cause: AbortCause::Conflict { with: id },
+            },
+            Refusal::Locked { by: id },
+            Refusal::TransactionIdReused { id },
+            Refusal::NoTransactions {
+                keyspace: "sessions".into(),
+                mode: Mode::Async,
+            },
             Refusal::Unreachable { reason: reason() },
         ]
     }

@@ -25,6 +25,7 @@ impl Kind {
             },
             Operation::Write { .. } => ("none", "write"),
             Operation::Outcome(_) => ("none", "outcome"),
+            Operation::Transaction(step) => ("none", step.name()),
         };
         Self {
             keyspace: request.keyspace,

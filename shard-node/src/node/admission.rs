@@ -62,6 +62,13 @@ impl Group {
                 self.queue_write(shared, now.mono, id, idempotency, &ops);
                 Ok(())
             }
+            Operation::Transaction(_) => {
+                let refusal = Refusal::Invalid {
+                    reason: "not served by this node".into(),
+                };
+                shared.reply(id, Err(refusal));
+                Ok(())
+            }
             Operation::Outcome(key) => match self.outcome_level(shared) {
                 Ok(level) => {
                     let read = Read::new(now.mono, deadline, level, Vec::new(), Wanted::Outcome(key));

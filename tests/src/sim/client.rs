@@ -427,7 +427,7 @@ impl Lane {
                 open.look_up = false;
                 return self.again(now, now, process);
             }
-            Answer::Outcome(RecordedOutcome::TooOld) | Answer::Rows { .. } => {
+            Answer::Outcome(RecordedOutcome::TooOld) | Answer::Rows { .. } | Answer::Transaction(_) => {
                 return self.end(now, Outcome::Unknown, None, process);
             }
         };
@@ -460,7 +460,7 @@ impl Lane {
                     None => self.believed.remove(&open.group),
                 };
             }
-            Act::Retry | Act::Operator => {
+            Act::Retry | Act::Abort | Act::Operator => {
                 if self.rng.percent(30) {
                     self.believed.remove(&open.group);
                 }
