@@ -13,7 +13,7 @@ use crate::rust_source::named_paths;
 use crate::workspace::{Metadata, Package};
 
 /// The crates that decide and do not act.
-const PURE: [&str; 2] = ["fulcrum-types", "fulcrum-replication"];
+const PURE: [&str; 3] = ["fulcrum-types", "fulcrum-replication", "fulcrum-two-phase"];
 
 /// Crates that bring a runtime, a transport, a clock, randomness or I/O.
 #[rustfmt::skip]
@@ -49,17 +49,28 @@ const IMPURE_NAMES: [(&str, &str); 2] = [
 ];
 
 /// The members of the workspace that a member may build on. A member that is not listed may build on any.
-const LAYERS: [(&str, &[&str]); 6] = [
+const LAYERS: [(&str, &[&str]); 8] = [
     ("fulcrum-types", &[]),
     ("fulcrum-replication", &["fulcrum-types"]),
+    ("fulcrum-two-phase", &["fulcrum-types"]),
     ("fulcrum-common", &["fulcrum-types", "fulcrum-replication"]),
     (
         "fulcrum-shard-node",
         &["fulcrum-types", "fulcrum-common", "fulcrum-replication"],
     ),
     (
+        "fulcrum-coordinator",
+        &["fulcrum-types", "fulcrum-common", "fulcrum-two-phase"],
+    ),
+    (
         "fulcrum-router",
-        &["fulcrum-types", "fulcrum-common", "fulcrum-replication"],
+        &[
+            "fulcrum-types",
+            "fulcrum-common",
+            "fulcrum-replication",
+            "fulcrum-two-phase",
+            "fulcrum-coordinator",
+        ],
     ),
     (
         "fulcrum-client",

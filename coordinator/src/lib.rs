@@ -1,0 +1,21 @@
+//! Everything that spans shard groups: transactions, by two-phase commit.
+//!
+//! **The promise.** Strict serializability over `sync` keyspaces, across keyspaces too, and nothing left in doubt: whatever dies
+//! when, locks and intents are gone within 5 s of the moment from which the home group and the participant each have a
+//! primary that can commit.
+//!
+//! **The path.** [`plan`] turns a client's [`CommitRequest`] into a [`Plan`](fulcrum_two_phase::Plan) by group and refuses what
+//! breaks a limit. The pure core in `two_phase/` carries it out: it is given what happened and names the questions to ask,
+//! of groups that [`Groups`](fulcrum_common::routing::Groups) finds. `docs/transactions.md` has the commands, the states and
+//! every crash point.
+//!
+//! **A coordinator keeps nothing.** What must not be forgotten lies in the groups' logs. A restarted coordinator starts empty;
+//! participants whose coordinator fell silent have an abort recorded in the home group, and a home group that finds a
+//! commit unresolved tells the participants. A client that asks again, here or at another coordinator, under the same
+//! transaction id, finds or finishes what was begun.
+
+mod plan;
+mod request;
+
+pub use plan::plan;
+pub use request::{Checked, CommitRequest, InKeyspace};

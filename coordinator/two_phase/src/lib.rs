@@ -1,0 +1,19 @@
+//! Two-phase commit as a pure state machine: what a coordinator decides, with nothing of the world in it.
+//!
+//! **The promise.** A client is told "committed" only once the commit is recorded in the home group; it is told "aborted" only
+//! once this attempt can never commit: the abort is recorded there, or a participant has marked the attempt as refused. All
+//! else is UNKNOWN. What the coordinator forgets when it dies is finished by the groups themselves.
+//!
+//! **The protocol.** A core is driven by [`Coordinate::step`]`(now, input) -> effects` and by nothing else. A [`Plan`] of
+//! several parts is prepared at all of them at once; when every vote is yes the commit is decided in the home group, the
+//! client is answered, and the other participants are told (DESIGN section 7). A plan of one part is one question. A plan
+//! without writes is validated. Every question may be asked again: groups recognise a repetition by the transaction's id.
+//!
+//! Whether a vote is durable is not this core's business: a group answers only what is committed and applied in its log.
+//!
+//! **Left out.** Which group owns a key (a plan says), which node leads a group (the runner's routing knows), durable state of
+//! its own (there is none), one-round commits across groups.
+
+pub mod contract;
+
+pub use contract::*;
