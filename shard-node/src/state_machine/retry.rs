@@ -190,7 +190,8 @@ impl RetryTable {
             let taken = OUTCOME_BYTES + record.len();
             known.kept.insert(key.sequence, taken);
             self.bytes += taken;
-            store.put(Space::State, place.outcome(key.client, key.sequence), record);
+            // New by the check before: most outcomes are dropped again before they are written.
+            store.put_new(Space::State, place.outcome(key.client, key.sequence), record);
         }
         let mut record = BytesMut::with_capacity(20);
         put_varint(&mut record, known.issued_at_ms);

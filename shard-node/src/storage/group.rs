@@ -1,14 +1,15 @@
 //! One group's view of the node's store: its log, its hard state, and which generation of its state is current.
 //!
 //! All methods only stage. The runner says with [`Store::require`] how durable a core's writes must be, and learns from the
-//! batch when they are. Log compaction needs no order of its own: state is staged before the log behind it goes, and batches
-//! become durable in order.
+//! batch when they are. Applied state may be written late ([`Store::anchor`]): compaction, and whatever else rests on it,
+//! takes it along.
 
 use super::backend::{Reader, Space};
 use super::certificates::{self, Opening};
 use super::codec;
 use super::error::StorageError;
-use super::keys::{self, Generation, MetaField, generation_range, group_range, log_key, meta_key};
+use super::keys::{self, Generation, MetaField, generation_range, group_range, meta_key};
+use super::log::Log;
 use super::snapshot::Staging;
 use super::store::Store;
 use crate::state_machine::Applied;
@@ -45,7 +46,7 @@ pub struct GroupStore {
     /// Never used before, not even by a snapshot that was given up.
     fresh: Generation,
     base: LogBase,
-    last: Index,
+    log: Log,
     staging: Option<Staging>,
     /// There may be records of generations other than the current one.
     leftovers: bool,
@@ -76,8 +77,8 @@ impl GroupStore {
             .unwrap_or(0);
         let generation = Generation(u32::try_from(generation).unwrap_or(u32::MAX));
         let base = LogBase { position, time };
-        let log = read_log(store, group, base)?;
-        let last = log.last().map_or(base.position.index, |entry| entry.position.index);
+        let (log, entries) = Log::read(store, group, base)?;
+        let last = log.last();
         if let Some(state) = &hard_state
             && state.commit > last
         {
@@ -95,7 +96,7 @@ impl GroupStore {
             generation,
             fresh,
             base,
-            last,
+            log,
             staging: None,
             leftovers,
         };
@@ -103,7 +104,7 @@ impl GroupStore {
             storage,
             hard_state,
             base,
-            log,
+            log: entries,
         })
     }
 
@@ -120,7 +121,7 @@ impl GroupStore {
             generation: fresh,
             fresh: fresh.next(),
             base: LogBase::default(),
-            last: Index::ZERO,
+            log: Log::empty(group, Index::ZERO),
             staging: None,
             leftovers: true,
         };
@@ -137,6 +138,8 @@ impl GroupStore {
     ///
     /// The state goes in steps of `most` records; call it until it returns true.
     pub fn remove(store: &mut Store, group: GroupId, most: usize) -> Result<bool, StorageError> {
+        // Its state must not outlive what names the group.
+        store.anchor();
         let (start, end) = group_range(group);
         for space in [Space::State, Space::Log, Space::Certificates, Space::Meta] {
             if delete_range(store, space, &start, &end, most)? >= most {
@@ -168,15 +171,15 @@ impl GroupStore {
     /// The last index of the log.
     #[must_use]
     pub fn last(&self) -> Index {
-        self.last
+        self.log.last()
     }
 
     /// Stages what a core wants made durable.
     pub fn change(&mut self, store: &mut Store, change: &LogChange) -> Result<(), StorageError> {
         match change {
             LogChange::HardState(state) => self.put_hard_state(store, state),
-            LogChange::Append(entries) => self.append(store, entries),
-            LogChange::Truncate { from } => self.truncate(store, *from),
+            LogChange::Append(entries) => self.log.append(store, entries),
+            LogChange::Truncate { from } => self.log.truncate(store, *from)?,
             LogChange::Compact { through } => self.compact(store, *through)?,
             LogChange::OpenCertificate {
                 old_epoch,
@@ -215,34 +218,13 @@ impl GroupStore {
         );
     }
 
-    fn append(&mut self, store: &mut Store, entries: &[Entry]) {
-        for entry in entries {
-            debug_assert_eq!(entry.position.index, self.last.next(), "a log has no gaps");
-            store.put(
-                Space::Log,
-                log_key(self.group, entry.position.index),
-                codec::encode_entry(entry),
-            );
-            self.last = entry.position.index;
-        }
-    }
-
-    fn truncate(&mut self, store: &mut Store, from: Index) {
-        self.delete_entries(store, from, self.last);
-        self.last = self.last.min(from.prev());
-    }
-
     fn compact(&mut self, store: &mut Store, through: LogPosition) -> Result<(), StorageError> {
         if through.index <= self.base.position.index {
             return Ok(());
         }
-        let key = log_key(self.group, through.index);
-        let Some(record) = store.get(Space::Log, &key)? else {
-            return Err(corrupt(self.group, through.index, "missing"));
-        };
-        let entry = codec::decode_entry(&record).map_err(|e| corrupt(self.group, through.index, e))?;
+        let entry = self.log.entry(store, through.index)?;
         debug_assert_eq!(entry.position, through);
-        self.delete_entries(store, self.base.position.index.next(), through.index);
+        self.log.drop_through(store, through.index);
         self.set_base(
             store,
             LogBase {
@@ -254,21 +236,17 @@ impl GroupStore {
     }
 
     fn replace_state(&mut self, store: &mut Store, generation: Generation, base: LogBase) {
-        self.delete_entries(store, self.base.position.index.next(), self.last);
+        self.log.drop_through(store, self.log.last());
+        self.log = Log::empty(self.group, base.position.index);
         self.set_base(store, base);
-        self.last = base.position.index;
         self.put_generation(store, generation);
         self.leftovers = true;
     }
 
-    fn delete_entries(&self, store: &mut Store, first: Index, last: Index) {
-        for index in first.0..=last.0 {
-            store.delete(Space::Log, log_key(self.group, Index(index)));
-        }
-    }
-
     fn set_base(&mut self, store: &mut Store, base: LogBase) {
         self.base = base;
+        // The log before it is in the state, and must not go without it.
+        store.anchor();
         store.put(
             Space::Meta,
             meta_key(self.group, MetaField::LogBase),
@@ -278,6 +256,7 @@ impl GroupStore {
 
     fn put_generation(&mut self, store: &mut Store, generation: Generation) {
         self.generation = generation;
+        store.anchor();
         let record = codec::encode_number(u64::from(generation.0));
         store.put(Space::Meta, meta_key(self.group, MetaField::Generation), record);
     }
@@ -333,27 +312,6 @@ fn corrupt(group: GroupId, index: Index, reason: impl ToString) -> StorageError 
         index,
         reason: reason.to_string(),
     }
-}
-
-/// Reads a log and checks that it is whole, without gaps, and goes forward in epoch and time.
-fn read_log(store: &Store, group: GroupId, base: LogBase) -> Result<Vec<Entry>, StorageError> {
-    let (start, end) = group_range(group);
-    let (mut before, mut time) = (base.position, base.time);
-    let mut log = Vec::new();
-    for record in store.range(Space::Log, &start, &end) {
-        let index = before.index.next();
-        let (key, value) = record?;
-        if key != log_key(group, index) {
-            return Err(corrupt(group, index, "missing"));
-        }
-        let entry = codec::decode_entry(&value).map_err(|e| corrupt(group, index, e))?;
-        if entry.position.index != index || entry.position.epoch < before.epoch || entry.time < time {
-            return Err(corrupt(group, index, "out of order"));
-        }
-        (before, time) = (entry.position, entry.time);
-        log.push(entry);
-    }
-    Ok(log)
 }
 
 fn delete_range(store: &mut Store, space: Space, start: &[u8], end: &[u8], most: usize) -> Result<usize, StorageError> {

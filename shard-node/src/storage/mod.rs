@@ -9,6 +9,10 @@
 //! before. Reads look through the open batch, then the one in flight, then the backend. When the backend reports the batch
 //! in flight done, [`Store::persisted`] forgets it: from then on the backend has it.
 //!
+//! Applied state is held back: it can be made again from the log, and what is overwritten meanwhile (hot keys, outcomes of
+//! finished requests) is never written. It goes with whatever rests on it, a compacted log first of all, or once there is
+//! much of it.
+//!
 //! **The spaces.** [`Space::Meta`] what a group must remember of itself, [`Space::Log`] its entries, [`Space::State`] what
 //! applying them made, by generation, [`Space::Certificates`] entries that a failover lost. All groups share the spaces, so
 //! that their number does not depend on that of the groups. [`GroupStore`] is one group's view.
@@ -33,6 +37,7 @@ mod group;
 mod journal;
 mod keys;
 mod layout;
+mod log;
 mod memory;
 mod record;
 mod snapshot;
