@@ -333,7 +333,7 @@ impl Write<'_> {
     /// # Errors
     /// The pipeline has no room within the deadline, or no server gives an idempotency key.
     pub async fn submit(self, pipeline: &Pipeline) -> Result<Pending<Written>, Error> {
-        use v1::pipeline_request::op::Op;
+        use v1::pipeline_op::Op;
         let shared = &self.keyspace.client.shared;
         let until = shared.until(self.choices.deadline);
         let held: Arc<Held> = Arc::new(shared.next_key(until).await?);

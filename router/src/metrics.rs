@@ -3,7 +3,8 @@
 use crate::dispatch::Target;
 use fulcrum_common::metrics::{LATENCY_BUCKETS, MetricError, Metrics as Registry};
 use fulcrum_common::routing::Kind;
-use fulcrum_types::{Answered, KeyspaceId, Refusal};
+use fulcrum_common::wire::shard::Reply;
+use fulcrum_types::{KeyspaceId, Refusal};
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge};
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -95,7 +96,7 @@ impl Metrics {
         operation: &'static str,
         took: Duration,
         attempts: u32,
-        result: &Result<Answered, Refusal>,
+        result: &Result<Reply, Refusal>,
     ) {
         let mode = target.mode.name();
         let level = match kind {
@@ -108,9 +109,9 @@ impl Metrics {
             .or_insert_with(|| self.of_kind(target, kind, level, operation));
         of_kind.latency.observe(took.as_secs_f64());
         match result {
-            Ok(answered) => {
+            Ok(reply) => {
                 of_kind.ok.inc();
-                if let (Some(histogram), Some(bound)) = (&of_kind.staleness, answered.receipt.staleness) {
+                if let (Some(histogram), Some(bound)) = (&of_kind.staleness, reply.staleness()) {
                     histogram.observe(bound.as_secs_f64());
                 }
             }
@@ -122,8 +123,8 @@ impl Metrics {
                 .with_label_values(&[target.name, mode])
                 .inc_by(u64::from(attempts - 1));
         }
-        if let (Ok(answered), Kind::Read(asked)) = (result, kind)
-            && answered.receipt.achieved.name() != asked.name()
+        if let (Ok(reply), Kind::Read(_)) = (result, kind)
+            && reply.is_weaker()
         {
             self.downgrades.with_label_values(&[target.name, mode, level]).inc();
         }

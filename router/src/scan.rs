@@ -140,8 +140,9 @@ impl Scan {
             kind: Kind::Read(self.reading.level),
             name: "scan",
             until: self.until,
+            pass_on: false,
         };
-        let answered = self.service.dispatch.run(order).await?;
+        let answered = self.service.dispatch.ask(order).await?;
         match answered.answer {
             Answer::Rows { rows, complete } if complete || !rows.is_empty() => Ok(Part {
                 rows,

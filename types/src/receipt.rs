@@ -94,3 +94,11 @@ pub struct Receipt {
     /// Time spent in the node that answered, from arrival to answer.
     pub elapsed: Duration,
 }
+
+impl Receipt {
+    /// Whether a read was served at a weaker level than the one asked, as its request allows.
+    #[must_use]
+    pub fn is_weaker(&self) -> bool {
+        self.achieved.name() != self.asked.name()
+    }
+}

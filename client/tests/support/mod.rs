@@ -4,6 +4,7 @@ use fulcrum_client::{Level, Mode, NodeId, Receipt, Refusal, Role, StalenessBasis
 use fulcrum_common::keyspace::KeyspaceOptions;
 use fulcrum_common::map::{ClusterId, ClusterMap, NodeInfo};
 use fulcrum_common::routing::{Primary, View};
+use fulcrum_common::wire::batch::{PipelineRequest, PipelineResponse};
 use fulcrum_common::wire::v1::admin_server::{Admin, AdminServer};
 use fulcrum_common::wire::v1::kv_server::{Kv, KvServer};
 use fulcrum_common::wire::{map, status, v1};
@@ -272,12 +273,12 @@ impl Kv for Fake {
         Ok(Response::new(stream::iter(pages).boxed()))
     }
 
-    type PipelineStream = BoxStream<'static, Result<v1::PipelineResponse, Status>>;
+    type PipelineStream = BoxStream<'static, Result<PipelineResponse, Status>>;
 
     /// Answers each message in reverse order.
     async fn pipeline(
         &self,
-        request: Request<Streaming<v1::PipelineRequest>>,
+        request: Request<Streaming<PipelineRequest>>,
     ) -> Result<Response<Self::PipelineStream>, Status> {
         let fake = self.clone();
         let answers = stream::try_unfold(request.into_inner(), move |mut requests| {
@@ -286,11 +287,13 @@ impl Kv for Fake {
                 let Some(message) = requests.message().await? else {
                     return Ok(None);
                 };
+                let mut ops: Vec<_> = message.items().map(Result::unwrap).collect();
+                ops.reverse();
                 let mut answers = Vec::new();
-                for op in message.ops.into_iter().rev() {
+                for op in ops {
                     answers.extend(fake.pipelined(op)?);
                 }
-                Ok(Some((v1::PipelineResponse { answers }, requests)))
+                Ok(Some((answers.into_iter().collect(), requests)))
             }
         });
         Ok(Response::new(answers.boxed()))
@@ -319,9 +322,9 @@ impl Kv for Fake {
 }
 
 impl Fake {
-    fn pipelined(&self, op: v1::pipeline_request::Op) -> Result<Option<v1::pipeline_response::Answer>, Status> {
-        use v1::pipeline_request::op::Op;
-        use v1::pipeline_response::answer::Answer;
+    fn pipelined(&self, op: v1::PipelineOp) -> Result<Option<v1::PipelineAnswer>, Status> {
+        use v1::pipeline_answer::Answer;
+        use v1::pipeline_op::Op;
         let reaction = self.next_reaction();
         let answer = match op.op.unwrap() {
             Op::Get(get) => Answer::Get(self.read(&get)),
@@ -334,7 +337,7 @@ impl Fake {
             Reaction::Lose => return Err(lost()),
             Reaction::Hang => return Ok(None),
         };
-        Ok(Some(v1::pipeline_response::Answer {
+        Ok(Some(v1::PipelineAnswer {
             id: op.id,
             answer: Some(answer),
         }))

@@ -47,7 +47,7 @@ impl Group {
                 }
             }
         }
-        let cache = shared.settings.cache_bytes;
+        let cache = shared.cache_share;
         self.machine = StateMachine::open(&shared.store, self.id, generation, limits(&self.keyspace), cache)?;
         Ok(())
     }

@@ -105,6 +105,7 @@ impl Node {
         let found = groups_on_disk(&store)?;
         let next_sync = now.mono + settings.sync_interval;
         let shared = Shared {
+            cache_share: settings.cache_bytes,
             settings,
             boot: boot.id,
             store,

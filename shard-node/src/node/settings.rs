@@ -15,7 +15,7 @@ pub struct NodeSettings {
     pub waiting_max: usize,
     /// Most bytes staged and not yet durable; writes beyond are refused as overload.
     pub staged_bytes_max: usize,
-    /// Bytes of records that each group keeps decoded in memory.
+    /// Bytes of records that the node keeps decoded in memory; its groups share them.
     pub cache_bytes: usize,
     /// How often keyspaces with `fsync = interval` are synced.
     pub sync_interval: Duration,
@@ -33,7 +33,7 @@ impl NodeSettings {
             node,
             waiting_max: 20_000,
             staged_bytes_max: 64 * 1024 * 1024,
-            cache_bytes: 4 * 1024 * 1024,
+            cache_bytes: 32 * 1024 * 1024,
             sync_interval: Duration::from_secs(1),
             sweep_records: 1_000,
             read_tries: 3,

@@ -9,12 +9,13 @@ use super::shared::{Failure, Shared};
 use crate::event::{Observation, RequestId};
 use crate::state_machine::{ApplyOutcome, encode_write};
 use bytes::Bytes;
+use foldhash::fast::RandomState;
 use fulcrum_replication::{Input, ProposalId, ProposalRefusal};
 use fulcrum_types::{
     Answer, Answered, Fsync, IdempotencyKey, Index, Level, LogPosition, Mode, Mono, NodeId, Now, Refusal, Role,
     Version, WriteOp, WriteOutcome,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 /// The writes of a replica that are not answered yet.
@@ -22,10 +23,10 @@ use std::sync::Arc;
 pub(super) struct Writes {
     /// For the core, at the end of the turn.
     queue: Vec<(ProposalId, Bytes)>,
-    unordered: BTreeMap<RequestId, Unordered>,
+    unordered: HashMap<RequestId, Unordered, RandomState>,
     ordered: BTreeMap<Index, Ordered>,
     /// Where an ordered write stands.
-    places: BTreeMap<RequestId, Index>,
+    places: HashMap<RequestId, Index, RandomState>,
 }
 
 struct Unordered {
@@ -64,7 +65,10 @@ impl Writes {
 
     pub(super) fn take_unordered(&mut self) -> Vec<RequestId> {
         self.queue.clear();
-        std::mem::take(&mut self.unordered).into_keys().collect()
+        let mut taken: Vec<RequestId> = self.unordered.drain().map(|(id, _)| id).collect();
+        // The same order in every run of a simulation.
+        taken.sort_unstable();
+        taken
     }
 
     pub(super) fn take_ordered(&mut self) -> Vec<RequestId> {

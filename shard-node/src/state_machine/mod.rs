@@ -182,6 +182,11 @@ impl StateMachine {
         })
     }
 
+    /// Bounds the records kept in memory anew.
+    pub fn resize_cache(&mut self, bytes: usize) {
+        self.cache.resize(bytes);
+    }
+
     /// The last entry applied, and its time.
     #[must_use]
     pub fn applied(&self) -> Applied {

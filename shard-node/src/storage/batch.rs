@@ -102,12 +102,10 @@ impl Batch {
 
     /// All changes, by space and key.
     pub fn changes(&self) -> impl Iterator<Item = (Space, &Bytes, &Option<Bytes>)> {
-        Space::ALL
-            .into_iter()
-            .flat_map(|space| {
-                let changes = self.spaces[space as usize].by_key.iter();
-                changes.map(move |(key, change)| (space, key, &change.value))
-            })
+        Space::ALL.into_iter().flat_map(|space| {
+            let changes = self.spaces[space as usize].by_key.iter();
+            changes.map(move |(key, change)| (space, key, &change.value))
+        })
     }
 
     /// The changes of a range; an empty `end` means no end.

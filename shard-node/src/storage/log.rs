@@ -58,7 +58,10 @@ impl Log {
             if run.first().map(|entry| entry.position.index) != Some(first) {
                 return Err(log.corrupt(due, "out of order"));
             }
-            for entry in run.into_iter().filter(|entry| entry.position.index > base.position.index) {
+            for entry in run
+                .into_iter()
+                .filter(|entry| entry.position.index > base.position.index)
+            {
                 let due = before.index.next();
                 if entry.position.index != due || entry.position.epoch < before.epoch || entry.time < time {
                     return Err(log.corrupt(due, "out of order"));
@@ -165,7 +168,11 @@ fn first_of(key: &[u8]) -> Option<Index> {
 }
 
 /// The record that holds an entry, of all the records of the log space.
-pub(super) fn record_of(records: &std::collections::BTreeMap<Bytes, Bytes>, group: GroupId, index: Index) -> Option<Bytes> {
+pub(super) fn record_of(
+    records: &std::collections::BTreeMap<Bytes, Bytes>,
+    group: GroupId,
+    index: Index,
+) -> Option<Bytes> {
     let from = log_key(group, Index::ZERO);
     let found = records.range(from..=log_key(group, index)).next_back();
     found.map(|(key, _)| key.clone())

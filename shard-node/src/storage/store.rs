@@ -93,7 +93,11 @@ impl Store {
     fn take_open(&mut self) -> Batch {
         let much = self.open.bytes_in(Space::State) >= DEFERRED_BYTES;
         let whole = std::mem::take(&mut self.anchored) || much;
-        let urgent = if whole { Batch::default() } else { self.open.take_urgent() };
+        let urgent = if whole {
+            Batch::default()
+        } else {
+            self.open.take_urgent()
+        };
         if urgent.is_empty() {
             return std::mem::take(&mut self.open);
         }

@@ -126,7 +126,10 @@ fn a_log_is_cut_anywhere_and_goes_on() {
         change(&mut group, &mut store, LogChange::Append(entries(2, next..=next + 1)));
         settle(&mut store, &disk);
         let opened = GroupStore::open(&open(&disk), GROUP).unwrap();
-        assert_eq!(opened.log, [entries(1, 1..=next - 1), entries(2, next..=next + 1)].concat());
+        assert_eq!(
+            opened.log,
+            [entries(1, 1..=next - 1), entries(2, next..=next + 1)].concat()
+        );
     }
 }
 
