@@ -229,7 +229,7 @@ impl Dispatch {
         Ok(admitted)
     }
 
-    async fn attempt_all(
+    pub(crate) async fn attempt_all(
         &self,
         attempts: &mut Attempts,
         order: &Order,

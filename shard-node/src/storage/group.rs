@@ -8,6 +8,7 @@ use super::backend::{Reader, Space};
 use super::certificates::{self, Opening};
 use super::codec;
 use super::error::StorageError;
+use super::footnotes;
 use super::keys::{self, Generation, MetaField, generation_range, group_range, log_key, meta_key};
 use super::snapshot::Staging;
 use super::store::Store;
@@ -197,11 +198,11 @@ impl GroupStore {
                 };
                 let staging = self.staging.take();
                 let generation = Staging::finish(staging, store, self.group, *transfer, base)?;
-                self.replace_state(store, generation, base);
+                self.replace_state(store, generation, base)?;
             }
             LogChange::DropState => {
                 let generation = self.take_fresh();
-                self.replace_state(store, generation, LogBase::default());
+                self.replace_state(store, generation, LogBase::default())?;
             }
         }
         Ok(())
@@ -242,7 +243,9 @@ impl GroupStore {
         };
         let entry = codec::decode_entry(&record).map_err(|e| corrupt(self.group, through.index, e))?;
         debug_assert_eq!(entry.position, through);
-        self.delete_entries(store, self.base.position.index.next(), through.index);
+        let first = self.base.position.index.next();
+        self.delete_entries(store, first, through.index);
+        footnotes::forget(store, self.group, first, through.index)?;
         self.set_base(
             store,
             LogBase {
@@ -253,12 +256,15 @@ impl GroupStore {
         Ok(())
     }
 
-    fn replace_state(&mut self, store: &mut Store, generation: Generation, base: LogBase) {
-        self.delete_entries(store, self.base.position.index.next(), self.last);
+    fn replace_state(&mut self, store: &mut Store, generation: Generation, base: LogBase) -> Result<(), StorageError> {
+        let first = self.base.position.index.next();
+        self.delete_entries(store, first, self.last);
+        footnotes::forget(store, self.group, first, self.last)?;
         self.set_base(store, base);
         self.last = base.position.index;
         self.put_generation(store, generation);
         self.leftovers = true;
+        Ok(())
     }
 
     fn delete_entries(&self, store: &mut Store, first: Index, last: Index) {

@@ -9,7 +9,7 @@
 //! before. Reads look through the open batch, then the one in flight, then the backend. When the backend reports the batch
 //! in flight done, [`Store::persisted`] forgets it: from then on the backend has it.
 //!
-//! **The spaces.** [`Space::Meta`] what a group must remember of itself, [`Space::Log`] its entries, [`Space::State`] what
+//! **The spaces.** [`Space::Meta`] what a group must remember of itself and of its entries, [`Space::Log`] its entries, [`Space::State`] what
 //! applying them made, by generation, [`Space::Certificates`] entries that a failover lost. All groups share the spaces, so
 //! that their number does not depend on that of the groups. [`GroupStore`] is one group's view.
 //!
@@ -29,7 +29,9 @@ mod directory;
 mod engine;
 mod error;
 mod fjall;
+mod footnotes;
 mod group;
+mod history;
 mod journal;
 mod keys;
 mod layout;
@@ -50,7 +52,9 @@ pub use directory::Identity;
 pub use engine::FjallOptions;
 pub use error::StorageError;
 pub use fjall::FjallBackend;
+pub use footnotes::put_footnote;
 pub use group::{GroupStore, LogBase, OpenedGroup};
+pub use history::Noted;
 pub use keys::{Generation, StateKind, state_key, state_range};
 pub use memory::{MemoryBackend, MemoryDisk};
 pub use record::{Decoder, Malformed, put_bytes, put_varint};
