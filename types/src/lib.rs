@@ -30,4 +30,4 @@ pub use operation::{
 pub use receipt::{Receipt, Role, StalenessBasis};
 pub use session::SessionToken;
 pub use time::{Mono, Now, ReplicatedTime};
-pub use watch::{Change, ChangeKind, Cursor, Selection, WatchPosition, WatchToken};
+pub use watch::{Change, ChangeKind, Cursor, NotAToken, Selection, WatchPosition, WatchToken};

@@ -4,11 +4,13 @@
 //! looks for, so that a watch which was told nothing knows how far nothing happened.
 
 use crate::entry::LogPosition;
-use crate::ids::{GroupId, MapVersion};
+use crate::ids::{Epoch, GroupId, Index, MapVersion};
 use crate::operation::{Version, Versioned};
 use crate::time::ReplicatedTime;
 use bytes::Bytes;
 use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
 
 /// Which keys a watch looks at.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -102,9 +104,126 @@ pub struct WatchToken {
     pub groups: BTreeMap<GroupId, WatchPosition>,
 }
 
+/// A text that is no token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotAToken(String);
+
+impl fmt::Display for NotAToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "'{}' is no token of a watch: use what a watch gave", self.0)
+    }
+}
+
+impl std::error::Error for NotAToken {}
+
+/// One word of text: `w1;map;group=epoch.index[+part][~loading in hexadecimal],...`.
+impl fmt::Display for WatchToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "w1;{};", self.map_version.0)?;
+        for (at, (group, position)) in self.groups.iter().enumerate() {
+            let comma = if at == 0 { "" } else { "," };
+            let LogPosition { epoch, index } = position.cursor.position;
+            write!(f, "{comma}{}={}.{}", group.0, epoch.0, index.0)?;
+            if let Some(part) = position.cursor.part {
+                write!(f, "+{part}")?;
+            }
+            if let Some(loading) = &position.loading {
+                f.write_str("~")?;
+                loading.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for WatchToken {
+    type Err = NotAToken;
+
+    fn from_str(text: &str) -> Result<Self, NotAToken> {
+        parse(text.trim()).ok_or_else(|| NotAToken(text.to_owned()))
+    }
+}
+
+fn parse(text: &str) -> Option<WatchToken> {
+    let (map_version, groups) = text.strip_prefix("w1;")?.split_once(';')?;
+    let groups = groups.split(',').filter(|group| !group.is_empty());
+    Some(WatchToken {
+        map_version: MapVersion(map_version.parse().ok()?),
+        groups: groups.map(parse_group).collect::<Option<_>>()?,
+    })
+}
+
+fn parse_group(text: &str) -> Option<(GroupId, WatchPosition)> {
+    let (group, position) = text.split_once('=')?;
+    let (position, loading) = match position.split_once('~') {
+        Some((position, loading)) => (position, Some(from_hex(loading)?)),
+        None => (position, None),
+    };
+    let (position, part) = match position.split_once('+') {
+        Some((position, part)) => (position, Some(part.parse().ok()?)),
+        None => (position, None),
+    };
+    let (epoch, index) = position.split_once('.')?;
+    let position = LogPosition {
+        epoch: Epoch(epoch.parse().ok()?),
+        index: Index(index.parse().ok()?),
+    };
+    let cursor = Cursor { position, part };
+    Some((GroupId(group.parse().ok()?), WatchPosition { cursor, loading }))
+}
+
+fn from_hex(text: &str) -> Option<Bytes> {
+    let digits: Vec<u32> = text.chars().map(|digit| digit.to_digit(16)).collect::<Option<_>>()?;
+    let bytes = digits.chunks(2).map(|pair| match pair {
+        [high, low] => u8::try_from(high * 16 + low).ok(),
+        _ => None,
+    });
+    bytes.collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_token_survives_as_text() {
+        let position = LogPosition {
+            epoch: Epoch(3),
+            index: Index(70),
+        };
+        let positions = [
+            (None, None),
+            (Some(2), None),
+            (None, Some(Bytes::new())),
+            (Some(0), Some(Bytes::from_static(b"key\xff"))),
+        ];
+        let positions = positions.map(|(part, loading)| WatchPosition {
+            cursor: Cursor { position, part },
+            loading,
+        });
+        let token = WatchToken {
+            map_version: MapVersion(9),
+            groups: (1..).map(GroupId).zip(positions).collect(),
+        };
+        let text = token.to_string();
+        assert_eq!(text, "w1;9;1=3.70,2=3.70+2,3=3.70~,4=3.70+0~6b6579ff");
+        assert_eq!(text.parse(), Ok(token));
+        let empty = WatchToken::default();
+        assert_eq!(empty.to_string().parse(), Ok(empty));
+        for bad in [
+            "",
+            "w1;",
+            "1;1;",
+            "w1;1;1",
+            "w1;1;1=2",
+            "w1;1;1=2.3+",
+            "w1;1;1=2.3~f",
+            "w1;1;1=2.3~zz",
+            "w1;x;",
+        ] {
+            assert!(bad.parse::<WatchToken>().is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn a_selection_takes_what_it_names() {
