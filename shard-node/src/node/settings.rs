@@ -25,6 +25,10 @@ pub struct NodeSettings {
     pub watches_a_group: usize,
     /// Steps of watches at one group that look through the log in one turn.
     pub watch_steps_a_turn: usize,
+    /// Bytes of log that a group which is watched keeps for watches that lag, beside what replication needs.
+    pub watch_log_bytes: usize,
+    /// How long a group counts as watched after the last step of a watch.
+    pub watched_for: Duration,
     /// How often a read asks again for a lease that ran out while it was evaluated.
     pub read_tries: u32,
 }
@@ -42,6 +46,8 @@ impl NodeSettings {
             sweep_records: 1_000,
             watches_a_group: 1_024,
             watch_steps_a_turn: 8,
+            watch_log_bytes: 32 * 1024 * 1024,
+            watched_for: Duration::from_secs(600),
             read_tries: 3,
         }
     }

@@ -9,6 +9,9 @@
 //! or whose wait is over, becomes a read at the level it asks and is answered as reads are: contradicted histories refused,
 //! staleness proved. A wait that ended with nothing is so a proof that nothing happened, not a sign of life only.
 //!
+//! A group that is watched keeps more of its log than replication needs, on disk, for watches that lag or come back; one that
+//! nobody watches keeps nothing and pays nothing.
+//!
 //! **Left out.** Changes of a transaction's commit: they will come out of the entry that resolves it (`state_machine`).
 
 use super::group::Group;
@@ -45,6 +48,8 @@ pub(super) struct Watches {
     /// By how far they have come: who is behind is in front.
     order: BTreeSet<(Index, RequestId)>,
     waits: BTreeSet<(Mono, RequestId)>,
+    /// The log is kept for watches until then.
+    watched_until: Option<Mono>,
 }
 
 impl Watches {
@@ -114,6 +119,10 @@ impl Group {
             shared.reply(id, Err(Refusal::Overloaded));
             return Ok(());
         }
+        if self.watches.watched_until.is_none() {
+            self.log.keep_for_watches(shared.settings.watch_log_bytes);
+        }
+        self.watches.watched_until = Some(now.mono + shared.settings.watched_for);
         shared.requests.insert(id, self.id, read.deadline);
         let step = Step {
             wait_until: now.mono + query.wait,
@@ -143,6 +152,10 @@ impl Group {
     pub(super) fn end_waits(&mut self, shared: &mut Shared, now: Now) -> Result<(), Failure> {
         while let Some((id, step)) = self.watches.take_overdue(now.mono) {
             self.read_changes(shared, now, id, step)?;
+        }
+        if self.watches.watched_until.is_some_and(|until| until <= now.mono) {
+            self.watches.watched_until = None;
+            self.log.keep_for_watches(0);
         }
         Ok(())
     }

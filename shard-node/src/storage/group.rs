@@ -11,6 +11,7 @@ use super::error::StorageError;
 use super::footnotes;
 use super::keys::{self, Generation, MetaField, generation_range, group_range, log_key, meta_key};
 use super::snapshot::Staging;
+use super::spare::Spare;
 use super::store::Store;
 use crate::state_machine::Applied;
 use bytes::{Buf, Bytes};
@@ -47,6 +48,8 @@ pub struct GroupStore {
     fresh: Generation,
     base: LogBase,
     last: Index,
+    /// What is kept behind the base.
+    pub(super) spare: Spare,
     staging: Option<Staging>,
     /// There may be records of generations other than the current one.
     leftovers: bool,
@@ -91,12 +94,14 @@ impl GroupStore {
         let newest = newest_generation(store, group)?;
         let fresh = newest.map_or(generation, |n| n.max(generation)).next();
         let leftovers = oldest_other(store, group, generation)?.is_some();
+        let kept_after = first_index(store, group)?.map_or(base.position.index, |first| first.prev());
         let storage = GroupStore {
             group,
             generation,
             fresh,
             base,
             last,
+            spare: Spare::new(kept_after.min(base.position.index), base.position.index, &log),
             staging: None,
             leftovers,
         };
@@ -122,6 +127,7 @@ impl GroupStore {
             fresh: fresh.next(),
             base: LogBase::default(),
             last: Index::ZERO,
+            spare: Spare::new(Index::ZERO, Index::ZERO, &[]),
             staging: None,
             leftovers: true,
         };
@@ -225,12 +231,14 @@ impl GroupStore {
                 codec::encode_entry(entry),
             );
             self.last = entry.position.index;
+            self.spare.append(entry);
         }
     }
 
     fn truncate(&mut self, store: &mut Store, from: Index) {
         self.delete_entries(store, from, self.last);
         self.last = self.last.min(from.prev());
+        self.spare.truncate(from);
     }
 
     fn compact(&mut self, store: &mut Store, through: LogPosition) -> Result<(), StorageError> {
@@ -243,9 +251,10 @@ impl GroupStore {
         };
         let entry = codec::decode_entry(&record).map_err(|e| corrupt(self.group, through.index, e))?;
         debug_assert_eq!(entry.position, through);
-        let first = self.base.position.index.next();
-        self.delete_entries(store, first, through.index);
-        footnotes::forget(store, self.group, first, through.index)?;
+        let first = self.spare.kept_after().next();
+        let last = self.spare.let_go(self.base.position.index, through.index);
+        self.delete_entries(store, first, last);
+        footnotes::forget(store, self.group, first, last)?;
         self.set_base(
             store,
             LogBase {
@@ -257,9 +266,10 @@ impl GroupStore {
     }
 
     fn replace_state(&mut self, store: &mut Store, generation: Generation, base: LogBase) -> Result<(), StorageError> {
-        let first = self.base.position.index.next();
+        let first = self.spare.kept_after().next();
         self.delete_entries(store, first, self.last);
         footnotes::forget(store, self.group, first, self.last)?;
+        self.spare = Spare::new(base.position.index, base.position.index, &[]);
         self.set_base(store, base);
         self.last = base.position.index;
         self.put_generation(store, generation);
@@ -343,7 +353,8 @@ fn corrupt(group: GroupId, index: Index, reason: impl ToString) -> StorageError 
 
 /// Reads a log and checks that it is whole, without gaps, and goes forward in epoch and time.
 fn read_log(store: &Store, group: GroupId, base: LogBase) -> Result<Vec<Entry>, StorageError> {
-    let (start, end) = group_range(group);
+    let (_, end) = group_range(group);
+    let start = log_key(group, base.position.index.next());
     let (mut before, mut time) = (base.position, base.time);
     let mut log = Vec::new();
     for record in store.range(Space::Log, &start, &end) {
@@ -360,6 +371,20 @@ fn read_log(store: &Store, group: GroupId, base: LogBase) -> Result<Vec<Entry>, 
         log.push(entry);
     }
     Ok(log)
+}
+
+/// The first entry that there is a record of.
+fn first_index(store: &Store, group: GroupId) -> Result<Option<Index>, StorageError> {
+    let (start, end) = group_range(group);
+    let Some(record) = store.range(Space::Log, &start, &end).next() else {
+        return Ok(None);
+    };
+    let mut key = record?.0;
+    if key.len() != start.len() + 8 {
+        return Err(corrupt(group, Index::ZERO, "key length"));
+    }
+    key.advance(start.len());
+    Ok(Some(Index(key.get_u64())))
 }
 
 fn delete_range(store: &mut Store, space: Space, start: &[u8], end: &[u8], most: usize) -> Result<usize, StorageError> {

@@ -24,7 +24,12 @@ impl GroupStore {
     /// The log is kept behind this index.
     #[must_use]
     pub fn kept_after(&self) -> Index {
-        self.base().position.index
+        self.spare.kept_after()
+    }
+
+    /// From now on about so many bytes of log are kept for watches, beside what replication needs.
+    pub fn keep_for_watches(&mut self, bytes: usize) {
+        self.spare.keep(bytes);
     }
 
     /// The entries from `first`, which must lie behind [`GroupStore::kept_after`], through `last`, as far as the caller reads.

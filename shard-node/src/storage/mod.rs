@@ -38,6 +38,7 @@ mod layout;
 mod memory;
 mod record;
 mod snapshot;
+mod spare;
 mod store;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -151,10 +151,7 @@ fn many_watches_share_the_turns_and_too_many_are_refused() {
     more(&mut bench, 5, 1);
     let turns = turns(&mut bench, 1);
     assert_eq!(told(&mut bench).len(), 1_024);
-    assert!(
-        turns > 100,
-        "all at once would hold up everybody else: {turns} turns"
-    );
+    assert!(turns > 100, "all at once would hold up everybody else: {turns} turns");
 }
 
 #[test]
