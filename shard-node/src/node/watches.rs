@@ -119,10 +119,7 @@ impl Group {
             shared.reply(id, Err(Refusal::Overloaded));
             return Ok(());
         }
-        if self.watches.watched_until.is_none() {
-            self.log.keep_for_watches(shared.settings.watch_log_bytes);
-        }
-        self.watches.watched_until = Some(now.mono + shared.settings.watched_for);
+        self.count_as_watched(shared, now);
         shared.requests.insert(id, self.id, read.deadline);
         let step = Step {
             wait_until: now.mono + query.wait,
@@ -135,6 +132,20 @@ impl Group {
         }
         self.watches.insert(id, step);
         Ok(())
+    }
+
+    /// A replica that had kept log for watches before it restarted keeps it on: they will be back.
+    pub(super) fn resume_watches(&mut self, shared: &Shared, now: Now) {
+        if self.log.kept_after() < self.log.base().position.index {
+            self.count_as_watched(shared, now);
+        }
+    }
+
+    fn count_as_watched(&mut self, shared: &Shared, now: Now) {
+        if self.watches.watched_until.is_none() {
+            self.log.keep_for_watches(shared.settings.watch_log_bytes);
+        }
+        self.watches.watched_until = Some(now.mono + shared.settings.watched_for);
     }
 
     /// Lets steps that are behind look on; a bounded number in a turn.
