@@ -241,3 +241,47 @@ async fn a_watch_survives_failovers_and_misses_nothing() {
     acknowledged.sort();
     assert_eq!(seen, acknowledged, "each once");
 }
+
+#[tokio::test]
+async fn who_does_not_read_holds_up_nobody_and_misses_nothing() {
+    let (_cluster, client) = cluster("async", 1).await;
+    let keys = client.keyspace("k");
+    let mut slow = keys.watch().events();
+    let mut quick = keys.watch().events();
+    begin(&mut slow).await;
+    begin(&mut quick).await;
+    // More than all buffers on the way hold together.
+    let value = "x".repeat(1024);
+    for batch in 0..40 {
+        let ops = (0..50).map(|n| fulcrum_client::WriteOp {
+            key: format!("{batch:03}/{n:03}").into(),
+            condition: Condition::None,
+            mutation: fulcrum_client::Mutation::Put {
+                value: value.clone().into(),
+                ttl: None,
+            },
+        });
+        keys.batch_write(ops).await.unwrap();
+    }
+    for events in [&mut quick, &mut slow] {
+        let mut seen = Vec::new();
+        while seen.len() < 2_000 {
+            if let WatchEvent::Change { change, .. } = next(events).await {
+                seen.push(text(&change.key));
+            }
+        }
+        let in_order = |pair: &[String]| pair[0] < pair[1];
+        assert!(seen.windows(2).all(in_order), "each once, in order");
+    }
+    client.admin().drop_keyspace("k").await.unwrap();
+    let ended = async {
+        loop {
+            match slow.try_next().await {
+                Ok(_) => {}
+                Err(error) => return error,
+            }
+        }
+    };
+    let ended = tokio::time::timeout(WITHIN, ended).await.expect("an end in time");
+    assert_eq!(ended.code(), "UNKNOWN_KEYSPACE");
+}

@@ -25,7 +25,7 @@ pub(super) const FRESH: Level = Level::Bounded(Duration::from_secs(2));
 const WAIT: Duration = Duration::from_millis(500);
 const STEP_BYTES: u32 = 256 * 1024;
 /// For one round through the replicas.
-const ROUND: Duration = Duration::from_secs(5);
+const ROUND: Duration = Duration::from_secs(2);
 /// How long a group may not be served before the watch ends.
 const PATIENCE: Duration = Duration::from_secs(30);
 const PAUSE_MIN: Duration = Duration::from_millis(20);
@@ -107,6 +107,10 @@ impl Follower {
                 Ok(answered) => return Ok(answered),
                 Err(refusal) => refusal,
             };
+            if self.dispatch.table.view().map.keyspace(self.keyspace.id).is_none() {
+                let keyspace = self.keyspace.name.clone();
+                return Err(Refusal::UnknownKeyspace { keyspace });
+            }
             let may_pass = matches!(refusal.act(), Act::Retry | Act::Redirect | Act::LookUp);
             if !may_pass || began.elapsed() >= PATIENCE {
                 return Err(refusal);
