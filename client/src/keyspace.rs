@@ -9,6 +9,7 @@ use crate::identity::Held;
 use crate::pipeline::{Pending, Pipeline};
 use crate::scan::{Range, Scan};
 use crate::session::Session;
+use crate::watch::Watch;
 use bytes::Bytes;
 use fulcrum_common::wire::types::{condition_to_wire, millis};
 use fulcrum_common::wire::v1;
@@ -190,6 +191,11 @@ impl Keyspace {
     /// Reads keys in order. See [`Scan`].
     pub fn scan(&self, range: Range) -> Scan {
         Scan::new(self.clone(), range)
+    }
+
+    /// Tells what changes, from now on. See [`Watch`].
+    pub fn watch(&self) -> Watch {
+        Watch::new(self.clone())
     }
 }
 

@@ -250,7 +250,7 @@ impl Dispatch {
         Ok(admitted)
     }
 
-    async fn attempt_all(
+    pub(crate) async fn attempt_all(
         &self,
         attempts: &mut Attempts,
         order: &Order,

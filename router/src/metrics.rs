@@ -5,7 +5,7 @@ use fulcrum_common::metrics::{LATENCY_BUCKETS, MetricError, Metrics as Registry}
 use fulcrum_common::routing::Kind;
 use fulcrum_common::wire::shard::Reply;
 use fulcrum_types::{KeyspaceId, Refusal};
-use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge};
+use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -20,6 +20,10 @@ pub(crate) struct Metrics {
     retries: IntCounterVec,
     staleness: HistogramVec,
     downgrades: IntCounterVec,
+    watches: IntGaugeVec,
+    watch_changes: IntCounterVec,
+    watches_ended: IntCounterVec,
+    pub(crate) watched_groups: IntGauge,
     pub(crate) under_way: IntGauge,
     pub(crate) map_version: IntGauge,
     /// Looked up once a kind of request, not once a request. Grows with the keyspaces, as the metrics do.
@@ -70,6 +74,24 @@ impl Metrics {
                 "Reads served at a weaker level that the request listed as acceptable.",
                 &["keyspace", "mode", "level"],
             )?,
+            watches: registry.gauge("fulcrum_router_watches", "Open watches.", &["keyspace"])?,
+            watch_changes: registry.counter(
+                "fulcrum_router_watch_changes_total",
+                "Changes given to watches, present values included.",
+                &["keyspace"],
+            )?,
+            watches_ended: registry.counter(
+                "fulcrum_router_watches_ended_total",
+                "Watches that ended, by cause: the client's going away, or a refusal.",
+                &["keyspace", "cause"],
+            )?,
+            watched_groups: registry
+                .gauge(
+                    "fulcrum_router_watched_groups",
+                    "Groups that open watches follow, each watch counted.",
+                    &[],
+                )?
+                .with_label_values(&[] as &[&str]),
             under_way: registry
                 .gauge(
                     "fulcrum_router_requests_under_way",
@@ -142,6 +164,23 @@ impl Metrics {
         }
     }
 
+    /// A watch begins.
+    pub(crate) fn watch_begins(&self, keyspace: &str) {
+        self.watches.with_label_values(&[keyspace]).inc();
+    }
+
+    /// A watch was given so many changes.
+    pub(crate) fn watch_told(&self, keyspace: &str, changes: usize) {
+        self.watch_changes.with_label_values(&[keyspace]).inc_by(changes as u64);
+    }
+
+    /// A watch has ended: by a refusal, or because its client went away.
+    pub(crate) fn watch_ended(&self, keyspace: &str, refusal: Option<&Refusal>) {
+        self.watches.with_label_values(&[keyspace]).dec();
+        let cause = refusal.map_or("client", cause);
+        self.watches_ended.with_label_values(&[keyspace, cause]).inc();
+    }
+
     fn refused(&self, target: Target<'_>, level: &str, operation: &str, refusal: &Refusal) {
         let mode = target.mode.name();
         let outcome = outcome_name(refusal);
@@ -176,6 +215,7 @@ fn cause(refusal: &Refusal) -> &'static str {
         Refusal::Unknown { .. } => "unknown_outcome",
         Refusal::CannotServe { .. } => "too_stale",
         Refusal::HistoryLost { .. } => "history_lost",
+        Refusal::Compacted { .. } => "compacted",
         Refusal::IllegalLevel { .. }
         | Refusal::UnknownKeyspace { .. }
         | Refusal::Invalid { .. }

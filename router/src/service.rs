@@ -4,6 +4,7 @@ use crate::batch;
 use crate::dispatch::{Dispatch, Order, understood};
 use crate::pipeline;
 use crate::scan;
+use crate::watch::{self, Watches};
 use fulcrum_common::Keyspace;
 use fulcrum_common::routing::Kind;
 use fulcrum_common::wire::batch::{PipelineRequest, PipelineResponse};
@@ -31,6 +32,8 @@ pub(crate) struct KvService {
     pub(crate) dispatch: Arc<Dispatch>,
     /// For requests that bring no deadline.
     pub(crate) default_deadline: Duration,
+    /// The open watches.
+    pub(crate) watches: Watches,
 }
 
 /// How to read, decoded.
@@ -60,12 +63,13 @@ impl Reading {
 
 /// When a request's time is up: the client's `grpc-timeout`, else the default.
 pub(crate) fn until<T>(request: &Request<T>, default: Duration) -> Instant {
-    let asked = request
-        .metadata()
-        .get("grpc-timeout")
-        .and_then(|value| value.to_str().ok())
-        .and_then(grpc_timeout);
-    Instant::now() + asked.unwrap_or(default)
+    Instant::now() + asked(request).unwrap_or(default)
+}
+
+/// The time that a client gives its request.
+fn asked<T>(request: &Request<T>) -> Option<Duration> {
+    let value = request.metadata().get("grpc-timeout")?;
+    grpc_timeout(value.to_str().ok()?)
 }
 
 /// The gRPC wire form of a time-out: up to eight digits and a unit.
@@ -301,6 +305,7 @@ pub(crate) fn unexpected(answer: &Answer) -> Refusal {
     let kind = match answer {
         Answer::Values(_) => "values",
         Answer::Rows { .. } => "rows",
+        Answer::Changes { .. } => "changes",
         Answer::Written(_) => "write outcomes",
         Answer::Outcome(_) => "a recorded outcome",
     };
@@ -374,6 +379,13 @@ impl v1::kv_server::Kv for KvService {
             .map_err(|refusal| status::refusal_to_status(&refusal))?;
         tokio::spawn(scan.run(pages));
         Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    type WatchStream = ReceiverStream<Result<v1::WatchResponse, Status>>;
+
+    async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let ends = asked(&request).map(|time| Instant::now() + time);
+        reply(watch::open(self, request.into_inner(), ends).await)
     }
 
     type PipelineStream = BoxStream<'static, Result<PipelineResponse, Status>>;

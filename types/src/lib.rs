@@ -4,7 +4,7 @@
 //! [`time`] says what a core may know of time, [`mode`] holds the choices of a keyspace and of a request,
 //! [`configuration`] is a group's membership as the metadata store holds it, [`entry`] is one position of a group's log,
 //! [`operation`] and [`error`] are what clients ask and why they may be refused, [`receipt`] and [`session`] what they are told
-//! and carry back.
+//! and carry back, [`watch`] what a watch asks and is told.
 
 pub mod ids;
 pub mod time;
@@ -16,6 +16,7 @@ pub mod mode;
 pub mod operation;
 pub mod receipt;
 pub mod session;
+pub mod watch;
 
 pub use configuration::{GroupConfiguration, Member};
 pub use entry::{Entry, LogPosition, Payload};
@@ -23,9 +24,10 @@ pub use error::{Act, Refusal};
 pub use ids::*;
 pub use mode::{Fsync, Level, Mode};
 pub use operation::{
-    Answer, Answered, Condition, GroupRequest, IdempotencyKey, Mutation, Operation, Query, ReadRequest,
+    Answer, Answered, ChangesQuery, Condition, GroupRequest, IdempotencyKey, Mutation, Operation, Query, ReadRequest,
     RecordedOutcome, Version, Versioned, WriteOp, WriteOutcome,
 };
 pub use receipt::{Receipt, Role, StalenessBasis};
 pub use session::SessionToken;
 pub use time::{Mono, Now, ReplicatedTime};
+pub use watch::{Change, ChangeKind, Cursor, NotAToken, Selection, WatchPosition, WatchToken};

@@ -45,6 +45,10 @@ pub struct State {
     pub writes: Vec<v1::IdempotencyKey>,
     /// Session tokens of all reads as they came in.
     pub sessions: Vec<Option<v1::SessionToken>>,
+    /// Watches as they were asked for.
+    pub watches: Vec<v1::WatchRequest>,
+    /// What each next watch is told before it breaks.
+    pub scripts: VecDeque<Vec<v1::WatchResponse>>,
     pub requests: usize,
     pub opened: u64,
 }
@@ -271,6 +275,19 @@ impl Kv for Fake {
             pages.push(Err(lost()));
         }
         Ok(Response::new(stream::iter(pages).boxed()))
+    }
+
+    type WatchStream = BoxStream<'static, Result<v1::WatchResponse, Status>>;
+
+    /// Plays the next script, if the test has written one; then breaks.
+    async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let reaction = self.next_reaction();
+        let script = self.with(|state| {
+            state.watches.push(request.into_inner());
+            state.scripts.pop_front().unwrap_or_default()
+        });
+        let messages = stream::iter(script.into_iter().map(Ok)).chain(stream::iter([Err(lost())]));
+        conclude(reaction, Response::new(messages.boxed())).await
     }
 
     type PipelineStream = BoxStream<'static, Result<PipelineResponse, Status>>;

@@ -1,8 +1,9 @@
 //! The wire format, and every conversion to and from it. Wire types stop here and in each service's `service.rs`.
 //!
 //! Conversions *from* the wire never trust it: a missing or unknown field is a [`Malformed`], which names the field.
-//! [`batch`] has the messages that carry many items, [`types`] converts what all services share, [`map`] what operators and smart clients see, [`shard`] what routers and
-//! shard-nodes exchange, [`peer`] what replicas say to each other, [`status`] maps refusals to gRPC statuses with typed details and back.
+//! [`batch`] has the messages that carry many items, [`types`] converts what all services share, [`map`] what operators and
+//! smart clients see, [`shard`] what routers and shard-nodes exchange, [`watch`] what watches ask and are told, [`peer`] what
+//! replicas say to each other, [`status`] maps refusals to gRPC statuses with typed details and back.
 
 pub mod batch;
 pub mod map;
@@ -10,6 +11,7 @@ pub mod peer;
 pub mod shard;
 pub mod status;
 pub mod types;
+pub mod watch;
 
 /// Generated code, nested as its packages are.
 #[allow(missing_docs, clippy::all, reason = "generated code")]

@@ -1,7 +1,7 @@
 //! Conversions of what routers and shard-nodes exchange: group requests and their answers.
 
 use super::types::micros;
-use super::{Malformed, internal, status, v1};
+use super::{Malformed, internal, status, v1, watch};
 use bytes::Bytes;
 use fulcrum_types::{
     Answer, Answered, GroupId, GroupRequest, KeyspaceId, MapVersion, Operation, Query, ReadRequest, RecordedOutcome,
@@ -48,6 +48,7 @@ fn read_to_wire(read: ReadRequest) -> internal::Read {
             limit,
             max_bytes,
         }),
+        Query::Changes(query) => r::Query::Changes(watch::query_to_wire(query)),
     };
     internal::Read {
         level: Some(read.level.into()),
@@ -91,6 +92,7 @@ fn read_from_wire(wire: internal::Read) -> Result<ReadRequest, Malformed> {
             limit: scan.limit,
             max_bytes: scan.max_bytes,
         },
+        Q::Changes(changes) => Query::Changes(watch::query_from_wire(changes)),
     };
     Ok(ReadRequest {
         level: wire.level.ok_or_else(|| Malformed::missing("read.level"))?.try_into()?,
@@ -158,6 +160,7 @@ fn answer_to_wire(answer: Answer) -> internal::response::Result {
                 .collect(),
             complete,
         }),
+        Answer::Changes { changes, reached, time } => R::Changes(watch::changes_to_wire(changes, reached, time)),
         Answer::Written(outcomes) => R::Written(written_to_wire(outcomes)),
         Answer::Outcome(recorded) => R::Recorded(recorded_to_wire(recorded)),
     }
@@ -245,6 +248,7 @@ pub fn response_from_wire(wire: internal::Response) -> Result<Result<Reply, Refu
             rows: rows.rows.into_iter().map(row_from_wire).collect::<Result<_, _>>()?,
             complete: rows.complete,
         },
+        R::Changes(changes) => watch::changes_from_wire(changes)?,
         R::Written(written) => Answer::Written(written_from_wire(written)?),
         R::Recorded(recorded) => Answer::Outcome(recorded_from_wire(recorded)?),
     };

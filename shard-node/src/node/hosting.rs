@@ -107,6 +107,7 @@ impl Node {
     /// The first step of a replica's life: what it must remember of its start is staged, what it knows is applied.
     fn begin(&mut self, now: Now, opened: Result<Group, Failure>) -> Result<Group, Failure> {
         let mut group = opened?;
+        group.resume_watches(&self.shared, now);
         group.step(&mut self.shared, now, Input::Tick { disk_healthy: true })?;
         group.refresh(&mut self.shared, now);
         Ok(group)

@@ -273,6 +273,7 @@ impl Group {
         Ok(match wanted {
             Wanted::Outcome(key) => Ok(Answer::Outcome(self.machine.outcome(&shared.store, key)?)),
             Wanted::Query(Query::Get(keys)) => self.get(shared, keys)?,
+            Wanted::Query(Query::Changes(query)) => self.changes(shared, query)?,
             Wanted::Query(Query::Scan {
                 start,
                 end,

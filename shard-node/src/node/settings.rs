@@ -21,6 +21,14 @@ pub struct NodeSettings {
     pub sync_interval: Duration,
     /// Records of dropped states and groups that are removed with each tick.
     pub sweep_records: usize,
+    /// Steps of watches that may wait at one group; more are refused as overload.
+    pub watches_a_group: usize,
+    /// Steps of watches at one group that look through the log in one turn.
+    pub watch_steps_a_turn: usize,
+    /// Bytes of log that a group which is watched keeps for watches that lag, beside what replication needs.
+    pub watch_log_bytes: usize,
+    /// How long a group counts as watched after the last step of a watch.
+    pub watched_for: Duration,
     /// How often a read asks again for a lease that ran out while it was evaluated.
     pub read_tries: u32,
 }
@@ -36,6 +44,10 @@ impl NodeSettings {
             cache_bytes: 32 * 1024 * 1024,
             sync_interval: Duration::from_secs(1),
             sweep_records: 1_000,
+            watches_a_group: 1_024,
+            watch_steps_a_turn: 8,
+            watch_log_bytes: 32 * 1024 * 1024,
+            watched_for: Duration::from_secs(600),
             read_tries: 3,
         }
     }

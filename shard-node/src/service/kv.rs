@@ -203,6 +203,13 @@ impl v1::kv_server::Kv for KvService {
         Err(refusal_to_status(&Refusal::Invalid { reason }))
     }
 
+    type WatchStream = BoxStream<'static, Result<v1::WatchResponse, Status>>;
+
+    async fn watch(&self, _: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let reason = "a shard-node holds only some groups of a keyspace: ask a router to watch".to_owned();
+        Err(refusal_to_status(&Refusal::Invalid { reason }))
+    }
+
     type PipelineStream = Duplex<v1::PipelineOp, PipelineAnswer>;
 
     async fn pipeline(

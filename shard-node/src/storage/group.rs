@@ -8,9 +8,11 @@ use super::backend::{Reader, Space};
 use super::certificates::{self, Opening};
 use super::codec;
 use super::error::StorageError;
+use super::footnotes;
 use super::keys::{self, Generation, MetaField, generation_range, group_range, meta_key};
 use super::log::Log;
 use super::snapshot::Staging;
+use super::spare::Spare;
 use super::store::Store;
 use crate::state_machine::Applied;
 use bytes::{Buf, Bytes};
@@ -46,7 +48,9 @@ pub struct GroupStore {
     /// Never used before, not even by a snapshot that was given up.
     fresh: Generation,
     base: LogBase,
-    log: Log,
+    pub(super) log: Log,
+    /// What is kept behind the base.
+    pub(super) spare: Spare,
     staging: Option<Staging>,
     /// There may be records of generations other than the current one.
     leftovers: bool,
@@ -91,11 +95,15 @@ impl GroupStore {
         let newest = newest_generation(store, group)?;
         let fresh = newest.map_or(generation, |n| n.max(generation)).next();
         let leftovers = oldest_other(store, group, generation)?.is_some();
+        let kept_after = log
+            .first()
+            .map_or(base.position.index, |first| first.prev().min(base.position.index));
         let storage = GroupStore {
             group,
             generation,
             fresh,
             base,
+            spare: Spare::new(kept_after, base.position.index, &entries),
             log,
             staging: None,
             leftovers,
@@ -122,6 +130,7 @@ impl GroupStore {
             fresh: fresh.next(),
             base: LogBase::default(),
             log: Log::empty(group, Index::ZERO),
+            spare: Spare::new(Index::ZERO, Index::ZERO, &[]),
             staging: None,
             leftovers: true,
         };
@@ -178,8 +187,8 @@ impl GroupStore {
     pub fn change(&mut self, store: &mut Store, change: &LogChange) -> Result<(), StorageError> {
         match change {
             LogChange::HardState(state) => self.put_hard_state(store, state),
-            LogChange::Append(entries) => self.log.append(store, entries),
-            LogChange::Truncate { from } => self.log.truncate(store, *from)?,
+            LogChange::Append(entries) => self.append(store, entries),
+            LogChange::Truncate { from } => self.truncate(store, *from)?,
             LogChange::Compact { through } => self.compact(store, *through)?,
             LogChange::OpenCertificate {
                 old_epoch,
@@ -200,11 +209,11 @@ impl GroupStore {
                 };
                 let staging = self.staging.take();
                 let generation = Staging::finish(staging, store, self.group, *transfer, base)?;
-                self.replace_state(store, generation, base);
+                self.replace_state(store, generation, base)?;
             }
             LogChange::DropState => {
                 let generation = self.take_fresh();
-                self.replace_state(store, generation, LogBase::default());
+                self.replace_state(store, generation, LogBase::default())?;
             }
         }
         Ok(())
@@ -218,13 +227,24 @@ impl GroupStore {
         );
     }
 
+    fn append(&mut self, store: &mut Store, entries: &[Entry]) {
+        self.log.append(store, entries);
+        entries.iter().for_each(|entry| self.spare.append(entry));
+    }
+
+    fn truncate(&mut self, store: &mut Store, from: Index) -> Result<(), StorageError> {
+        self.spare.truncate(from);
+        self.log.truncate(store, from)
+    }
+
     fn compact(&mut self, store: &mut Store, through: LogPosition) -> Result<(), StorageError> {
         if through.index <= self.base.position.index {
             return Ok(());
         }
         let entry = self.log.entry(store, through.index)?;
         debug_assert_eq!(entry.position, through);
-        self.log.drop_through(store, through.index);
+        let through_spare = self.spare.let_go(self.base.position.index, through.index);
+        self.let_go(store, through_spare)?;
         self.set_base(
             store,
             LogBase {
@@ -235,12 +255,23 @@ impl GroupStore {
         Ok(())
     }
 
-    fn replace_state(&mut self, store: &mut Store, generation: Generation, base: LogBase) {
-        self.log.drop_through(store, self.log.last());
+    /// Drops the records that end at or before an index, and the footnotes of their entries with them: what is still there
+    /// has all of its own.
+    fn let_go(&mut self, store: &mut Store, through: Index) -> Result<(), StorageError> {
+        match self.log.drop_through(store, through) {
+            Some((first, last)) => footnotes::forget(store, self.group, first, last),
+            None => Ok(()),
+        }
+    }
+
+    fn replace_state(&mut self, store: &mut Store, generation: Generation, base: LogBase) -> Result<(), StorageError> {
+        self.let_go(store, self.log.last())?;
         self.log = Log::empty(self.group, base.position.index);
+        self.spare = Spare::new(base.position.index, base.position.index, &[]);
         self.set_base(store, base);
         self.put_generation(store, generation);
         self.leftovers = true;
+        Ok(())
     }
 
     fn set_base(&mut self, store: &mut Store, base: LogBase) {

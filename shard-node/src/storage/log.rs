@@ -12,7 +12,7 @@ use super::group::LogBase;
 use super::keys::{group_range, log_key};
 use super::store::Store;
 use bytes::{Buf, Bytes};
-use fulcrum_types::{Entry, GroupId, Index};
+use fulcrum_types::{Entry, GroupId, Index, LogPosition, ReplicatedTime};
 use std::collections::VecDeque;
 
 /// Most entries of a run.
@@ -40,42 +40,40 @@ impl Log {
         }
     }
 
-    /// Reads a log and checks that it is whole, without gaps, and goes forward in epoch and time.
+    /// Reads a log and checks that it is whole, without gaps, and goes forward in epoch and time. What is kept before the base
+    /// is not read.
     pub(super) fn read(store: &Store, group: GroupId, base: LogBase) -> Result<(Self, Vec<Entry>), StorageError> {
-        let mut log = Self::empty(group, base.position.index);
-        let mut entries = Vec::new();
+        let mut reading = Reading {
+            log: Self::empty(group, base.position.index),
+            base: base.position.index,
+            before: base.position,
+            time: base.time,
+            entries: Vec::new(),
+        };
         let (start, end) = group_range(group);
-        let (mut before, mut time) = (base.position, base.time);
+        // Where a run ends is known once the next one is: one that ends before the base is passed over.
+        let mut pending: Option<(Index, Bytes)> = None;
         for record in store.range(Space::Log, &start, &end) {
             let (key, record) = record?;
-            let due = before.index.next();
-            let first = first_of(&key).ok_or_else(|| log.corrupt(due, "key length"))?;
-            // Only the first run may begin before the base.
-            if first > due || (first < due && !log.runs.is_empty()) {
-                return Err(log.corrupt(due, "missing"));
-            }
-            let run = codec::decode_run(&record).map_err(|e| log.corrupt(due, e))?;
-            if run.first().map(|entry| entry.position.index) != Some(first) {
-                return Err(log.corrupt(due, "out of order"));
-            }
-            for entry in run
-                .into_iter()
-                .filter(|entry| entry.position.index > base.position.index)
+            let due = reading.before.index.next();
+            let first = first_of(&key).ok_or_else(|| reading.log.corrupt(due, "key length"))?;
+            if let Some((run, record)) = pending.replace((first, record))
+                && first > due
             {
-                let due = before.index.next();
-                if entry.position.index != due || entry.position.epoch < before.epoch || entry.time < time {
-                    return Err(log.corrupt(due, "out of order"));
-                }
-                (before, time) = (entry.position, entry.time);
-                entries.push(entry);
+                reading.take(run, &record)?;
             }
-            if before.index < due {
-                return Err(log.corrupt(due, "a run before the log begins"));
-            }
-            log.runs.push_back(first);
+            reading.log.runs.push_back(first);
         }
-        log.last = before.index;
-        Ok((log, entries))
+        if let Some((run, record)) = pending {
+            reading.take(run, &record)?;
+        }
+        reading.log.last = reading.before.index;
+        Ok((reading.log, reading.entries))
+    }
+
+    /// The first entry that there is a record of.
+    pub(super) fn first(&self) -> Option<Index> {
+        self.runs.front().copied()
     }
 
     pub(super) fn last(&self) -> Index {
@@ -114,26 +112,62 @@ impl Log {
         Ok(())
     }
 
-    /// Removes the runs that end at or before an index.
-    pub(super) fn drop_through(&mut self, store: &mut Store, through: Index) {
+    /// Removes the runs that end at or before an index. The entries that went: the first, and the last.
+    pub(super) fn drop_through(&mut self, store: &mut Store, through: Index) -> Option<(Index, Index)> {
+        let mut gone = None;
         while let Some(first) = self.runs.front().copied() {
             let end = self.runs.get(1).map_or(self.last, |next| next.prev());
             if end > through {
-                return;
+                break;
             }
             store.delete(Space::Log, log_key(self.group, first));
             self.runs.pop_front();
+            gone = Some((gone.map_or(first, |(first, _)| first), end));
         }
+        gone
     }
 
     /// An entry of the log.
     pub(super) fn entry(&self, store: &Store, index: Index) -> Result<Entry, StorageError> {
-        let behind = self.runs.partition_point(|first| *first <= index);
-        let first = behind.checked_sub(1).and_then(|at| self.runs.get(at));
-        let first = *first.ok_or_else(|| self.corrupt(index, "missing"))?;
-        let run = self.run(store, first)?;
+        let run = self.run(store, self.run_of(index)?)?;
         let entry = run.into_iter().find(|entry| entry.position.index == index);
         entry.ok_or_else(|| self.corrupt(index, "missing"))
+    }
+
+    /// The entries from `first` through `last`, in order and without gaps, as far as the caller reads.
+    pub(super) fn entries<'a>(
+        &self,
+        store: &'a Store,
+        first: Index,
+        last: Index,
+    ) -> Result<impl Iterator<Item = Result<Entry, StorageError>> + use<'a>, StorageError> {
+        let group = self.group;
+        let (start, end) = (log_key(group, self.run_of(first)?), log_key(group, last.next()));
+        let corrupt = move |index: Index, reason: String| StorageError::Corrupt { group, index, reason };
+        let mut due = first;
+        let runs = store.range(Space::Log, &start, &end).map(move |record| {
+            let (_, record) = record?;
+            let mut run = codec::decode_run(&record).map_err(|e| corrupt(due, e.to_string()))?;
+            run.retain(|entry| entry.position.index >= first && entry.position.index <= last);
+            for entry in &run {
+                if entry.position.index != due {
+                    return Err(corrupt(due, "missing".into()));
+                }
+                due = due.next();
+            }
+            Ok(run)
+        });
+        Ok(runs.flat_map(|run| match run {
+            Ok(run) => run.into_iter().map(Ok).collect(),
+            Err(error) => vec![Err(error)],
+        }))
+    }
+
+    /// The run that holds an entry.
+    fn run_of(&self, index: Index) -> Result<Index, StorageError> {
+        let behind = self.runs.partition_point(|first| *first <= index);
+        let run = behind.checked_sub(1).and_then(|at| self.runs.get(at));
+        run.copied().ok_or_else(|| self.corrupt(index, "missing"))
     }
 
     fn run(&self, store: &Store, first: Index) -> Result<Vec<Entry>, StorageError> {
@@ -148,6 +182,39 @@ impl Log {
             index,
             reason: reason.to_string(),
         }
+    }
+}
+
+/// A log on its way in.
+struct Reading {
+    log: Log,
+    base: Index,
+    before: LogPosition,
+    time: ReplicatedTime,
+    entries: Vec<Entry>,
+}
+
+impl Reading {
+    /// Takes in the next run that reaches beyond the base.
+    fn take(&mut self, first: Index, record: &Bytes) -> Result<(), StorageError> {
+        let due = self.before.index.next();
+        // Only the first run may begin before the base.
+        if first > due || (first < due && !self.entries.is_empty()) {
+            return Err(self.log.corrupt(due, "missing"));
+        }
+        let run = codec::decode_run(record).map_err(|e| self.log.corrupt(due, e))?;
+        if run.first().map(|entry| entry.position.index) != Some(first) {
+            return Err(self.log.corrupt(due, "out of order"));
+        }
+        for entry in run.into_iter().filter(|entry| entry.position.index > self.base) {
+            let due = self.before.index.next();
+            if entry.position.index != due || entry.position.epoch < self.before.epoch || entry.time < self.time {
+                return Err(self.log.corrupt(due, "out of order"));
+            }
+            (self.before, self.time) = (entry.position, entry.time);
+            self.entries.push(entry);
+        }
+        Ok(())
     }
 }
 

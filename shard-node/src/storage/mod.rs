@@ -13,7 +13,8 @@
 //! finished requests) is never written. It goes with whatever rests on it, a compacted log first of all, or once there is
 //! much of it.
 //!
-//! **The spaces.** [`Space::Meta`] what a group must remember of itself, [`Space::Log`] its entries, [`Space::State`] what
+//! **The spaces.** [`Space::Meta`] what a group must remember of itself and of its entries,
+//! [`Space::Log`] its entries, [`Space::State`] what
 //! applying them made, by generation, [`Space::Certificates`] entries that a failover lost. All groups share the spaces, so
 //! that their number does not depend on that of the groups. [`GroupStore`] is one group's view.
 //!
@@ -33,7 +34,9 @@ mod directory;
 mod engine;
 mod error;
 mod fjall;
+mod footnotes;
 mod group;
+mod history;
 mod journal;
 mod keys;
 mod layout;
@@ -41,6 +44,7 @@ mod log;
 mod memory;
 mod record;
 mod snapshot;
+mod spare;
 mod store;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -55,7 +59,9 @@ pub use directory::Identity;
 pub use engine::FjallOptions;
 pub use error::StorageError;
 pub use fjall::FjallBackend;
+pub use footnotes::put_footnote;
 pub use group::{GroupStore, LogBase, OpenedGroup};
+pub use history::Noted;
 pub use keys::{Generation, StateKind, state_key, state_range};
 pub use memory::{MemoryBackend, MemoryDisk};
 pub use record::{Decoder, Malformed, put_bytes, put_varint};

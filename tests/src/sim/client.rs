@@ -427,7 +427,7 @@ impl Lane {
                 open.look_up = false;
                 return self.again(now, now, process);
             }
-            Answer::Outcome(RecordedOutcome::TooOld) | Answer::Rows { .. } => {
+            Answer::Outcome(RecordedOutcome::TooOld) | Answer::Rows { .. } | Answer::Changes { .. } => {
                 return self.end(now, Outcome::Unknown, None, process);
             }
         };

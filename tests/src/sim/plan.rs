@@ -151,6 +151,8 @@ pub struct Plan {
     pub disk: DiskManners,
     /// Clients.
     pub load: Load,
+    /// Watches of each group: none unless a test asks for them, so that seeds stay what they were.
+    pub watchers: u64,
     /// Faults that may happen.
     pub faults: Vec<Fault>,
     /// Longest pause between two faults.
@@ -205,6 +207,7 @@ impl Plan {
             manners: manners(&mut rng, profile, heartbeat),
             disk: disk(&mut rng),
             load: load(&mut rng, &options),
+            watchers: 0,
             faults: faults(&mut rng, profile),
             fault_every: rng.range(200 * MS, 2 * SEC),
             fault_max: rng.one_of(&[4, 10, 30]) * options.grace.as_nanos() as Time / 4,

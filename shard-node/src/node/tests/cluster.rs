@@ -1,5 +1,7 @@
 //! Whole stories: three nodes with the real core, a perfect network, and a metadata store that answers at once.
 
+mod watches;
+
 use super::fake::{GROUP, KEYSPACE, at, get, map, options, put, write};
 use crate::event::{Event, FailoverPhases, Observation, Output, RequestId};
 use crate::node::{Boot, Node, NodeSettings};
