@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use tonic::{Status, Streaming};
 
 /// Operations of one pipeline that may be under way at once; the stream is not read further beyond it.
-const UNDER_WAY: usize = 1024;
+const UNDER_WAY: usize = 2048;
 
 /// Answers on their way to the client.
 #[derive(Default)]

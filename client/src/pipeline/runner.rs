@@ -20,7 +20,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
 /// Requests that may be sent and not answered.
-const UNDER_WAY: usize = 1024;
+const UNDER_WAY: usize = 2048;
 /// Most requests in one message.
 const BATCH: usize = 256;
 /// Most bytes of keys and values in one message, about.

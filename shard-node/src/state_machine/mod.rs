@@ -201,8 +201,16 @@ impl StateMachine {
         self.applied
     }
 
-    /// Applies the next entry.
+    /// Applies the next entry, and stages that it was.
     pub fn apply(&mut self, store: &mut Store, entry: &Entry) -> Result<ApplyOutcome, ApplyError> {
+        let outcome = self.apply_next(store, entry);
+        self.stage_applied(store);
+        outcome
+    }
+
+    /// Applies the next entry. [`StateMachine::stage_applied`] must follow, after one or many, before the store's turn ends:
+    /// also after an error, which changed nothing of the entry that it is about but leaves those before it.
+    pub fn apply_next(&mut self, store: &mut Store, entry: &Entry) -> Result<ApplyOutcome, ApplyError> {
         let index = entry.position.index;
         let due = self.applied.position.index.next();
         if index != due {
@@ -226,8 +234,13 @@ impl StateMachine {
             position: entry.position,
             time: entry.time,
         };
-        self.applied.stage(store, self.group, self.generation);
         Ok(outcome)
+    }
+
+    /// Stages how far the entries are applied, and what changes with nearly each of them: once for many.
+    pub fn stage_applied(&mut self, store: &mut Store) {
+        self.retries.stage_clients(store, self.place());
+        self.applied.stage(store, self.group, self.generation);
     }
 
     fn execute(
