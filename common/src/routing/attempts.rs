@@ -417,14 +417,16 @@ mod tests {
         };
         let refused = |kept_after| Failure::Refused(compacted(kept_after));
         assert_eq!(attempts.next(&view), Next::Send(NodeId(1)));
-        assert_eq!(
-            attempts.after(&view, NodeId(1), refused(9), EARLY),
-            Next::Send(NodeId(2))
-        );
+        let Next::Send(second) = attempts.after(&view, NodeId(1), refused(9), EARLY) else {
+            panic!("another replica may have kept more")
+        };
         let gone = Failure::NotSent("gone".into());
-        assert_eq!(attempts.after(&view, NodeId(2), gone, EARLY), Next::Send(NodeId(3)));
+        let Next::Send(third) = attempts.after(&view, second, gone, EARLY) else {
+            panic!("another replica may have kept more")
+        };
+        assert!(third != second && third != NodeId(1));
         assert_eq!(
-            attempts.after(&view, NodeId(3), refused(7), EARLY),
+            attempts.after(&view, third, refused(7), EARLY),
             Next::Fail(compacted(7))
         );
     }
