@@ -82,18 +82,19 @@ impl EtcdMetadata {
         let asking = async {
             let mut reason = String::new();
             for at in (first..first + count).map(|at| at % count) {
+                let tell = |error: &Error| format!("{}: {}", self.config.endpoints[at], explained(error));
                 asked.store(at, Ordering::Relaxed);
                 let client = match self.client(at).await {
                     Ok(client) => client,
                     // Only a token was asked for.
                     Err(error) => {
-                        reason = explained(&error);
+                        reason = tell(&error);
                         continue;
                     }
                 };
                 match request(client).await {
                     Ok(answer) => return Answer::Got(answer),
-                    Err(error) if fate_of(&error) == Fate::NotSent => reason = explained(&error),
+                    Err(error) if fate_of(&error) == Fate::NotSent => reason = tell(&error),
                     Err(error) => return Answer::Failed(error),
                 }
             }
