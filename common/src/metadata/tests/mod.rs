@@ -5,7 +5,7 @@ mod cluster;
 mod durability;
 mod embedded;
 
-use super::conformance::{absent, at, delete, leased, next, put, succeeded};
+use super::conformance::{delete, leased, next, put, succeeded};
 use super::*;
 use crate::clock::ManualClock;
 use crate::map::ClusterId;
