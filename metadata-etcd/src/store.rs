@@ -70,20 +70,18 @@ impl EtcdMetadata {
         self.clients[at].get_or_try_init(connect).await.cloned()
     }
 
-    /// One request within its time. It goes to the next endpoint only while it never left. Whoever does not answer as it
-    /// should is asked last the next time.
+    /// One request within its time. It goes to the next endpoint only while it never left.
     async fn ask<T, F>(&self, request: impl Fn(Client) -> F) -> Answer<T>
     where
         F: Future<Output = Result<T, Error>>,
     {
-        let count = self.clients.len();
-        let first = self.preferred.load(Ordering::Relaxed);
-        let asked = AtomicUsize::new(first);
+        let mut turn = Turn::of(self);
+        let (count, first) = (self.clients.len(), turn.at());
         let asking = async {
             let mut reason = String::new();
             for at in (first..first + count).map(|at| at % count) {
                 let tell = |error: &Error| format!("{}: {}", self.config.endpoints[at], explained(error));
-                asked.store(at, Ordering::Relaxed);
+                turn.at.store(at, Ordering::Relaxed);
                 let client = match self.client(at).await {
                     Ok(client) => client,
                     // Only a token was asked for.
@@ -102,11 +100,10 @@ impl EtcdMetadata {
         };
         let within = self.config.request_timeout;
         let answer = tokio::time::timeout(within, asking).await.unwrap_or_else(|_| {
-            let asked = &self.config.endpoints[asked.load(Ordering::Relaxed)];
+            let asked = &self.config.endpoints[turn.at()];
             Answer::Late(format!("no answer from {asked} within {} ms", within.as_millis()))
         });
-        let next = asked.load(Ordering::Relaxed) + usize::from(answer.is_a_members_failure());
-        self.preferred.store(next % count, Ordering::Relaxed);
+        turn.was_good = !answer.is_a_members_failure();
         answer
     }
 
@@ -116,6 +113,38 @@ impl EtcdMetadata {
 
     fn key_value(&self, found: &etcd_client::KeyValue) -> Option<KeyValue> {
         watch::key_value(&self.config.prefix, found)
+    }
+}
+
+/// One request's turn through the endpoints. Whoever has not answered as it should by its end is asked last the next time;
+/// so, too, if the caller has lost its patience and dropped the request.
+struct Turn<'a> {
+    store: &'a EtcdMetadata,
+    /// Who is asked.
+    at: AtomicUsize,
+    was_good: bool,
+}
+
+impl<'a> Turn<'a> {
+    fn of(store: &'a EtcdMetadata) -> Self {
+        Self {
+            store,
+            at: AtomicUsize::new(store.preferred.load(Ordering::Relaxed)),
+            was_good: false,
+        }
+    }
+
+    fn at(&self) -> usize {
+        self.at.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let next = self.at() + usize::from(!self.was_good);
+        self.store
+            .preferred
+            .store(next % self.store.clients.len(), Ordering::Relaxed);
     }
 }
 

@@ -122,6 +122,15 @@ async fn a_silent_endpoint_is_asked_once() {
 }
 
 #[tokio::test]
+async fn a_silent_endpoint_is_asked_once_by_callers_with_less_patience_too() {
+    let Some(etcd) = Etcd::start().await else { return };
+    let store = at(&[silent().await, etcd.endpoint()]);
+    let dropped = tokio::time::timeout(Duration::from_millis(200), store.get("/a")).await;
+    assert!(dropped.is_err(), "{dropped:?}");
+    put(&store, "/a", "1").await;
+}
+
+#[tokio::test]
 async fn after_an_outage_everything_goes_on_and_a_lease_that_could_not_be_renewed_is_still_there() {
     let Some(mut etcd) = Etcd::start().await else { return };
     let store = etcd.metadata();
