@@ -1,7 +1,8 @@
 //! The stand-alone processes `fulcrum-shard-node` and `fulcrum-router`: the libraries of the same name, over etcd.
 //!
 //! A process takes its arguments and settings ([`arguments`], [`settings`]), sets up telemetry, starts its service and waits
-//! for a signal ([`process`]); [`shard_node`] and [`router`] are all that is particular to each. Nothing of a service lives
+//! for a signal ([`process`]); [`shard_node`] and [`router`] are all that is particular to each; [`founding`] keeps a node's data
+//! out of a cluster that only has the same name. Nothing of a service lives
 //! here: `fulcrum dev` runs the same code in one process.
 //!
 //! They have a crate of their own so that nothing else has to build a client for etcd: neither the services' libraries, nor
@@ -16,5 +17,6 @@ pub mod settings;
 
 pub mod process;
 
+pub mod founding;
 pub mod router;
 pub mod shard_node;

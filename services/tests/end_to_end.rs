@@ -2,6 +2,7 @@
 
 mod support;
 
+use fulcrum_common::Metadata;
 use std::time::Duration;
 use support::{World, now, until};
 
@@ -18,6 +19,7 @@ async fn a_cluster_of_processes() {
     does_not_need_etcd_to_serve(&mut world).await;
     hands_over_when_it_is_stopped(&mut world).await;
     stops_in_good_order(&mut world).await;
+    does_not_join_a_namesake(&mut world).await;
 }
 
 async fn starts_without_etcd_and_waits_for_it(world: &mut World) {
@@ -140,6 +142,20 @@ async fn stops_in_good_order(world: &mut World) {
         let status = service.ended().await;
         assert_eq!(status.code(), Some(0), "{}", service.log());
     }
+}
+
+async fn does_not_join_a_namesake(world: &mut World) {
+    world.replace_etcd().await;
+    let mut node = world.shard_node(1, "test", &world.data_dir(1), "127.0.0.1:0");
+    let status = node.ended().await;
+    assert_eq!(status.code(), Some(1));
+    let log = node.log();
+    assert!(log.contains("another cluster named 'test'"), "{log}");
+    assert_eq!(
+        world.etcd.metadata().get("/fulcrum/test/map").await,
+        Ok(None),
+        "it has joined nothing"
+    );
 }
 
 /// What makes no sense is refused at once, by its name, with an exit code of its own.

@@ -180,6 +180,11 @@ impl World {
         self.nodes[node - 1] = service;
     }
 
+    /// Another etcd, empty, in place of the one there is: its processes are told nothing.
+    pub async fn replace_etcd(&mut self) {
+        self.etcd = Etcd::start().await.unwrap();
+    }
+
     pub fn add_router(&mut self) {
         let mut arguments = self.shared("test");
         arguments.extend(["--listen", "127.0.0.1:0"].map(str::to_owned));
