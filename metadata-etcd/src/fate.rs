@@ -9,7 +9,7 @@
 //!    and the request waits for a connection before any of it is sent. The client sends no request twice by itself, but
 //!    for one that etcd refused because of an expired token, which it does before it proposes anything.
 //! 2. **etcd's own word, word for word** (its messages begin with `etcdserver: `), if it is said before anything is proposed
-//!    or instead of applying it, by every release from 3.4 on. Those are listed in [`SAID`]. What is checked when a proposal
+//!    or instead of applying it, by every release from 3.4 on. Those are listed in `SAID`. What is checked when a proposal
 //!    is applied (a lease that is not there, rights) is checked before anything of it is changed, on all members alike.
 //!
 //! Everything else is unknown. What looks like a refusal and is none:
