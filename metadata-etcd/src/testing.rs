@@ -38,15 +38,18 @@ pub fn program() -> Option<PathBuf> {
     if named.as_deref().is_some_and(|named| named == "none") {
         return None;
     }
+    if let Some(named) = named.map(PathBuf::from) {
+        assert!(
+            named.is_file(),
+            "FULCRUM_ETCD names {}, which is no file",
+            named.display()
+        );
+        return Some(named);
+    }
     let fetched = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/etcd/usr/bin/etcd");
     let path = std::env::var_os("PATH").unwrap_or_default();
     let on_path = std::env::split_paths(&path).map(|folder| folder.join("etcd"));
-    let found = named
-        .map(PathBuf::from)
-        .into_iter()
-        .chain(on_path)
-        .chain([fetched])
-        .find(|program| program.is_file());
+    let found = on_path.chain([fetched]).find(|program| program.is_file());
     Some(found.expect("this test needs etcd: run `cargo xtask test`, which fetches it, or name one in FULCRUM_ETCD"))
 }
 

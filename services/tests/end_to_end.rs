@@ -94,8 +94,21 @@ async fn does_not_need_etcd_to_serve(world: &mut World) {
         !refused.status.success(),
         "without etcd nothing new can be agreed on: {refused:?}"
     );
-    world.etcd.start_again().await;
     assert_eq!(world.group()["epoch"], epoch, "nobody took over meanwhile");
+
+    // A failover has to wait for etcd, and then goes on by itself.
+    let victim = world.primary().unwrap();
+    world.nodes[victim - 1].kill();
+    let put = world.fulcrum(&["--deadline", "2s", "put", "users", "bob", "lost?"]);
+    assert!(!put.status.success(), "acknowledged without a primary: {put:?}");
+    world.etcd.start_again().await;
+    world.ok(&["--deadline", "20s", "put", "users", "bob", "kept"]);
+    assert_eq!(world.ok(&["get", "users", "bob"])["value"], "kept");
+    world.restart_node(victim);
+    until("the node that was killed without etcd is in sync again", || {
+        world.all_in_sync()
+    })
+    .await;
     until("keyspaces can be created again", || {
         world
             .fulcrum(&["keyspace", "create", "later", "--groups", "1"])
