@@ -49,10 +49,11 @@ const IMPURE_NAMES: [(&str, &str); 2] = [
 ];
 
 /// The members of the workspace that a member may build on. A member that is not listed may build on any.
-const LAYERS: [(&str, &[&str]); 6] = [
+const LAYERS: [(&str, &[&str]); 7] = [
     ("fulcrum-types", &[]),
     ("fulcrum-replication", &["fulcrum-types"]),
     ("fulcrum-common", &["fulcrum-types", "fulcrum-replication"]),
+    ("fulcrum-metadata-etcd", &["fulcrum-types", "fulcrum-common"]),
     (
         "fulcrum-shard-node",
         &["fulcrum-types", "fulcrum-common", "fulcrum-replication"],
