@@ -11,8 +11,8 @@ use crate::state_machine::{ApplyOutcome, encode_write};
 use bytes::Bytes;
 use fulcrum_replication::{Input, ProposalId, ProposalRefusal};
 use fulcrum_types::{
-    Answer, Answered, Fsync, IdempotencyKey, Index, Level, LogPosition, Mode, Mono, NodeId, Now, Refusal, Role,
-    Version, WriteOp, WriteOutcome,
+    Answer, Answered, Fsync, IdempotencyKey, Index, LogPosition, Mono, NodeId, Now, Refusal, Role, Version, WriteOp,
+    WriteOutcome,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -248,10 +248,7 @@ impl Group {
     ) {
         let result = outcome.map(|outcomes| {
             let mut receipt = self.receipt(shared, write.position, write.arrived, now);
-            receipt.asked = match self.mode() {
-                Mode::Sync => Level::Linearizable,
-                Mode::Async => Level::Eventual,
-            };
+            receipt.asked = self.level_of_writes();
             receipt.achieved = receipt.asked;
             receipt.role = Role::Primary;
             receipt.durable = self.keyspace.options.fsync == Fsync::Always;
