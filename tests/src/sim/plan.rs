@@ -143,6 +143,8 @@ pub struct Plan {
     pub tick: Time,
     /// Clocks run at most so much fast or slow.
     pub rate_ppm: u64,
+    /// Nodes whose wall clocks may jump by hours: fewer than a majority of each group, as nobody could know better than that.
+    pub odd_clocks: Vec<NodeId>,
     /// The network during the safety phase.
     pub quality: Quality,
     /// The metadata store during the safety phase.
@@ -200,6 +202,7 @@ impl Plan {
             mode,
             fsync,
             tick: heartbeat / 4,
+            odd_clocks: odd_clocks(seed, &nodes, factor),
             rate_ppm: if beyond { rng.range(100_000, 600_000) } else { within },
             quality: quality(&mut rng, profile, heartbeat),
             manners: manners(&mut rng, profile, heartbeat),
@@ -267,6 +270,11 @@ fn cluster_map(rng: &mut Rng, nodes: &[NodeId], factor: usize, fsync: Fsync, opt
     };
     map.add_keyspace("simulation", keyspace).expect("the plan makes sense");
     map.with_version(MapVersion(1))
+}
+
+fn odd_clocks(seed: u64, nodes: &[NodeId], factor: usize) -> Vec<NodeId> {
+    let first = (seed % nodes.len() as u64) as usize;
+    nodes.iter().cycle().skip(first).take(factor / 2).copied().collect()
 }
 
 fn groups(map: &ClusterMap, keys: usize) -> Vec<GroupPlan> {
