@@ -212,6 +212,7 @@ impl PrimaryBackup {
         let need = self.options.min_in_sync;
         let listed = self.hard.configuration.in_sync.len() >= need;
         let leased = !self.is_async() || self.may_acknowledge_async(now.mono);
+        let recheck_before = self.lease_until(now.mono).filter(|_| self.is_async());
         let ignored = planted!(self, IgnoreMinInSync);
         let (commit, own, is_async) = (self.commit, self.me.node, self.is_async());
         let Some(primary) = &mut self.primary else { return };
@@ -224,7 +225,11 @@ impl PrimaryBackup {
         // A member that has just begun another life counts again once it has said what it holds: the answer names who does.
         let enough = (listed && (is_async || by.len() >= need)) || ignored;
         if enough && leased {
-            effects.push(Effect::Acknowledge { through: commit, by });
+            effects.push(Effect::Acknowledge {
+                through: commit,
+                by,
+                recheck_before,
+            });
             primary.acknowledged = commit;
             primary.withheld = None;
             return;

@@ -7,7 +7,7 @@
 //! [`Node::end_turn`] with a fresh reading of the clock, and runs the outputs. Within a turn
 //! 1. an event goes to one replica's core (a tick to all), its effects are run in order (`run`), what became committed is
 //!    applied (`apply`), and reads that may be evaluated are (`reads`);
-//! 2. the end of the turn releases the reads whose lease still holds, gives each core the writes that arrived together,
+//! 2. the end of the turn releases the reads and `async` writes whose lease still holds, gives each core the writes that arrived together,
 //!    and closes the storage batch, *one* for all groups: what they all wrote shares one fsync.
 //!
 //! The storage reports a batch with [`Event::BatchDone`]; each core then hears how far it is persisted, and the messages that
@@ -173,6 +173,7 @@ impl Node {
         if self.fatal.is_none() {
             self.each(now, |group, shared| {
                 group.release_reads(shared, now)?;
+                group.release_writes(shared, now);
                 group.propose(shared, now)?;
                 again |= group.reads.is_evaluated();
                 Ok(())
