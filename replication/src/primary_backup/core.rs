@@ -220,7 +220,7 @@ impl PrimaryBackup {
         self.applied = through;
         self.health.apply_moved = now.mono;
         self.backup.staleness.applied(through);
-        self.compact(effects);
+        self.compact(now.mono, effects);
     }
 
     fn on_tick(&mut self, now: Now, disk_healthy: bool, effects: &mut Vec<Effect>) {
@@ -406,13 +406,13 @@ impl PrimaryBackup {
 
     /// Drops log entries that the state holds and nobody in sync still needs; at a backup only what is matched in this epoch:
     /// the rest may have to go into a loss certificate.
-    fn compact(&mut self, effects: &mut Vec<Effect>) {
+    fn compact(&mut self, now: Mono, effects: &mut Vec<Effect>) {
         let retain = self.options.retain_bytes;
         if self.log.bytes() <= retain + retain / 4 {
             return;
         }
         let needed = match &self.primary {
-            Some(_) => self.needed_by_peers(),
+            Some(_) => self.needed_by_peers(now),
             None => self.backup.matched.min(self.backup.held),
         };
         let limit = self.applied.min(self.disk.persisted()).min(needed);
