@@ -53,7 +53,8 @@ mod config;
 mod error;
 
 pub use admin::{
-    Admin, Certificate, ClusterStatus, FailoverReport, GroupStatus, KeyspaceInfo, LostEntry, NodeStatus, ReplicaStatus,
+    Admin, Certificate, ClusterStatus, FailoverReport, GroupStatus, KeyspaceInfo, Led, LostEntry, NodeStatus,
+    ReplicaStatus,
 };
 pub use answer::{Got, GotMany, Outcome, Written, WrittenMany};
 pub use client::Client;

@@ -77,7 +77,7 @@ pub struct Receipt {
     pub role: Role,
     /// Epoch of the *entry* at `index` (for session tokens, rule 8).
     pub epoch: Epoch,
-    /// Applied index that a read saw, or index of the write.
+    /// Applied index that a read saw, or index of the write (also of one that was looked up).
     pub index: Index,
     /// Who had made a write durable when it was acknowledged; empty for reads.
     pub acknowledged_by: Vec<NodeId>,

@@ -7,9 +7,9 @@
 //! [`Node::end_turn`] with a fresh reading of the clock, and runs the outputs. Within a turn
 //! 1. an event goes to one replica's core (a tick to all), its effects are run in order (`run`), what became committed is
 //!    applied (`apply`), and reads that may be evaluated are (`reads`);
-//! 2. the end of the turn releases the reads whose lease still holds, gives each core the writes that arrived together,
-//!    lets watches look on in the log (`watches`), and closes the storage batch, *one* for all groups: what they all
-//!    wrote shares one fsync.
+//! 2. the end of the turn releases the reads and `async` writes whose lease still holds, gives each core the writes that
+//!    arrived together, lets watches look on in the log (`watches`), and closes the storage batch, *one* for all groups:
+//!    what they all wrote shares one fsync.
 //!
 //! The storage reports a batch with [`Event::BatchDone`]; each core then hears how far it is persisted, and the messages that
 //! waited for it go out, in order.
@@ -176,6 +176,7 @@ impl Node {
         if self.fatal.is_none() {
             self.each(now, |group, shared| {
                 group.release_reads(shared, now)?;
+                group.release_writes(shared, now);
                 group.propose(shared, now)?;
                 group.look_for_changes(shared, now)?;
                 again |= group.reads.is_evaluated() || group.watches.is_behind(group.applied().index);

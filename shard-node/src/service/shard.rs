@@ -137,6 +137,14 @@ impl internal::shard_server::Shard for ShardService {
         if replica.role != Role::Primary {
             return Err(refusal_to_status(&Refusal::NotPrimary { hint: replica.primary }));
         }
+        if !replica.ready {
+            return Err(refusal_to_status(&Refusal::NotReady));
+        }
+        if replica.configuration.in_sync.len() < 2 || to == replica.primary {
+            let reason =
+                format!("no other replica of group {group} that could lead it is in sync, or it leads already");
+            return Err(refusal_to_status(&Refusal::Invalid { reason }));
+        }
         if let Some(to) = to.filter(|to| !replica.configuration.is_in_sync(*to)) {
             let reason = format!("node {to} is not in the in-sync set of group {group}: choose one that is");
             return Err(refusal_to_status(&Refusal::Invalid { reason }));

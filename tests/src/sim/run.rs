@@ -128,6 +128,8 @@ pub fn finish(world: &mut World) -> u64 {
     world.wait("progress (replicas in sync)", due, World::is_settled);
     world.wait("progress (clients done)", due, |w| !w.lanes.iter().any(Lane::is_busy));
     world.write_all(due);
+    // A session that has lost its history begins anew and may be served by any replica: all have to hold everything first.
+    world.wait("progress (all applied)", due, World::is_quiet);
     let finals = world.read_all(due);
     world.wait("progress (all applied)", due, World::is_quiet);
     world.wait("progress (watches)", due, World::are_watches_done);
