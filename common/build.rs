@@ -14,11 +14,24 @@ const FILES: [&str; 7] = [
     "proto/fulcrum/internal/v1/peer.proto",
 ];
 
+/// Messages that are nothing but a repeated field: `src/wire/batch.rs` has them.
+const BATCHES: [&str; 4] = [
+    ".fulcrum.v1.PipelineRequest",
+    ".fulcrum.v1.PipelineResponse",
+    ".fulcrum.internal.v1.RequestBatch",
+    ".fulcrum.internal.v1.ResponseBatch",
+];
+
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
     let descriptors = protox::compile(FILES, ["proto"])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("fulcrum_descriptors.bin"), descriptors.encode_to_vec())?;
-    tonic_prost_build::configure().bytes(".").compile_fds(descriptors)?;
+    let mut build = tonic_prost_build::configure().bytes(".");
+    for batch in BATCHES {
+        let (_, name) = batch.rsplit_once('.').unwrap_or_default();
+        build = build.extern_path(batch, format!("crate::wire::batch::{name}"));
+    }
+    build.compile_fds(descriptors)?;
     Ok(())
 }

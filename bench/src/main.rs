@@ -22,6 +22,10 @@ use report::Row;
 use std::process::ExitCode;
 use std::time::Duration;
 
+/// As in `fulcrum` itself; the echo beside it has it, too.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// How fast Fulcrum is on this machine, as ratios within one run.
 #[derive(Parser)]
 #[command(name = "cargo xtask bench", bin_name = "cargo xtask bench")]

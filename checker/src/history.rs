@@ -180,6 +180,8 @@ pub struct Operation {
     pub outcome: Outcome,
     /// Its receipt, if it had one.
     pub receipt: Option<Facts>,
+    /// Where a look-up said that a write stands whose own answer, and receipt, never came.
+    pub found_at: Option<(GroupId, LogPosition)>,
 }
 
 impl Operation {
@@ -223,17 +225,18 @@ impl Operation {
         matches!(self.outcome, Outcome::Written { .. })
     }
 
-    /// Group and position, where a receipt names them.
+    /// Group and position, where a receipt or a look-up names them.
     #[must_use]
     pub fn position(&self) -> Option<(GroupId, LogPosition)> {
-        self.receipt.as_ref().map(|r| (r.group, r.position))
+        let receipt = self.receipt.as_ref().map(|r| (r.group, r.position));
+        receipt.or(self.found_at)
     }
 
     /// The epoch in which an acknowledged write was ordered.
     #[must_use]
     pub fn written_epoch(&self) -> Option<Epoch> {
-        let receipt = self.receipt.as_ref().filter(|_| self.is_written())?;
-        Some(receipt.position.epoch)
+        let (_, position) = self.position().filter(|_| self.is_written())?;
+        Some(position.epoch)
     }
 }
 
@@ -264,6 +267,9 @@ impl fmt::Display for Operation {
             Outcome::Mismatch { seen: None } => f.write_str(" -> mismatch")?,
             Outcome::Failed => f.write_str(" -> failed")?,
             Outcome::Unknown => f.write_str(" -> unknown")?,
+        }
+        if let Some((group, at)) = self.found_at {
+            write!(f, " (looked up in {group}: {at})")?;
         }
         let Some(r) = &self.receipt else {
             return Ok(());
@@ -317,6 +323,7 @@ impl ClientLog {
             returned: None,
             outcome: Outcome::Unknown,
             receipt: None,
+            found_at: None,
         });
         Ticket(self.operations.len() - 1)
     }
@@ -327,6 +334,13 @@ impl ClientLog {
         operation.returned = (outcome != Outcome::Unknown).then_some(now);
         operation.outcome = outcome;
         operation.receipt = receipt;
+    }
+
+    /// Writes down what a look-up told of a write whose own answer never came, and where it stands.
+    pub fn find(&mut self, ticket: Ticket, now: u64, outcome: Outcome, at: (GroupId, LogPosition)) {
+        let place = ticket.0;
+        self.end(ticket, now, outcome, None);
+        self.operations[place].found_at = Some(at);
     }
 
     /// How many operations have begun.

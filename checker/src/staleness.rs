@@ -351,6 +351,20 @@ mod tests {
             ..old_read(0)
         };
         assert_eq!(judge(before), [], "8 of epoch 1 was lost");
+        let looked_up = put((20, 30), 2, 8).found(1, 8);
+        let others = operations
+            .iter()
+            .filter(|o| o.written_version() != Some(Index(8)))
+            .cloned();
+        let later = Operation {
+            invoked: 45,
+            ..old_read(0)
+        };
+        let found = check(
+            &history(others.chain([looked_up, later])),
+            &[(GroupId(1), log.clone())].into(),
+        );
+        assert_eq!(found.violations, [], "the same, told by a look-up");
         let outcome = Outcome::Read(present(2, 8));
         let zombie = Operation { outcome, ..old_read(0) };
         assert_eq!(judge(zombie)[0].operations, [3, 2], "it misses 6 of epoch 2");

@@ -35,6 +35,7 @@ pub(crate) fn op(times: (u64, u64), call: Call, outcome: Outcome) -> Operation {
         returned: (outcome != Outcome::Unknown).then_some(times.1),
         outcome,
         receipt: None,
+        found_at: None,
     }
 }
 
@@ -93,6 +94,8 @@ pub(crate) trait Shape {
     /// Adds a receipt of group 1 that is right in every way: from primary n1, durable on n1 and n2.
     fn receipt(self, epoch: u64, index: u64) -> Self;
     fn with(self, change: impl FnOnce(&mut Facts)) -> Self;
+    /// No receipt, but a look-up that found it here in group 1.
+    fn found(self, epoch: u64, index: u64) -> Self;
 }
 
 impl Shape for Operation {
@@ -131,6 +134,11 @@ impl Shape for Operation {
 
     fn with(mut self, change: impl FnOnce(&mut Facts)) -> Self {
         change(self.receipt.as_mut().expect("give it a receipt first"));
+        self
+    }
+
+    fn found(mut self, epoch: u64, index: u64) -> Self {
+        self.found_at = Some((GroupId(1), at(epoch, index)));
         self
     }
 }

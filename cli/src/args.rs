@@ -7,7 +7,7 @@ use crate::workload::{Choice, Mix};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use fulcrum_common::config::duration;
-use fulcrum_types::{Level, Mode};
+use fulcrum_types::{Level, Mode, WatchToken};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -131,6 +131,8 @@ pub enum Command {
     Cas(CasArgs),
     /// Read keys in order
     Scan(ScanArgs),
+    /// Show what changes, until it is stopped: each change once, in the order of its group
+    Watch(WatchArgs),
     /// Write records from a file: tab-separated or JSON lines, also compressed with gzip
     Import(ImportArgs),
     /// Write all records to a file that `import` reads
@@ -290,6 +292,39 @@ pub struct ScanArgs {
     /// How to read
     #[command(flatten)]
     pub read: ReadArgs,
+    /// How values are shown
+    #[command(flatten)]
+    pub encoding: EncodingArgs,
+}
+
+/// `fulcrum watch`.
+#[derive(Clone, Debug, Args)]
+pub struct WatchArgs {
+    /// The keyspace
+    pub keyspace: String,
+    /// Only this key
+    pub key: Option<String>,
+    /// Only keys that begin so
+    #[arg(long, conflicts_with = "key")]
+    pub prefix: Option<String>,
+    /// The key or prefix is hexadecimal
+    #[arg(long)]
+    pub hex_key: bool,
+    /// Go on where an earlier watch of the same keys ended, from the token that it showed
+    #[arg(long, value_name = "TOKEN")]
+    pub from: Option<WatchToken>,
+    /// The present values first, then what changes them
+    #[arg(long, conflicts_with = "from")]
+    pub include_current: bool,
+    /// Show also how far each group has come, and the token to go on from there
+    #[arg(long)]
+    pub progress: bool,
+    /// End after so many values and changes
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+    /// End after this time
+    #[arg(long = "for", value_parser = positive, value_name = "TIME")]
+    pub duration: Option<Duration>,
     /// How values are shown
     #[command(flatten)]
     pub encoding: EncodingArgs,
@@ -529,6 +564,9 @@ mod tests {
             "fulcrum cas k x new",
             "fulcrum cas k x new --expect a --expect-absent",
             "fulcrum scan k --prefix a --start b",
+            "fulcrum watch k key --prefix a",
+            "fulcrum watch k --from w1;0; --include-current",
+            "fulcrum watch k --from nonsense",
             "fulcrum put k x v --ttl 0s",
             "fulcrum bench --workload Z",
             "fulcrum demo --nodes 2",

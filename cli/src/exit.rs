@@ -156,7 +156,10 @@ fn remedy_of(error: &Error) -> Option<String> {
             Some("`fulcrum status` shows which replicas are missing".to_owned())
         }
         Error::Refused(Refusal::HistoryLost { .. }) => {
-            Some("start a new session: remove the --session file".to_owned())
+            Some("a new session (remove the --session file), or a new watch (without --from)".to_owned())
+        }
+        Error::Refused(Refusal::Compacted { .. }) => {
+            Some("`fulcrum watch` with --include-current instead of --from".to_owned())
         }
         _ => None,
     }

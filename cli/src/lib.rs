@@ -87,6 +87,7 @@ async fn dispatch(cli: Cli) -> Ending {
         Command::Delete(args) => commands::delete::run(&context, &args).await,
         Command::Cas(args) => commands::cas::run(&context, &args).await,
         Command::Scan(args) => commands::scan::run(&context, &args).await,
+        Command::Watch(args) => commands::watch::run(&context, &args).await,
         Command::Import(args) => commands::import::run(&context, &args).await,
         Command::Export(args) => commands::export::run(&context, &args).await,
         Command::Keyspace(command) => commands::keyspace::run(&context, &command).await,

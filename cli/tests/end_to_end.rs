@@ -105,6 +105,7 @@ fn a_day_with_the_command_line() {
     let dev = Dev::start(&data);
     keyspaces_and_keys(&dev);
     levels_and_sessions(&dev, folder.path());
+    watches(&dev);
     let exported = files(&dev, folder.path());
     status_and_failovers(&dev);
     a_small_benchmark(&dev);
@@ -196,6 +197,86 @@ fn levels_and_sessions(dev: &Dev, folder: &Path) {
     }
     std::fs::write(session, "garbage").unwrap();
     assert_eq!(dev.exit(&["get", "fast", "k", "--session", session]), Some(2));
+}
+
+/// What a watch of a running binary prints, line by line.
+struct Watching {
+    child: Child,
+    lines: mpsc::Receiver<Value>,
+}
+
+impl Watching {
+    fn start(dev: &Dev, arguments: &[&str]) -> Self {
+        let mut child = Command::new(FULCRUM)
+            .args(["watch", "users", "-o", "json"])
+            .args(arguments)
+            .env("FULCRUM_ROUTER", &dev.router)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        let (said, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in output.lines() {
+                let line: Value = serde_json::from_str(&line.unwrap()).unwrap();
+                if said.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        Watching { child, lines }
+    }
+
+    /// The next line about this event.
+    fn next(&self, event: &str) -> Value {
+        loop {
+            let line = self.lines.recv_timeout(START_WITHIN).expect("a line in time");
+            if line["event"] == event {
+                return line;
+            }
+        }
+    }
+
+    fn ends(mut self) -> Value {
+        let end = self.next("end");
+        assert!(self.child.wait().unwrap().success());
+        end
+    }
+}
+
+fn watches(dev: &Dev) {
+    let first = Watching::start(dev, &["--prefix", "watched/", "--progress", "--count", "2"]);
+    first.next("progress");
+    dev.ok(&["put", "users", "elsewhere", "x"]);
+    let put = dev.json(&["put", "users", "watched/1", "a"]);
+    let told = first.next("put");
+    assert_eq!((&told["key"], &told["value"]), (&"watched/1".into(), &"a".into()));
+    assert_eq!(
+        (&told["version"], &told["index"]),
+        (&put["version"], &put["receipt"]["index"])
+    );
+    dev.ok(&["delete", "users", "watched/1"]);
+    assert_eq!(first.next("delete")["key"], "watched/1");
+    let token = first.ends()["token"].as_str().unwrap().to_owned();
+
+    dev.ok(&["put", "users", "watched/2", "b"]);
+    let second = Watching::start(dev, &["--prefix", "watched/", "--from", &token, "--count", "1"]);
+    assert_eq!(
+        second.next("put")["key"],
+        "watched/2",
+        "what happened meanwhile, and nothing again"
+    );
+    second.ends();
+    let current = Watching::start(dev, &["--prefix", "watched/", "--include-current", "--for", "2s"]);
+    assert_eq!(current.next("current")["value"], "b");
+    current.ends();
+    for key in ["watched/2", "elsewhere"] {
+        dev.ok(&["delete", "users", key]);
+    }
+    assert_eq!(dev.exit(&["watch", "users", "k", "--from", "garbage"]), Some(2));
+    assert_eq!(dev.exit(&["watch", "nowhere", "--for", "5s"]), Some(1));
+    let shown = dev.ok(&["watch", "users", "alice", "--include-current", "--count", "1"]);
+    assert!(shown.contains("current") && shown.contains("alice = 2"), "{shown}");
 }
 
 /// Answers with what was exported, as tab-separated lines.

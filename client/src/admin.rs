@@ -16,6 +16,15 @@ pub struct Admin {
     client: Client,
 }
 
+/// Who leads a group, and since which epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Led {
+    /// The primary.
+    pub node: NodeId,
+    /// Its epoch.
+    pub epoch: Epoch,
+}
+
 /// A keyspace as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyspaceInfo {
@@ -239,26 +248,31 @@ impl Admin {
     /// Makes another replica the primary, the most advanced one if none is named. Planned: nothing is lost.
     ///
     /// # Errors
-    /// That replica is not in sync, or the group has no primary now.
-    pub async fn promote(&self, group: GroupId, node: Option<NodeId>) -> Result<(), Error> {
+    /// That replica is not in sync, the group has no primary now, or it has not changed hands by the deadline.
+    pub async fn promote(&self, group: GroupId, node: Option<NodeId>) -> Result<Led, Error> {
         let request = v1::PromoteRequest {
             group: group.0,
             node: node.map_or(0, |node| node.0),
         };
-        self.call(request).await.map(drop)
+        let led = self.call(request).await?;
+        Ok(Led {
+            node: NodeId(led.node),
+            epoch: Epoch(led.epoch),
+        })
     }
 
     /// Starts a group, whose listed data is all gone, from what one node has. May lose acknowledged writes; a certificate
     /// says so.
     ///
     /// # Errors
-    /// The group has data left, or the node cannot be reached.
-    pub async fn force_start(&self, group: GroupId, node: NodeId) -> Result<(), Error> {
+    /// The group has data left, the node cannot be reached, or it does not lead by the deadline.
+    pub async fn force_start(&self, group: GroupId, node: NodeId) -> Result<Led, Error> {
         let request = v1::ForceStartRequest {
             group: group.0,
             node: node.0,
         };
-        self.call(request).await.map(drop)
+        let epoch = Epoch(self.call(request).await?.epoch);
+        Ok(Led { node, epoch })
     }
 }
 

@@ -9,6 +9,7 @@ use crate::identity::Held;
 use crate::pipeline::{Pending, Pipeline};
 use crate::scan::{Range, Scan};
 use crate::session::Session;
+use crate::watch::Watch;
 use bytes::Bytes;
 use fulcrum_common::wire::types::{condition_to_wire, millis};
 use fulcrum_common::wire::v1;
@@ -191,6 +192,11 @@ impl Keyspace {
     pub fn scan(&self, range: Range) -> Scan {
         Scan::new(self.clone(), range)
     }
+
+    /// Tells what changes, from now on. See [`Watch`].
+    pub fn watch(&self) -> Watch {
+        Watch::new(self.clone())
+    }
 }
 
 macro_rules! deadline {
@@ -333,7 +339,7 @@ impl Write<'_> {
     /// # Errors
     /// The pipeline has no room within the deadline, or no server gives an idempotency key.
     pub async fn submit(self, pipeline: &Pipeline) -> Result<Pending<Written>, Error> {
-        use v1::pipeline_request::op::Op;
+        use v1::pipeline_op::Op;
         let shared = &self.keyspace.client.shared;
         let until = shared.until(self.choices.deadline);
         let held: Arc<Held> = Arc::new(shared.next_key(until).await?);

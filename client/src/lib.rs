@@ -3,7 +3,7 @@
 //! [`Client::connect`] talks to routers; [`Client::connect_smart`] knows the cluster map and goes straight to the
 //! shard-nodes. A [`Keyspace`] makes requests, which are sent by awaiting them; every answer carries a [`Receipt`] that
 //! says what was got and what it cost. A [`Session`] keeps what was seen, so that no replica shows anything older. A
-//! [`Pipeline`] carries many small requests on one stream. [`Admin`] is for operators.
+//! [`Pipeline`] carries many small requests on one stream; a [`Watch`] tells what changes. [`Admin`] is for operators.
 //!
 //! ```no_run
 //! use fulcrum_client::{Client, Condition, Config, Level, Session};
@@ -33,6 +33,7 @@
 mod keyspace;
 mod pipeline;
 mod scan;
+mod watch;
 
 mod backoff;
 mod client;
@@ -52,7 +53,8 @@ mod config;
 mod error;
 
 pub use admin::{
-    Admin, Certificate, ClusterStatus, FailoverReport, GroupStatus, KeyspaceInfo, LostEntry, NodeStatus, ReplicaStatus,
+    Admin, Certificate, ClusterStatus, FailoverReport, GroupStatus, KeyspaceInfo, Led, LostEntry, NodeStatus,
+    ReplicaStatus,
 };
 pub use answer::{Got, GotMany, Outcome, Written, WrittenMany};
 pub use client::Client;
@@ -62,9 +64,10 @@ pub use keyspace::{BatchGet, BatchWrite, Get, IntoBytes, Keyspace, Write};
 pub use pipeline::{Pending, Pipeline};
 pub use scan::{Page, Range, Row, Scan};
 pub use session::{NotASession, Session};
+pub use watch::{Progress, Watch, WatchEvent, WatchEvents};
 
 pub use fulcrum_common::keyspace::{KeyspaceOptions, KeyspaceSpec, Timing};
 pub use fulcrum_types::{
-    Act, Condition, Fsync, GroupId, IdempotencyKey, Level, Mode, Mutation, NodeId, Receipt, Refusal, Role,
-    SessionToken, StalenessBasis, Version, Versioned, WriteOp, WriteOutcome,
+    Act, Change, ChangeKind, Condition, Fsync, GroupId, IdempotencyKey, Level, Mode, Mutation, NodeId, Receipt,
+    Refusal, Role, SessionToken, StalenessBasis, Version, Versioned, WatchPosition, WatchToken, WriteOp, WriteOutcome,
 };

@@ -24,6 +24,8 @@ pub const MAX_SCAN_ROWS: u32 = 10_000;
 pub const DEFAULT_SCAN_ROWS: u32 = 1_000;
 /// Most bytes of keys and values that one scan of one group returns, about.
 pub const MAX_SCAN_BYTES: u32 = 4 * 1024 * 1024;
+/// Most bytes of changes that one step of a watch in one group returns, about: what one entry changed is never parted.
+pub const MAX_CHANGES_BYTES: u32 = 1024 * 1024;
 /// Largest message on any stream or call; above the largest batch with its framing.
 pub const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
 /// Longest name of a keyspace or cluster.

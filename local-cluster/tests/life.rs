@@ -79,3 +79,45 @@ async fn a_cluster_without_a_directory_leaves_nothing_behind() {
     };
     assert!(LocalCluster::start(none).await.is_err());
 }
+
+/// "Promoted" means that it has happened: the answer names who leads, and every node agrees.
+#[tokio::test]
+async fn a_promotion_is_answered_when_it_has_happened() {
+    let folder = tempfile::tempdir().unwrap();
+    let cluster = LocalCluster::start(options(3, folder.path())).await.unwrap();
+    let client = client(&cluster).await;
+    let spec = KeyspaceSpec {
+        groups: Some(1),
+        ..KeyspaceSpec::default()
+    };
+    let keyspace = client.admin().create_keyspace("users", spec).await.unwrap();
+    let group = keyspace.groups[0];
+    let users = client.keyspace("users");
+    let mut led = None;
+    for round in 0..4 {
+        users.put("k", round.to_string()).await.unwrap();
+        let before = client.admin().status(None).await.unwrap().groups[0].clone();
+        let now = match client.admin().promote(group, None).await {
+            Ok(now) => now,
+            // Its backups are learners still.
+            Err(error) if round == 0 => {
+                tokio::time::sleep(Duration::from_secs(2)).await;
+                client
+                    .admin()
+                    .promote(group, None)
+                    .await
+                    .unwrap_or_else(|again| panic!("{error}, then {again}"))
+            }
+            Err(error) => panic!("{error}"),
+        };
+        assert_ne!(Some(now.node), before.primary);
+        assert!(now.epoch > before.epoch);
+        let after = client.admin().status(None).await.unwrap().groups[0].clone();
+        assert_eq!((after.primary, after.epoch), (Some(now.node), now.epoch));
+        assert!(after.ready, "it has taken over");
+        led = Some(now);
+    }
+    let same = client.admin().promote(group, led.map(|led| led.node)).await.unwrap();
+    assert_eq!(Some(same), led, "it leads already");
+    assert_eq!(cluster.stop().await, []);
+}

@@ -5,12 +5,13 @@
 
 use crate::dispatch::Dispatch;
 use crate::service::until;
+use crate::succession::{Order, Succession};
 use fulcrum_common::keyspace::KeyspaceSpec;
 use fulcrum_common::metadata::{ClusterStore, StoreError};
-use fulcrum_common::routing::{Failure, View};
+use fulcrum_common::routing::{Failure, Primary, View};
 use fulcrum_common::wire::{internal, map, status, v1};
 use fulcrum_common::{Keyspace, MapError};
-use fulcrum_types::{GroupId, NodeId, Refusal};
+use fulcrum_types::{Epoch, GroupId, NodeId, Refusal};
 use futures::future::join_all;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -70,7 +71,7 @@ impl AdminService {
             })
     }
 
-    async fn node_status(&self, view: &View, node: NodeId) -> Result<internal::NodeStatusResponse, String> {
+    pub(crate) async fn node_status(&self, view: &View, node: NodeId) -> Result<internal::NodeStatusResponse, String> {
         let mut client = self.client(view, node)?;
         let call = client.node_status(timed(internal::NodeStatusRequest {}));
         call.await
@@ -91,16 +92,15 @@ impl AdminService {
             .map_err(|status| status.message().to_owned())
     }
 
-    /// The node that leads a group now, as far as known.
-    fn leader(&self, group: u64) -> Result<(Arc<View>, NodeId), Status> {
+    /// Who leads a group now, as far as known.
+    fn leader(&self, group: GroupId) -> Result<(Arc<View>, Primary), Status> {
         let view = self.dispatch.table.view();
-        if !view.map.groups().contains_key(&GroupId(group)) {
-            return Err(invalid(format!("no group {}: see `fulcrum status`", GroupId(group))));
+        if !view.map.groups().contains_key(&group) {
+            return Err(invalid(format!("no group {group}: see `fulcrum status`")));
         }
-        let primary = view.primary(GroupId(group));
-        let node = primary.map(|primary| primary.node);
-        let node = node.ok_or_else(|| status::refusal_to_status(&Refusal::NotPrimary { hint: None }))?;
-        Ok((view, node))
+        let primary = view.primary(group);
+        let primary = primary.ok_or_else(|| status::refusal_to_status(&Refusal::NotPrimary { hint: None }))?;
+        Ok((view, primary))
     }
 
     /// Waits until this router, too, routes by a map at least that new: what was created can be used at once.
@@ -114,9 +114,9 @@ impl AdminService {
     }
 }
 
-type ShardClient = internal::shard_client::ShardClient<tonic::transport::Channel>;
+pub(crate) type ShardClient = internal::shard_client::ShardClient<tonic::transport::Channel>;
 
-fn timed<T>(message: T) -> Request<T> {
+pub(crate) fn timed<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.set_timeout(NODE_TIMEOUT);
     request
@@ -382,39 +382,57 @@ impl v1::admin_server::Admin for AdminService {
     }
 
     async fn promote(&self, request: Request<v1::PromoteRequest>) -> Result<Response<v1::PromoteResponse>, Status> {
+        let until = until(&request, self.default_deadline);
         let request = request.into_inner();
-        let (view, leader) = self.leader(request.group)?;
-        if request.node != 0
-            && !view
-                .map
-                .replicas(GroupId(request.group))
-                .contains(&NodeId(request.node))
-        {
-            let (node, group) = (NodeId(request.node), GroupId(request.group));
+        let (group, wanted) = (GroupId(request.group), known(request.node));
+        let (view, leader) = self.leader(group)?;
+        if let Some(node) = wanted.filter(|node| !view.map.replicas(group).contains(node)) {
             return Err(invalid(format!(
                 "{node} holds no replica of {group}: see `fulcrum status`"
             )));
         }
-        let mut client = self.client(&view, leader).map_err(Status::unavailable)?;
-        client
-            .hand_over(timed(internal::HandOverRequest {
-                group: request.group,
-                to: request.node,
-            }))
-            .await?;
-        Ok(Response::new(v1::PromoteResponse {}))
+        let led = match wanted {
+            Some(node) if node == leader.node => leader,
+            _ => {
+                let client = self.client(&view, leader.node).map_err(Status::unavailable)?;
+                let succession = Succession {
+                    group,
+                    order: Order::HandOver(internal::HandOverRequest {
+                        group: request.group,
+                        to: request.node,
+                    }),
+                    after: leader.epoch,
+                    wanted,
+                };
+                self.until_led(&succession, until, client).await?
+            }
+        };
+        Ok(Response::new(v1::PromoteResponse {
+            node: led.node.0,
+            epoch: led.epoch.0,
+        }))
     }
 
     async fn force_start(
         &self,
         request: Request<v1::ForceStartRequest>,
     ) -> Result<Response<v1::ForceStartResponse>, Status> {
+        let until = until(&request, self.default_deadline);
         let request = request.into_inner();
+        let (group, node) = (GroupId(request.group), NodeId(request.node));
         let view = self.dispatch.table.view();
-        let mut client = self.client(&view, NodeId(request.node)).map_err(Status::unavailable)?;
-        client
-            .force_start(timed(internal::ForceStartRequest { group: request.group }))
-            .await?;
-        Ok(Response::new(v1::ForceStartResponse {}))
+        let client = self.client(&view, node).map_err(Status::unavailable)?;
+        let succession = Succession {
+            group,
+            order: Order::ForceStart(internal::ForceStartRequest { group: request.group }),
+            after: view.primary(group).map_or(Epoch::ZERO, |primary| primary.epoch),
+            wanted: Some(node),
+        };
+        let led = self.until_led(&succession, until, client).await?;
+        Ok(Response::new(v1::ForceStartResponse { epoch: led.epoch.0 }))
     }
+}
+
+fn known(node: u64) -> Option<NodeId> {
+    (node != 0).then_some(NodeId(node))
 }

@@ -3,10 +3,12 @@
 //! A stream that breaks answers all that was under way on it with [`Failure::Lost`]: whether it was applied is not
 //! known, and whoever asked decides what that means. Queues are bounded: a full one is [`Refusal::Overloaded`].
 
+use foldhash::fast::RandomState;
 use fulcrum_common::routing::Failure;
+use fulcrum_common::wire::batch::{BatchBuilder, RequestBatch, ResponseBatch};
 use fulcrum_common::wire::internal::shard_client::ShardClient;
-use fulcrum_common::wire::{internal, shard};
-use fulcrum_types::{Answered, GroupRequest, NodeId, Refusal};
+use fulcrum_common::wire::{Malformed, internal, shard};
+use fulcrum_types::{GroupRequest, NodeId, Refusal};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -32,15 +34,22 @@ const KEEP_ALIVE_WITHIN: Duration = Duration::from_secs(1);
 /// How often requests are looked for that no answer has come to in time.
 const SWEEP: Duration = Duration::from_millis(25);
 
-pub(crate) type Outcome = Result<Answered, Failure>;
+pub(crate) type Outcome = Result<shard::Reply, Failure>;
 
 /// What is done with the outcome; called once, on the router's thread.
 type Answer = Box<dyn FnOnce(Outcome) + Send>;
 
-struct Call {
-    request: GroupRequest,
+/// One attempt of a request.
+pub(crate) struct Attempt {
+    pub(crate) request: GroupRequest,
+    /// The answer need not be understood: it is passed on.
+    pub(crate) pass_on: bool,
     /// When no answer is waited for any more.
-    give_up: Instant,
+    pub(crate) give_up: Instant,
+}
+
+struct Call {
+    attempt: Attempt,
     answer: Answer,
 }
 
@@ -58,13 +67,13 @@ struct Backend {
 
 impl Backends {
     /// Sends a request to a node and waits for its answer, or until `give_up`.
-    pub(crate) async fn call(&self, node: NodeId, address: &str, request: GroupRequest, give_up: Instant) -> Outcome {
+    pub(crate) async fn call(&self, node: NodeId, address: &str, attempt: Attempt) -> Outcome {
         let (answer, answered) = oneshot::channel();
         let deliver = move |outcome| {
             // The caller may have gone.
             let _ = answer.send(outcome);
         };
-        self.submit(node, address, request, give_up, deliver);
+        self.submit(node, address, attempt, deliver);
         answered
             .await
             .unwrap_or_else(|_| Err(Failure::Lost(format!("connection to {node} ended"))))
@@ -76,13 +85,11 @@ impl Backends {
         &self,
         node: NodeId,
         address: &str,
-        request: GroupRequest,
-        give_up: Instant,
+        attempt: Attempt,
         answer: impl FnOnce(Outcome) + Send + 'static,
     ) {
         let call = Call {
-            request,
-            give_up,
+            attempt,
             answer: Box::new(answer),
         };
         let mut nodes = self.nodes();
@@ -187,7 +194,8 @@ async fn refuse_for_a_while(why: &Failure, queue: &mut mpsc::Receiver<Call>) {
 struct Stream {
     node: NodeId,
     next_id: u64,
-    under_way: HashMap<u64, (Instant, Answer)>,
+    under_way: HashMap<u64, (Instant, Answer), RandomState>,
+    requests: BatchBuilder<internal::Request>,
 }
 
 impl Stream {
@@ -195,7 +203,8 @@ impl Stream {
         Self {
             node,
             next_id: 0,
-            under_way: HashMap::new(),
+            under_way: HashMap::default(),
+            requests: BatchBuilder::default(),
         }
     }
 
@@ -223,7 +232,9 @@ impl Stream {
         loop {
             tokio::select! {
                 received = inbound.message() => match received {
-                    Ok(Some(batch)) => self.complete(batch),
+                    Ok(Some(batch)) => if let Err(malformed) = self.complete(batch) {
+                        return Failure::Lost(format!("stream to {} broke: {malformed}", self.node));
+                    },
                     Ok(None) => return Failure::Lost(format!("{} closed the stream", self.node)),
                     Err(status) => return Failure::Lost(format!("stream to {} broke: {}", self.node, status.message())),
                 },
@@ -248,28 +259,29 @@ impl Stream {
         failure
     }
 
-    fn batch(&mut self, calls: impl Iterator<Item = Call>) -> internal::RequestBatch {
-        let mut requests = Vec::with_capacity(calls.size_hint().0);
-        for call in calls {
+    fn batch(&mut self, calls: impl Iterator<Item = Call>) -> RequestBatch {
+        for Call { attempt, answer } in calls {
             self.next_id += 1;
-            self.under_way.insert(self.next_id, (call.give_up, call.answer));
-            requests.push(shard::request_to_wire(self.next_id, call.request));
+            self.under_way.insert(self.next_id, (attempt.give_up, answer));
+            let wire = shard::request_to_wire(self.next_id, attempt.request, attempt.pass_on);
+            self.requests.push(&wire);
         }
-        internal::RequestBatch { requests }
+        self.requests.take()
     }
 
-    fn complete(&mut self, batch: internal::ResponseBatch) {
-        for response in batch.responses {
-            let id = response.id;
-            let Some((_, answer)) = self.under_way.remove(&id) else {
+    fn complete(&mut self, batch: ResponseBatch) -> Result<(), Malformed> {
+        for response in batch.items() {
+            let response = response?;
+            let Some((_, answer)) = self.under_way.remove(&response.id) else {
                 continue;
             };
             let outcome = match shard::response_from_wire(response) {
-                Ok((_, result)) => result.map_err(Failure::Refused),
+                Ok(result) => result.map_err(Failure::Refused),
                 Err(malformed) => Err(Failure::Lost(format!("answer of {}: {malformed}", self.node))),
             };
             answer(outcome);
         }
+        Ok(())
     }
 
     /// Ends what has not been answered in time: the node may be paused or cut off.

@@ -48,13 +48,14 @@ pub(crate) async fn get(
             .map(|position| request.keys[*position].clone())
             .collect();
         let operation = reading.request(*group, Query::Get(keys));
-        service.dispatch.run(Order {
+        service.dispatch.ask(Order {
             keyspace: keyspace.clone(),
             group: *group,
             operation,
             kind: Kind::Read(reading.level),
             name: "batch_get",
             until,
+            pass_on: false,
         })
     });
     let results = join_all(calls).await;
@@ -114,7 +115,7 @@ pub(crate) async fn write(
         };
         service
             .dispatch
-            .run(write_order(keyspace.clone(), *group, operation, until))
+            .ask(write_order(keyspace.clone(), *group, operation, until))
     });
     let results = join_all(calls).await;
     let mut items = vec![Item::default(); ops.len()];

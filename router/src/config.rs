@@ -20,6 +20,8 @@ pub struct RouterConfig {
     pub default_deadline: Duration,
     /// Requests to groups under way at once; more are refused as overload.
     pub requests_max: u32,
+    /// Groups that all open watches together may follow; a watch beyond is refused as overload.
+    pub watched_groups_max: u32,
 }
 
 impl Default for RouterConfig {
@@ -30,6 +32,7 @@ impl Default for RouterConfig {
             insecure_listen: false,
             default_deadline: Duration::from_secs(5),
             requests_max: 20_000,
+            watched_groups_max: 2_048,
         }
     }
 }

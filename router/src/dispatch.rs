@@ -1,10 +1,11 @@
 //! Sends one group's request until it is answered, finally refused, or out of time.
 
-use crate::backends::{Backends, Outcome};
+use crate::backends::{Attempt, Backends, Outcome};
 use crate::identity::{Held, Identity};
 use crate::metrics::Metrics;
 use fulcrum_common::Keyspace;
 use fulcrum_common::routing::{Attempts, Failure, Kind, Next, RoutingTable, View};
+use fulcrum_common::wire::shard::Reply;
 use fulcrum_types::{Answered, GroupId, GroupRequest, KeyspaceId, Mode, NodeId, Operation, Refusal};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -61,6 +62,8 @@ pub(crate) struct Order {
     /// What metrics call it.
     pub(crate) name: &'static str,
     pub(crate) until: Instant,
+    /// The answer goes to the client as it comes: an encoded message of the public API.
+    pub(crate) pass_on: bool,
 }
 
 /// An order under way, which its answer ends.
@@ -75,7 +78,7 @@ struct Journey<D> {
     done: D,
 }
 
-impl<D: FnOnce(Result<Answered, Refusal>) + Send + 'static> Journey<D> {
+impl<D: FnOnce(Result<Reply, Refusal>) + Send + 'static> Journey<D> {
     fn begin(mut self) {
         let view = self.dispatch.table.view();
         let node = match self.attempts.next(&view) {
@@ -86,16 +89,16 @@ impl<D: FnOnce(Result<Answered, Refusal>) + Send + 'static> Journey<D> {
         let Some(address) = view.map.address(node) else {
             return self.came(node, Err(not_in_map(node)));
         };
-        let (request, give_up) = self.order.attempt(&view, self.started);
+        let attempt = self.order.attempt(&view, self.started);
         let dispatch = self.dispatch.clone();
         dispatch
             .backends
-            .submit(node, address, request, give_up, move |outcome| self.came(node, outcome));
+            .submit(node, address, attempt, move |outcome| self.came(node, outcome));
     }
 
     fn came(mut self, node: NodeId, outcome: Outcome) {
         let failure = match outcome {
-            Ok(answered) => return self.end(Ok(answered)),
+            Ok(reply) => return self.end(Ok(reply)),
             Err(failure) => failure,
         };
         let view = self.dispatch.table.view();
@@ -114,7 +117,7 @@ impl<D: FnOnce(Result<Answered, Refusal>) + Send + 'static> Journey<D> {
         });
     }
 
-    fn end(self, result: Result<Answered, Refusal>) {
+    fn end(self, result: Result<Reply, Refusal>) {
         let (order, attempts) = (&self.order, self.attempts.count());
         self.dispatch.metrics.request(
             Target::new(&order.keyspace),
@@ -129,8 +132,7 @@ impl<D: FnOnce(Result<Answered, Refusal>) + Send + 'static> Journey<D> {
 }
 
 impl Order {
-    /// One attempt's request, and when it is given up.
-    fn attempt(&self, view: &View, now: Instant) -> (GroupRequest, Instant) {
+    fn attempt(&self, view: &View, now: Instant) -> Attempt {
         let left = self.until.saturating_duration_since(now);
         let repeatable = !matches!(self.kind, Kind::Write { safe_twice: false });
         let deadline = if repeatable { left.min(ATTEMPT_TIMEOUT) } else { left };
@@ -141,12 +143,26 @@ impl Order {
             deadline,
             operation: self.operation.clone(),
         };
-        (request, now + deadline)
+        Attempt {
+            request,
+            pass_on: self.pass_on,
+            give_up: now + deadline,
+        }
     }
 }
 
 fn not_in_map(node: NodeId) -> Failure {
     Failure::NotSent(format!("{node} is not in the cluster map"))
+}
+
+/// An answer that is not to be passed on.
+pub(crate) fn understood(reply: Reply) -> Result<Answered, Refusal> {
+    match reply {
+        Reply::Answered(answered) => Ok(answered),
+        Reply::PassedOn { .. } => Err(Refusal::Unknown {
+            reason: "the shard-node's answer was to be understood here, and was not encoded for that".into(),
+        }),
+    }
 }
 
 impl Dispatch {
@@ -166,7 +182,7 @@ impl Dispatch {
     pub(crate) fn submit(
         self: &Arc<Self>,
         mut order: Order,
-        done: impl FnOnce(Result<Answered, Refusal>) + Send + 'static,
+        done: impl FnOnce(Result<Reply, Refusal>) + Send + 'static,
     ) {
         let under_way = match self.admit() {
             Ok(admitted) => admitted,
@@ -193,7 +209,7 @@ impl Dispatch {
     }
 
     /// The same, awaited.
-    pub(crate) async fn run(self: &Arc<Self>, order: Order) -> Result<Answered, Refusal> {
+    pub(crate) async fn run(self: &Arc<Self>, order: Order) -> Result<Reply, Refusal> {
         let (answer, answered) = oneshot::channel();
         self.submit(order, move |result| {
             // The caller may have gone.
@@ -204,6 +220,11 @@ impl Dispatch {
                 reason: "the router is shutting down".into(),
             })
         })
+    }
+
+    /// The same for an answer that must be understood here.
+    pub(crate) async fn ask(self: &Arc<Self>, order: Order) -> Result<Answered, Refusal> {
+        understood(self.run(order).await?)
     }
 
     /// A write without a key of the client's gets the router's own: that makes repetition safe.
@@ -229,18 +250,18 @@ impl Dispatch {
         Ok(admitted)
     }
 
-    async fn attempt_all(
+    pub(crate) async fn attempt_all(
         &self,
         attempts: &mut Attempts,
         order: &Order,
         mut next: Next,
         started: Instant,
-    ) -> Result<Answered, Refusal> {
+    ) -> Result<Reply, Refusal> {
         loop {
             next = match next {
                 Next::Send(_) if Instant::now() >= order.until => return Err(attempts.out_of_time()),
                 Next::Send(node) => match self.attempt(node, order).await {
-                    Ok(answered) => return Ok(answered),
+                    Ok(reply) => return Ok(reply),
                     Err(failure) => attempts.after(&self.table.view(), node, failure, started.elapsed()),
                 },
                 Next::Pause(pause) if Instant::now() + pause >= order.until => return Err(attempts.out_of_time()),
@@ -256,8 +277,8 @@ impl Dispatch {
     async fn attempt(&self, node: NodeId, order: &Order) -> Outcome {
         let view = self.table.view();
         let address = view.map.address(node).ok_or_else(|| not_in_map(node))?;
-        let (request, give_up) = order.attempt(&view, Instant::now());
-        self.backends.call(node, address, request, give_up).await
+        let attempt = order.attempt(&view, Instant::now());
+        self.backends.call(node, address, attempt).await
     }
 
     /// Waits, but not longer than until the view changes.

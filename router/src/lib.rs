@@ -4,8 +4,8 @@
 //! [view](fulcrum_common::routing::View), sends it to a replica that can serve the level asked, and follows the decision
 //! table when it is refused; `backends` carries it on one long-lived stream a shard-node, in batches. `batch` splits
 //! batches by group and joins the answers, `pipeline` serves many operations on one stream, `scan` merges the groups'
-//! keys in order. `watcher` keeps the view fresh from the metadata store; no request ever waits for metadata. `admin`
-//! serves operators.
+//! keys in order, `watch` follows the groups' logs. `watcher` keeps the view fresh from the metadata store; no request ever
+//! waits for metadata. `admin` serves operators, `succession` waits for what they set going.
 //!
 //! A client that brings no idempotency key gets the router's own for the time of the request (`identity`), so that the
 //! router may send a write again after a failover without applying it twice.
@@ -23,6 +23,8 @@ mod batch;
 mod dispatch;
 mod pipeline;
 mod scan;
+mod succession;
+mod watch;
 
 mod backends;
 mod identity;

@@ -3,8 +3,9 @@
 use crate::dispatch::Target;
 use fulcrum_common::metrics::{LATENCY_BUCKETS, MetricError, Metrics as Registry};
 use fulcrum_common::routing::Kind;
-use fulcrum_types::{Answered, KeyspaceId, Refusal};
-use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge};
+use fulcrum_common::wire::shard::Reply;
+use fulcrum_types::{KeyspaceId, Refusal};
+use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -19,6 +20,10 @@ pub(crate) struct Metrics {
     retries: IntCounterVec,
     staleness: HistogramVec,
     downgrades: IntCounterVec,
+    watches: IntGaugeVec,
+    watch_changes: IntCounterVec,
+    watches_ended: IntCounterVec,
+    pub(crate) watched_groups: IntGauge,
     pub(crate) under_way: IntGauge,
     pub(crate) map_version: IntGauge,
     /// Looked up once a kind of request, not once a request. Grows with the keyspaces, as the metrics do.
@@ -69,6 +74,24 @@ impl Metrics {
                 "Reads served at a weaker level that the request listed as acceptable.",
                 &["keyspace", "mode", "level"],
             )?,
+            watches: registry.gauge("fulcrum_router_watches", "Open watches.", &["keyspace"])?,
+            watch_changes: registry.counter(
+                "fulcrum_router_watch_changes_total",
+                "Changes given to watches, present values included.",
+                &["keyspace"],
+            )?,
+            watches_ended: registry.counter(
+                "fulcrum_router_watches_ended_total",
+                "Watches that ended, by cause: the client's going away, or a refusal.",
+                &["keyspace", "cause"],
+            )?,
+            watched_groups: registry
+                .gauge(
+                    "fulcrum_router_watched_groups",
+                    "Groups that open watches follow, each watch counted.",
+                    &[],
+                )?
+                .with_label_values(&[] as &[&str]),
             under_way: registry
                 .gauge(
                     "fulcrum_router_requests_under_way",
@@ -95,7 +118,7 @@ impl Metrics {
         operation: &'static str,
         took: Duration,
         attempts: u32,
-        result: &Result<Answered, Refusal>,
+        result: &Result<Reply, Refusal>,
     ) {
         let mode = target.mode.name();
         let level = match kind {
@@ -108,9 +131,9 @@ impl Metrics {
             .or_insert_with(|| self.of_kind(target, kind, level, operation));
         of_kind.latency.observe(took.as_secs_f64());
         match result {
-            Ok(answered) => {
+            Ok(reply) => {
                 of_kind.ok.inc();
-                if let (Some(histogram), Some(bound)) = (&of_kind.staleness, answered.receipt.staleness) {
+                if let (Some(histogram), Some(bound)) = (&of_kind.staleness, reply.staleness()) {
                     histogram.observe(bound.as_secs_f64());
                 }
             }
@@ -122,8 +145,8 @@ impl Metrics {
                 .with_label_values(&[target.name, mode])
                 .inc_by(u64::from(attempts - 1));
         }
-        if let (Ok(answered), Kind::Read(asked)) = (result, kind)
-            && answered.receipt.achieved.name() != asked.name()
+        if let (Ok(reply), Kind::Read(_)) = (result, kind)
+            && reply.is_weaker()
         {
             self.downgrades.with_label_values(&[target.name, mode, level]).inc();
         }
@@ -139,6 +162,23 @@ impl Metrics {
             staleness: matches!(kind, Kind::Read(_))
                 .then(|| self.staleness.with_label_values(&[target.name, mode, level])),
         }
+    }
+
+    /// A watch begins.
+    pub(crate) fn watch_begins(&self, keyspace: &str) {
+        self.watches.with_label_values(&[keyspace]).inc();
+    }
+
+    /// A watch was given so many changes.
+    pub(crate) fn watch_told(&self, keyspace: &str, changes: usize) {
+        self.watch_changes.with_label_values(&[keyspace]).inc_by(changes as u64);
+    }
+
+    /// A watch has ended: by a refusal, or because its client went away.
+    pub(crate) fn watch_ended(&self, keyspace: &str, refusal: Option<&Refusal>) {
+        self.watches.with_label_values(&[keyspace]).dec();
+        let cause = refusal.map_or("client", cause);
+        self.watches_ended.with_label_values(&[keyspace, cause]).inc();
     }
 
     fn refused(&self, target: Target<'_>, level: &str, operation: &str, refusal: &Refusal) {
@@ -178,6 +218,7 @@ fn cause(refusal: &Refusal) -> &'static str {
         Refusal::HistoryLost { .. } => "history_lost",
         Refusal::Locked { .. } => "locked",
         Refusal::Aborted { .. } => "aborted",
+        Refusal::Compacted { .. } => "compacted",
         Refusal::IllegalLevel { .. }
         | Refusal::UnknownKeyspace { .. }
         | Refusal::Invalid { .. }

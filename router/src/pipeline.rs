@@ -3,12 +3,13 @@
 //! An operation is submitted as it comes in and its answer put in the outbox when it comes up; the task sends all that are
 //! there in one message. The stream is read on only while few enough are under way, and while the client reads answers.
 
-use crate::service::{KvService, get_response, map_read, map_seen, write_response};
+use crate::service::{KvService, map_read, map_seen, unexpected};
 use fulcrum_common::limits;
-use fulcrum_common::wire::v1::pipeline_request::op::Op;
-use fulcrum_common::wire::v1::pipeline_response::{Answer, answer::Answer as Reply};
+use fulcrum_common::wire::batch::{BatchBuilder, PassedOn, PipelineRequest, PipelineResponse};
+use fulcrum_common::wire::shard::Reply;
+use fulcrum_common::wire::v1::pipeline_op::Op;
 use fulcrum_common::wire::{status, v1};
-use fulcrum_types::{Answered, MapVersion, Refusal};
+use fulcrum_types::{MapVersion, Refusal};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
@@ -16,40 +17,56 @@ use tokio::time::Instant;
 use tonic::{Status, Streaming};
 
 /// Operations of one pipeline that may be under way at once; the stream is not read further beyond it.
-const UNDER_WAY: usize = 1024;
+const UNDER_WAY: usize = 2048;
 
 /// Answers on their way to the client.
 #[derive(Default)]
 struct Outbox {
-    answers: Mutex<Vec<Answer>>,
+    answers: Mutex<Answers>,
     filled: Notify,
 }
 
+#[derive(Default)]
+struct Answers {
+    batch: BatchBuilder<v1::PipelineAnswer>,
+    count: usize,
+}
+
 impl Outbox {
-    fn deliver(&self, id: u64, result: Result<Reply, Refusal>) {
-        let answer = result.unwrap_or_else(|refusal| Reply::Error(status::refusal_to_wire(&refusal)));
+    fn deliver(&self, id: u64, kind: PassedOn, result: Result<Reply, Refusal>) {
         let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
-        answers.push(Answer {
-            id,
-            answer: Some(answer),
-        });
-        let first = answers.len() == 1;
+        match result {
+            Ok(Reply::PassedOn { message, .. }) => answers.batch.pass_on(id, kind, &message),
+            Ok(Reply::Answered(answered)) => answers.batch.push(&refused(id, &unexpected(&answered.answer))),
+            Err(refusal) => answers.batch.push(&refused(id, &refusal)),
+        }
+        answers.count += 1;
+        let first = answers.count == 1;
         drop(answers);
         if first {
             self.filled.notify_one();
         }
     }
 
-    fn take(&self) -> Vec<Answer> {
-        std::mem::take(&mut self.answers.lock().unwrap_or_else(PoisonError::into_inner))
+    /// All answers there are, and how many.
+    fn take(&self) -> (PipelineResponse, usize) {
+        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        (answers.batch.take(), std::mem::take(&mut answers.count))
+    }
+}
+
+fn refused(id: u64, refusal: &Refusal) -> v1::PipelineAnswer {
+    v1::PipelineAnswer {
+        id,
+        answer: Some(v1::pipeline_answer::Answer::Error(status::refusal_to_wire(refusal))),
     }
 }
 
 /// Serves one pipeline to its end.
 pub(crate) async fn serve(
     service: KvService,
-    mut requests: Streaming<v1::PipelineRequest>,
-    answers: mpsc::Sender<Result<v1::PipelineResponse, Status>>,
+    mut requests: Streaming<PipelineRequest>,
+    answers: mpsc::Sender<Result<PipelineResponse, Status>>,
 ) {
     let outbox = Arc::new(Outbox::default());
     let mut under_way = 0;
@@ -57,24 +74,20 @@ pub(crate) async fn serve(
     while open || under_way > 0 {
         tokio::select! {
             () = outbox.filled.notified() => {
-                let ready = outbox.take();
-                under_way -= ready.len();
-                if answers.send(Ok(v1::PipelineResponse { answers: ready })).await.is_err() {
+                let (ready, count) = outbox.take();
+                under_way -= count;
+                if answers.send(Ok(ready)).await.is_err() {
                     return;
                 }
             }
             message = requests.message(), if open && under_way < UNDER_WAY => match message {
-                Ok(Some(batch)) if batch.ops.len() > limits::MAX_BATCH_OPS => {
-                    let _ = answers.send(Err(too_many(batch.ops.len()))).await;
-                    return;
-                }
-                Ok(Some(batch)) => {
-                    under_way += batch.ops.len();
-                    let now = Instant::now();
-                    for op in batch.ops {
-                        service.pipelined(op, now, &outbox);
+                Ok(Some(batch)) => match service.take_in(batch, &outbox) {
+                    Ok(count) => under_way += count,
+                    Err(refusal) => {
+                        let _ = answers.send(Err(status::refusal_to_status(&refusal))).await;
+                        return;
                     }
-                }
+                },
                 Ok(None) => open = false,
                 Err(_) => return,
             },
@@ -82,14 +95,27 @@ pub(crate) async fn serve(
     }
 }
 
-fn too_many(ops: usize) -> Status {
+fn too_many(ops: usize) -> Refusal {
     let most = limits::MAX_BATCH_OPS;
     let reason = format!("{ops} operations in one message, at most {most} may be: split it");
-    status::refusal_to_status(&Refusal::Invalid { reason })
+    Refusal::Invalid { reason }
 }
 
 impl KvService {
-    fn pipelined(&self, op: v1::pipeline_request::Op, now: Instant, outbox: &Arc<Outbox>) {
+    /// Submits all operations of a message; says how many.
+    fn take_in(&self, batch: PipelineRequest, outbox: &Arc<Outbox>) -> Result<usize, Refusal> {
+        let count = batch.count();
+        if count > limits::MAX_BATCH_OPS {
+            return Err(too_many(count));
+        }
+        let now = Instant::now();
+        for op in batch.items() {
+            self.pipelined(op?, now, outbox);
+        }
+        Ok(count)
+    }
+
+    fn pipelined(&self, op: v1::PipelineOp, now: Instant, outbox: &Arc<Outbox>) {
         let id = op.id;
         let until = now
             + match op.deadline_ms {
@@ -98,7 +124,7 @@ impl KvService {
             };
         let Some(op) = op.op else {
             let reason = "op is missing".into();
-            return outbox.deliver(id, Err(Refusal::Invalid { reason }));
+            return outbox.deliver(id, PassedOn::Get, Err(Refusal::Invalid { reason }));
         };
         let seen = map_of(&op);
         if self.is_current(seen) {
@@ -108,16 +134,13 @@ impl KvService {
         tokio::spawn(async move {
             match service.catch_up(seen, until).await {
                 Ok(()) => service.submit(id, op, until, &outbox),
-                Err(refusal) => outbox.deliver(id, Err(refusal)),
+                Err(refusal) => outbox.deliver(id, kind_of(&op), Err(refusal)),
             }
         });
     }
 
     fn submit(&self, id: u64, op: Op, until: Instant, outbox: &Arc<Outbox>) {
-        let answer: fn(Answered) -> Result<Reply, Refusal> = match &op {
-            Op::Get(_) => got,
-            Op::Put(_) | Op::Delete(_) => written,
-        };
+        let kind = kind_of(&op);
         let order = match op {
             Op::Get(get) => self.get_order(get, until),
             Op::Put(put) => self.put_order(put, until),
@@ -127,10 +150,17 @@ impl KvService {
             Ok(order) => {
                 let outbox = outbox.clone();
                 self.dispatch
-                    .submit(order, move |result| outbox.deliver(id, result.and_then(answer)));
+                    .submit(order, move |result| outbox.deliver(id, kind, result));
             }
-            Err(refusal) => outbox.deliver(id, Err(refusal)),
+            Err(refusal) => outbox.deliver(id, kind, Err(refusal)),
         }
+    }
+}
+
+fn kind_of(op: &Op) -> PassedOn {
+    match op {
+        Op::Get(_) => PassedOn::Get,
+        Op::Put(_) | Op::Delete(_) => PassedOn::Write,
     }
 }
 
@@ -141,12 +171,4 @@ fn map_of(op: &Op) -> MapVersion {
         Op::Put(put) => map_seen(put.session.as_ref()),
         Op::Delete(delete) => map_seen(delete.session.as_ref()),
     }
-}
-
-fn got(answered: Answered) -> Result<Reply, Refusal> {
-    get_response(answered).map(Reply::Get)
-}
-
-fn written(answered: Answered) -> Result<Reply, Refusal> {
-    write_response(answered).map(Reply::Write)
 }

@@ -140,8 +140,9 @@ impl Scan {
             kind: Kind::Read(self.reading.level),
             name: "scan",
             until: self.until,
+            pass_on: false,
         };
-        let answered = self.service.dispatch.run(order).await?;
+        let answered = self.service.dispatch.ask(order).await?;
         match answered.answer {
             Answer::Rows { rows, complete } if complete || !rows.is_empty() => Ok(Part {
                 rows,
@@ -170,7 +171,7 @@ fn merge(parts: Vec<Part>) -> (Vec<(Bytes, Versioned)>, bool) {
 }
 
 /// The least key above this one.
-fn successor(key: &[u8]) -> Bytes {
+pub(crate) fn successor(key: &[u8]) -> Bytes {
     let mut next = Vec::with_capacity(key.len() + 1);
     next.extend_from_slice(key);
     next.push(0);
@@ -178,7 +179,7 @@ fn successor(key: &[u8]) -> Bytes {
 }
 
 /// The least key above all that start with this prefix; empty: there is none.
-fn after_prefix(prefix: &[u8]) -> Bytes {
+pub(crate) fn after_prefix(prefix: &[u8]) -> Bytes {
     let kept = prefix
         .iter()
         .rposition(|byte| *byte != u8::MAX)

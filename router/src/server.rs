@@ -7,6 +7,7 @@ use crate::dispatch::Dispatch;
 use crate::identity::Identity;
 use crate::metrics::Metrics;
 use crate::service::KvService;
+use crate::watch::Watches;
 use crate::watcher;
 use fulcrum_common::clock::Clock;
 use fulcrum_common::error::StartError;
@@ -162,8 +163,10 @@ async fn serve(
         store,
         default_deadline,
     };
+    let watches = Watches::new(dispatch.metrics.clone(), config.watched_groups_max);
     let kv = KvService {
         dispatch,
+        watches,
         default_deadline,
     };
     let (health, health_service) = tonic_health::server::health_reporter();

@@ -1,11 +1,14 @@
 //! The public key-value API at the router's door: decode, find the group, dispatch, encode.
 
 use crate::batch;
-use crate::dispatch::{Dispatch, Order};
+use crate::dispatch::{Dispatch, Order, understood};
 use crate::pipeline;
 use crate::scan;
+use crate::watch::{self, Watches};
 use fulcrum_common::Keyspace;
 use fulcrum_common::routing::Kind;
+use fulcrum_common::wire::batch::{PipelineRequest, PipelineResponse};
+use fulcrum_common::wire::shard::Reply;
 use fulcrum_common::wire::{status, types, v1};
 use fulcrum_types::{
     Answer, Answered, GroupId, Level, LogPosition, MapVersion, Mutation, Operation, Query, ReadRequest, Receipt,
@@ -13,6 +16,7 @@ use fulcrum_types::{
 };
 use futures::StreamExt;
 use futures::stream::BoxStream;
+use prost::Message;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -28,6 +32,8 @@ pub(crate) struct KvService {
     pub(crate) dispatch: Arc<Dispatch>,
     /// For requests that bring no deadline.
     pub(crate) default_deadline: Duration,
+    /// The open watches.
+    pub(crate) watches: Watches,
 }
 
 /// How to read, decoded.
@@ -57,12 +63,13 @@ impl Reading {
 
 /// When a request's time is up: the client's `grpc-timeout`, else the default.
 pub(crate) fn until<T>(request: &Request<T>, default: Duration) -> Instant {
-    let asked = request
-        .metadata()
-        .get("grpc-timeout")
-        .and_then(|value| value.to_str().ok())
-        .and_then(grpc_timeout);
-    Instant::now() + asked.unwrap_or(default)
+    Instant::now() + asked(request).unwrap_or(default)
+}
+
+/// The time that a client gives its request.
+fn asked<T>(request: &Request<T>) -> Option<Duration> {
+    let value = request.metadata().get("grpc-timeout")?;
+    grpc_timeout(value.to_str().ok()?)
 }
 
 /// The gRPC wire form of a time-out: up to eight digits and a unit.
@@ -144,6 +151,7 @@ impl KvService {
             kind: Kind::Read(reading.level),
             name: "get",
             until,
+            pass_on: true,
         })
     }
 
@@ -185,7 +193,10 @@ impl KvService {
             seen: session.and_then(|token| token.groups.get(&group).copied()),
             ops: vec![op],
         };
-        Ok(write(keyspace, group, operation, until))
+        Ok(Order {
+            pass_on: true,
+            ..write(keyspace, group, operation, until)
+        })
     }
 
     fn outcome_order(&self, request: v1::GetOutcomeRequest, until: Instant) -> Result<Order, Refusal> {
@@ -201,6 +212,7 @@ impl KvService {
             kind: Kind::Read(Level::Linearizable),
             name: "get_outcome",
             until,
+            pass_on: false,
         })
     }
 
@@ -210,7 +222,7 @@ impl KvService {
         seen: MapVersion,
         until: Instant,
         order: impl FnOnce() -> Result<Order, Refusal>,
-        answer: fn(Answered) -> Result<T, Refusal>,
+        answer: fn(Reply) -> Result<T, Refusal>,
     ) -> Result<Response<T>, Status> {
         let answered = async {
             self.catch_up(seen, until).await?;
@@ -239,29 +251,24 @@ pub(crate) fn write(keyspace: Arc<Keyspace>, group: GroupId, operation: Operatio
         kind: Kind::Write { safe_twice: true },
         name: "write",
         until,
+        pass_on: false,
     }
 }
 
-pub(crate) fn get_response(answered: Answered) -> Result<v1::GetResponse, Refusal> {
-    match answered.answer {
-        Answer::Values(mut values) => Ok(v1::GetResponse {
-            value: values.pop().flatten().map(Into::into),
-            receipt: Some(answered.receipt.into()),
-        }),
-        other => Err(unexpected(&other)),
-    }
-}
-
-pub(crate) fn write_response(answered: Answered) -> Result<v1::WriteResponse, Refusal> {
-    let (mut outcomes, receipt) = written(answered)?;
-    Ok(v1::WriteResponse {
-        outcome: outcomes.pop().map(Into::into),
-        receipt: Some(receipt.into()),
+/// The answer to a read or write of one key, as the shard-node encoded it.
+fn one_key_response<T: Message + Default>(reply: Reply) -> Result<T, Refusal> {
+    let decoded = match reply {
+        Reply::PassedOn { message, .. } => T::decode(message).map_err(|error| error.to_string()),
+        Reply::Answered(answered) => return Err(unexpected(&answered.answer)),
+    };
+    decoded.map_err(|error| Refusal::Unknown {
+        reason: format!("the shard-node's answer makes no sense: {error}"),
     })
 }
 
-fn outcome_response(answered: Answered) -> Result<v1::GetOutcomeResponse, Refusal> {
+fn outcome_response(reply: Reply) -> Result<v1::GetOutcomeResponse, Refusal> {
     use v1::get_outcome_response::State;
+    let answered = understood(reply)?;
     let (state, outcomes) = match answered.answer {
         Answer::Outcome(RecordedOutcome::Known(outcomes)) => (State::Known, outcomes),
         Answer::Outcome(RecordedOutcome::NotSeen) => (State::NotSeen, Vec::new()),
@@ -298,6 +305,7 @@ pub(crate) fn unexpected(answer: &Answer) -> Refusal {
     let kind = match answer {
         Answer::Values(_) => "values",
         Answer::Rows { .. } => "rows",
+        Answer::Changes { .. } => "changes",
         Answer::Written(_) => "write outcomes",
         Answer::Outcome(_) => "a recorded outcome",
         Answer::Transaction(_) => "a step of a transaction",
@@ -330,7 +338,7 @@ impl v1::kv_server::Kv for KvService {
         let until = until(&request, self.default_deadline);
         let request = request.into_inner();
         let seen = map_read(request.options.as_ref());
-        self.call(seen, until, || self.get_order(request, until), get_response)
+        self.call(seen, until, || self.get_order(request, until), one_key_response)
             .await
     }
 
@@ -338,7 +346,7 @@ impl v1::kv_server::Kv for KvService {
         let until = until(&request, self.default_deadline);
         let request = request.into_inner();
         let seen = map_seen(request.session.as_ref());
-        self.call(seen, until, || self.put_order(request, until), write_response)
+        self.call(seen, until, || self.put_order(request, until), one_key_response)
             .await
     }
 
@@ -346,7 +354,7 @@ impl v1::kv_server::Kv for KvService {
         let until = until(&request, self.default_deadline);
         let request = request.into_inner();
         let seen = map_seen(request.session.as_ref());
-        self.call(seen, until, || self.delete_order(request, until), write_response)
+        self.call(seen, until, || self.delete_order(request, until), one_key_response)
             .await
     }
 
@@ -374,11 +382,18 @@ impl v1::kv_server::Kv for KvService {
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 
-    type PipelineStream = BoxStream<'static, Result<v1::PipelineResponse, Status>>;
+    type WatchStream = ReceiverStream<Result<v1::WatchResponse, Status>>;
+
+    async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let ends = asked(&request).map(|time| Instant::now() + time);
+        reply(watch::open(self, request.into_inner(), ends).await)
+    }
+
+    type PipelineStream = BoxStream<'static, Result<PipelineResponse, Status>>;
 
     async fn pipeline(
         &self,
-        request: Request<Streaming<v1::PipelineRequest>>,
+        request: Request<Streaming<PipelineRequest>>,
     ) -> Result<Response<Self::PipelineStream>, Status> {
         let (answers, stream) = mpsc::channel(4);
         tokio::spawn(pipeline::serve(self.clone(), request.into_inner(), answers));

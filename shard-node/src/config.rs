@@ -135,7 +135,11 @@ impl ShardNodeConfig {
         }
     }
 
-    pub(crate) fn cluster(&self) -> Result<ClusterId, ConfigError> {
+    /// The cluster that it belongs to.
+    ///
+    /// # Errors
+    /// The name is none.
+    pub fn cluster(&self) -> Result<ClusterId, ConfigError> {
         ClusterId::new(self.cluster_id.clone()).map_err(|error| invalid("cluster_id", error.to_string()))
     }
 }

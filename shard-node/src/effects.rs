@@ -5,9 +5,10 @@ use crate::event::{Observation, Output, RequestId};
 use crate::inbox::Reply;
 use crate::metrics::{Kind, NodeMetrics, RequestMetrics};
 use crate::transport::Transport;
+use foldhash::fast::RandomState;
 use fulcrum_common::ClusterMap;
 use fulcrum_types::{Answered, GroupId, Mono, Refusal};
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Who waits for an answer.
@@ -23,7 +24,7 @@ pub(crate) struct Effects {
     cluster: Arc<Cluster>,
     metrics: Arc<NodeMetrics>,
     requests: RequestMetrics,
-    waiters: BTreeMap<RequestId, Waiter>,
+    waiters: HashMap<RequestId, Waiter, RandomState>,
 }
 
 impl Effects {
@@ -34,7 +35,7 @@ impl Effects {
             cluster,
             metrics,
             requests,
-            waiters: BTreeMap::new(),
+            waiters: HashMap::default(),
         }
     }
 

@@ -177,7 +177,8 @@ impl EventLoop {
         let statuses: Vec<GroupStatus> = self.node.group_statuses(now).collect();
         self.metrics.replicas(&statuses);
         let status = self.node.status();
-        self.metrics.node(disk_healthy, status.staged_bytes, status.map_version);
+        self.metrics
+            .node(disk_healthy, status.staged_bytes, status.watching, status.map_version);
         self.metrics.queues(
             self.inbox.outstanding(),
             self.inbox.shed(),

@@ -3,14 +3,16 @@
 mod support;
 
 use fulcrum_common::KeyspaceOptions;
+use fulcrum_common::wire::batch::{PipelineRequest, RequestBatch};
 use fulcrum_common::wire::internal::shard_client::ShardClient;
 use fulcrum_common::wire::internal::{self, CertificatesRequest, HandOverRequest};
-use fulcrum_common::wire::shard::{request_to_wire, response_from_wire};
+use fulcrum_common::wire::shard::{Reply, request_to_wire, response_from_wire};
 use fulcrum_common::wire::status::refusal_from_status;
 use fulcrum_common::wire::v1;
 use fulcrum_types::{
     Answer, GroupId, GroupRequest, KeyspaceId, Level, MapVersion, Mode, Operation, Query, ReadRequest, Refusal,
 };
+use prost::Message;
 use std::time::Duration;
 use support::{Cluster, channel, get, put, scrape, wait_for};
 
@@ -18,8 +20,8 @@ fn one(mode: Mode) -> KeyspaceOptions {
     KeyspaceOptions::of(mode, 1)
 }
 
-fn op(id: u64, op: v1::pipeline_request::op::Op) -> v1::pipeline_request::Op {
-    v1::pipeline_request::Op {
+fn op(id: u64, op: v1::pipeline_op::Op) -> v1::PipelineOp {
+    v1::PipelineOp {
         id,
         op: Some(op),
         deadline_ms: 0,
@@ -28,8 +30,8 @@ fn op(id: u64, op: v1::pipeline_request::op::Op) -> v1::pipeline_request::Op {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pipeline_answers_every_operation_by_its_id() {
-    use v1::pipeline_request::op::Op;
-    use v1::pipeline_response::answer::Answer as A;
+    use v1::pipeline_answer::Answer as A;
+    use v1::pipeline_op::Op;
     let cluster = Cluster::start(1).await;
     cluster.create("users", one(Mode::Sync)).await;
     let puts = (0..500)
@@ -39,20 +41,21 @@ async fn a_pipeline_answers_every_operation_by_its_id() {
         op(1000, Op::Get(get("users", "first"))),
         op(1001, Op::Get(get("nope", "k"))),
         op(1002, Op::Put(put("users", "", "v"))),
-        v1::pipeline_request::Op {
+        v1::PipelineOp {
             id: 1003,
             op: None,
             deadline_ms: 0,
         },
     ];
-    let requests = [puts, others].map(|ops| v1::PipelineRequest { ops });
+    let requests = [puts, others].map(|ops: Vec<v1::PipelineOp>| ops.into_iter().collect::<PipelineRequest>());
     let mut kv = cluster.kv(1).await;
     let mut answers = kv.pipeline(futures::stream::iter(requests)).await.unwrap().into_inner();
     let mut seen = std::collections::BTreeMap::new();
     let mut batches = 0;
     while let Some(batch) = answers.message().await.unwrap() {
         batches += 1;
-        for answer in batch.answers {
+        for answer in batch.items() {
+            let answer = answer.unwrap();
             assert!(seen.insert(answer.id, answer.answer.unwrap()).is_none());
         }
     }
@@ -174,7 +177,7 @@ async fn deadlines_are_kept_and_what_was_ordered_is_unknown() {
 async fn a_router_exchanges_batches() {
     let cluster = Cluster::start(1).await;
     cluster.create("users", one(Mode::Sync)).await;
-    let request = |id: u64, group: u64| {
+    let request = |id: u64, group: u64, pass_on: bool| {
         let query = Query::Get(vec!["first".into()]);
         let read = ReadRequest {
             level: Level::Linearizable,
@@ -189,15 +192,20 @@ async fn a_router_exchanges_batches() {
             deadline: Duration::from_secs(5),
             operation: Operation::Read(read),
         };
-        request_to_wire(id, request)
+        request_to_wire(id, request, pass_on)
     };
     let malformed = internal::Request {
         id: 3,
         ..Default::default()
     };
-    let batch = internal::RequestBatch {
-        requests: vec![request(1, 1), request(2, 99), malformed],
-    };
+    let batch: RequestBatch = [
+        request(1, 1, false),
+        request(2, 99, true),
+        malformed,
+        request(4, 1, true),
+    ]
+    .into_iter()
+    .collect();
     let mut shard = ShardClient::new(channel(cluster.nodes[&1].local_addr()).await);
     let mut answers = shard
         .exchange(futures::stream::iter([batch]))
@@ -206,15 +214,29 @@ async fn a_router_exchanges_batches() {
         .into_inner();
     let mut seen = std::collections::BTreeMap::new();
     while let Some(batch) = answers.message().await.unwrap() {
-        seen.extend(
-            batch
-                .responses
-                .into_iter()
-                .map(|response| response_from_wire(response).unwrap()),
-        );
+        for response in batch.items() {
+            let response = response.unwrap();
+            seen.insert(response.id, response_from_wire(response).unwrap());
+        }
     }
-    let value = seen[&1].as_ref().unwrap();
-    assert!(matches!(&value.answer, Answer::Values(values) if values[0].as_ref().unwrap().value == "write"));
+    let Ok(Reply::Answered(read)) = &seen[&1] else {
+        panic!("{:?}", seen[&1]);
+    };
+    assert!(matches!(&read.answer, Answer::Values(values) if values[0].as_ref().unwrap().value == "write"));
+    let Ok(Reply::PassedOn {
+        message,
+        staleness,
+        weaker: false,
+    }) = &seen[&4]
+    else {
+        panic!("{:?}", seen[&4]);
+    };
+    let passed_on = v1::GetResponse::decode(&message[..]).unwrap();
+    assert_eq!(passed_on.value.unwrap().value, "write");
+    assert_eq!(
+        passed_on.receipt.unwrap().staleness_us.map(Duration::from_micros),
+        *staleness
+    );
     assert!(matches!(seen[&2], Err(Refusal::WrongGroup { .. })));
     assert!(matches!(seen[&3], Err(Refusal::Invalid { .. })));
 }

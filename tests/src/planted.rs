@@ -20,9 +20,10 @@ pub struct Planted {
 
 /// Bugs of the node around its cores.
 #[cfg(feature = "planted-bugs")]
-const NODE_BUGS: [NodeBug; 7] = [
+const NODE_BUGS: [NodeBug; 8] = [
     NodeBug::ReplyBeforeAcknowledged,
     NodeBug::SkipLeaseRecheck,
+    NodeBug::SkipWriteRecheck,
     NodeBug::SendBeforePersisted,
     NodeBug::SkipRetryTable,
     NodeBug::SnapshotWithoutRetryTable,

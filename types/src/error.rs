@@ -1,7 +1,7 @@
 //! Refusals, by who must act. A refusal says that nothing was applied, except [`Refusal::Unknown`].
 
 use crate::entry::LogPosition;
-use crate::ids::{GroupId, MapVersion, NodeId};
+use crate::ids::{GroupId, Index, MapVersion, NodeId};
 use crate::mode::{Level, Mode};
 use crate::transaction::{AbortCause, TransactionId};
 use std::fmt;
@@ -67,6 +67,15 @@ pub enum Refusal {
         group: GroupId,
         /// What the session has seen.
         seen: LogPosition,
+    },
+    /// The log that a watch would have to read is no longer kept by any replica: changes would be missing.
+    Compacted {
+        /// The group.
+        group: GroupId,
+        /// Where the watch would have gone on.
+        after: LogPosition,
+        /// The log is kept behind this index.
+        kept_after: Index,
     },
     /// The keyspace's mode cannot give that level.
     IllegalLevel {
@@ -145,6 +154,7 @@ impl Refusal {
             | Refusal::Stopped { .. }
             | Refusal::Unreachable { .. } => Act::Retry,
             Refusal::HistoryLost { .. }
+            | Refusal::Compacted { .. }
             | Refusal::IllegalLevel { .. }
             | Refusal::UnknownKeyspace { .. }
             | Refusal::Invalid { .. }
@@ -171,6 +181,7 @@ impl Refusal {
             Refusal::Overloaded => "OVERLOADED",
             Refusal::DeadlineExceeded => "DEADLINE_EXCEEDED",
             Refusal::HistoryLost { .. } => "HISTORY_LOST",
+            Refusal::Compacted { .. } => "COMPACTED",
             Refusal::IllegalLevel { .. } => "ILLEGAL_LEVEL",
             Refusal::UnknownKeyspace { .. } => "UNKNOWN_KEYSPACE",
             Refusal::Invalid { .. } => "INVALID",
@@ -226,7 +237,15 @@ impl fmt::Display for Refusal {
             ),
             Refusal::HistoryLost { group, seen } => write!(
                 f,
-                "group {group} lost entry {seen}, which this session has seen, in a failover: start a new session; see `fulcrum failover report`"
+                "group {group} lost entry {seen}, which this session or watch has seen, in a failover: start a new one; see `fulcrum failover report`"
+            ),
+            Refusal::Compacted {
+                group,
+                after,
+                kept_after,
+            } => write!(
+                f,
+                "group {group} no longer keeps its log behind entry {after}, only behind index {kept_after}: changes would be missing; watch anew, with the current state first"
             ),
             Refusal::IllegalLevel { level, mode } => write!(
                 f,

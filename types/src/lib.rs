@@ -4,7 +4,7 @@
 //! [`time`] says what a core may know of time, [`mode`] holds the choices of a keyspace and of a request,
 //! [`configuration`] is a group's membership as the metadata store holds it, [`entry`] is one position of a group's log,
 //! [`operation`], [`transaction`] and [`error`] are what clients ask and why they may be refused, [`receipt`] and [`session`] what they are told
-//! and carry back.
+//! and carry back, [`watch`] what a watch asks and is told.
 
 pub mod ids;
 pub mod time;
@@ -17,6 +17,7 @@ pub mod operation;
 pub mod receipt;
 pub mod session;
 pub mod transaction;
+pub mod watch;
 
 pub use configuration::{GroupConfiguration, Member};
 pub use entry::{Entry, LogPosition, Payload};
@@ -24,7 +25,7 @@ pub use error::{Act, Refusal};
 pub use ids::*;
 pub use mode::{Fsync, Level, Mode};
 pub use operation::{
-    Answer, Answered, Condition, GroupRequest, IdempotencyKey, Mutation, Operation, Query, ReadRequest,
+    Answer, Answered, ChangesQuery, Condition, GroupRequest, IdempotencyKey, Mutation, Operation, Query, ReadRequest,
     RecordedOutcome, Version, Versioned, WriteOp, WriteOutcome,
 };
 pub use receipt::{Receipt, Role, StalenessBasis};
@@ -36,3 +37,4 @@ pub use transaction::{
     TransactionAnswer, TransactionId, TransactionInfo, TransactionOperation, TransactionState, Validation, Verdict,
     Vote,
 };
+pub use watch::{Change, ChangeKind, Cursor, NotAToken, Selection, WatchPosition, WatchToken};

@@ -4,7 +4,9 @@ use crate::entry::LogPosition;
 use crate::ids::{ClientId, GroupId, KeyspaceId, MapVersion, Sequence};
 use crate::mode::Level;
 use crate::receipt::Receipt;
+use crate::time::ReplicatedTime;
 use crate::transaction::{TransactionAnswer, TransactionOperation};
+use crate::watch::{Change, Cursor, Selection};
 use bytes::Bytes;
 use std::time::Duration;
 
@@ -125,6 +127,21 @@ pub enum Query {
         /// At most about so many bytes.
         max_bytes: u32,
     },
+    /// What applied entries changed.
+    Changes(ChangesQuery),
+}
+
+/// Asks for changes behind a cursor: one step of a watch, which takes the next when it is done with this one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChangesQuery {
+    /// Behind what; none asks for nothing but where the log is applied to.
+    pub after: Option<Cursor>,
+    /// Of which keys.
+    pub selection: Selection,
+    /// Changes of about so many bytes, in whole entries, at least one if there is any.
+    pub max_bytes: u32,
+    /// Without any change, wait so long for one. What is answered then tells how far there was none.
+    pub wait: Duration,
 }
 
 /// What is asked of one group.
@@ -173,6 +190,15 @@ pub enum Answer {
         rows: Vec<(Bytes, Versioned)>,
         /// Whether the range has been read to its end.
         complete: bool,
+    },
+    /// To [`Query::Changes`].
+    Changes {
+        /// In the order in which they were made.
+        changes: Vec<Change>,
+        /// Through here all was said. Never behind the cursor asked from.
+        reached: Cursor,
+        /// Replicated time of the last entry looked at.
+        time: ReplicatedTime,
     },
     /// To [`Operation::Write`]: an outcome for each write.
     Written(Vec<WriteOutcome>),

@@ -77,7 +77,7 @@ pub struct Receipt {
     pub role: Role,
     /// Epoch of the *entry* at `index` (for session tokens, rule 8).
     pub epoch: Epoch,
-    /// Applied index that a read saw, or index of the write.
+    /// Applied index that a read saw, or index of the write (also of one that was looked up).
     pub index: Index,
     /// Who had made a write durable when it was acknowledged; empty for reads.
     pub acknowledged_by: Vec<NodeId>,
@@ -93,4 +93,12 @@ pub struct Receipt {
     pub rounds: u32,
     /// Time spent in the node that answered, from arrival to answer.
     pub elapsed: Duration,
+}
+
+impl Receipt {
+    /// Whether a read was served at a weaker level than the one asked, as its request allows.
+    #[must_use]
+    pub fn is_weaker(&self) -> bool {
+        self.achieved.name() != self.asked.name()
+    }
 }

@@ -13,6 +13,7 @@ mod policy;
 mod tidy;
 
 mod dataset;
+mod etcd;
 mod process;
 mod report;
 mod rust_source;
@@ -39,7 +40,10 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Pass all tests: unit and end-to-end tests, 2,000 simulation seeds, planted bugs
-    #[command(after_help = "Needs the Rust toolchain and nothing else; cargo fetches the crates.")]
+    #[command(
+        after_help = "Needs the Rust toolchain and nothing else: cargo fetches the crates, apt-get an etcd for the tests into \
+                            target/etcd. FULCRUM_ETCD names another one, or none: then the tests that need it are left out."
+    )]
     Test(TestArgs),
     /// Check format, clippy, rustdoc, dependency policy and tidiness; writes nothing
     #[command(after_help = "`cargo xtask fix` repairs what a tool can repair. The policy is in deny.toml.")]

@@ -23,6 +23,7 @@ impl Xtask {
         command
             .args(arguments)
             .env("CARGO", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fake-cargo"))
+            .env("FULCRUM_ETCD", "none")
             .env("FAKE_CARGO_CALLS", &calls);
         Xtask {
             command,
@@ -87,6 +88,7 @@ fn a_failed_step_fails_the_command_and_the_rest_still_runs() {
     );
     assert!(calls.iter().any(|call| call.contains("--bin mutants")), "{calls:?}");
     let shown = String::from_utf8_lossy(&output.stdout);
+    assert!(shown.contains("NOT RUN: the tests that need etcd"), "{shown}");
     assert_eq!(shown.lines().last(), Some("3 passed, 1 failed, 2 ignored"), "{shown}");
 }
 

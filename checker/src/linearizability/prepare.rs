@@ -35,8 +35,8 @@ pub(super) fn prepare(operations: &[Operation], places: &[usize]) -> Result<Prep
         .filter_map(|&place| op(place, &operations[place]))
         .collect();
     let evidence = Evidence::of(&ops);
-    attribute_versions(&mut ops, &evidence);
     ops.retain(|o| o.deadline.is_some() || evidence.can_matter(&o.action));
+    attribute_versions(&mut ops, &evidence);
     let ranked = rank(&mut ops)?;
     merge_unseen_values(&mut ops, &evidence);
     find_twins(&mut ops);
@@ -85,60 +85,73 @@ fn op(place: usize, operation: &Operation) -> Option<Op> {
     })
 }
 
-/// What the answers reveal about the key's writes.
-#[derive(Default)]
+/// What the answers reveal about the key's writes, and which kinds of state some operation needs before it.
+#[derive(Clone, Default, PartialEq, Eq)]
 struct Evidence {
     values: BTreeSet<ValueId>,
     versions: BTreeMap<Index, ValueId>,
+    /// Some operation needs a value, whichever it is.
+    presence: bool,
+    /// Some operation needs that there is none.
     absence: bool,
-    /// Some answer depends on the key's state without revealing it.
-    blind: bool,
 }
 
 impl Evidence {
+    /// Of the operations that took effect, and of those that may have for a reason: a write that nobody needs is left out
+    /// of some order if there is any, and what *it* would need then counts for nothing.
     fn of(ops: &[Op]) -> Self {
+        let mut evidence = Evidence::gathered(ops.iter().filter(|o| o.deadline.is_some()));
+        loop {
+            let counts = |o: &&Op| o.deadline.is_some() || evidence.can_matter(&o.action);
+            let more = Evidence::gathered(ops.iter().filter(counts));
+            if more == evidence {
+                return evidence;
+            }
+            evidence = more;
+        }
+    }
+
+    fn gathered<'a>(ops: impl Iterator<Item = &'a Op>) -> Self {
         let mut evidence = Evidence::default();
         let mut required = Vec::new();
         let mut told = BTreeSet::new();
         for op in ops {
-            if let Action::Observe {
-                refused: Some(Condition::ValueIs(value)),
-                ..
-            } = op.action
-            {
-                evidence.values.insert(value);
-            }
             match op.action {
-                Action::Observe { seen: Some(seen), .. } => evidence.see(seen),
-                Action::Observe { seen: None, .. } => evidence.blind = true,
+                Action::Observe { seen, refused } => evidence.observe(seen, refused),
                 Action::Write { condition, version, .. } => {
                     told.extend(version);
                     match condition {
                         None => {}
                         Some(Condition::Absent) => evidence.absence = true,
+                        Some(Condition::Exists) => evidence.presence = true,
                         Some(Condition::ValueIs(value)) => {
                             evidence.values.insert(value);
                         }
-                        Some(Condition::Exists) => evidence.blind = true,
                         Some(Condition::VersionIs(version)) => required.push(version),
                     }
                 }
             }
         }
         let known = |v: &Index| told.contains(v) || evidence.versions.contains_key(v);
-        evidence.blind |= !required.iter().all(known);
+        evidence.presence |= !required.iter().all(known);
         evidence
     }
 
-    fn see(&mut self, seen: Seen) {
-        match seen {
-            Seen::Absent => self.absence = true,
-            Seen::Present { value, version } => {
+    fn observe(&mut self, seen: Option<Seen>, refused: Option<Condition>) {
+        if let Some(Condition::ValueIs(value)) = refused {
+            self.values.insert(value);
+        }
+        match (seen, refused) {
+            (Some(Seen::Absent), _) | (None, Some(Condition::Exists)) => self.absence = true,
+            (Some(Seen::Present { value, version }), _) => {
                 self.values.insert(value);
                 if let Some(version) = version {
                     self.versions.insert(version, value);
                 }
             }
+            (None, Some(Condition::Absent)) => self.presence = true,
+            // Whatever takes the place of that value or version will do.
+            (None, _) => (self.presence, self.absence) = (true, true),
         }
     }
 
@@ -147,7 +160,7 @@ impl Evidence {
         let Action::Write { value, .. } = action else {
             return true;
         };
-        self.blind || value.map_or(self.absence, |v| self.values.contains(&v))
+        value.map_or(self.absence, |v| self.presence || self.values.contains(&v))
     }
 }
 

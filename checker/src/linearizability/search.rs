@@ -5,15 +5,20 @@
 //! operation ends must it have taken effect; then every configuration in which it has not is led through all orders of
 //! open operations that end with it. No configuration left: no order explains the history.
 //!
-//! Four things keep the sets small, usually at one. All preserve the verdict:
+//! Six things keep the sets small, usually at one. All preserve the verdict:
 //! - What changes nothing takes effect as soon as it can (moving it earlier disturbs no other operation).
 //! - Writes with known versions go in the order of their versions, else a later one could never take effect.
 //! - Of like writes that may not have happened, the earliest goes first.
+//! - A write that may not have happened, and whose version is not known, goes only right before an operation that could
+//!   not take effect without it. If none up to the next write needs it, it can be left out: versions only have to grow, so
+//!   what follows misses nothing. If one does, those before the first such one do not, and may as well go before the write.
+//! - A configuration is dropped once an open operation has no chance any more: it saw a version that lies behind.
 //! - A configuration is dropped if one of the same state has used up no more such writes and answered no fewer
 //!   observers: it can do all that the other can.
 
 use super::prepare::{Op, Prepared};
 use super::register::{Action, State, Step};
+use crate::history::Seen;
 use std::collections::HashSet;
 
 /// One way in which the operations so far can have taken effect.
@@ -51,6 +56,7 @@ pub(super) fn search(prepared: &Prepared, budget: u64) -> Ending {
     let mut searcher = Searcher {
         prepared,
         open: Vec::new(),
+        hopeless: None,
         budget,
     };
     let mut configurations = vec![Configuration::default()];
@@ -68,8 +74,9 @@ pub(super) fn search(prepared: &Prepared, budget: u64) -> Ending {
         };
         searcher.close(op, &next);
         if next.is_empty() {
+            let culprit = searcher.hopeless.unwrap_or(op);
             return Ending::Stuck(Stuck {
-                place,
+                place: prepared.ops[culprit as usize].place,
                 before: states(configurations),
                 open: searcher.places(),
             });
@@ -111,6 +118,8 @@ struct Searcher<'a> {
     prepared: &'a Prepared,
     /// Operations that have begun and not ended.
     open: Vec<u32>,
+    /// An operation for which some configuration of this step came too late.
+    hopeless: Option<u32>,
     budget: u64,
 }
 
@@ -120,8 +129,13 @@ impl Searcher<'_> {
         let mut reached = Vec::new();
         let mut visited: HashSet<Configuration> = HashSet::new();
         let mut stack = from;
+        self.hopeless = None;
         while let Some(mut configuration) = stack.pop() {
             self.let_silent_ones_take_effect(&mut configuration);
+            if let Some(op) = self.hopeless_in(&configuration) {
+                self.hopeless = Some(op);
+                continue;
+            }
             if self.has_taken_effect(&configuration, target) {
                 configuration.done.retain(|&op| op != target);
                 reached.push(configuration);
@@ -179,18 +193,65 @@ impl Searcher<'_> {
         }
     }
 
+    /// An open operation that saw a version which this configuration has left behind.
+    fn hopeless_in(&self, configuration: &Configuration) -> Option<u32> {
+        let state = configuration.state;
+        let too_late = |version| version <= state.floor && state.version != Some(version);
+        let mut open = self.open.iter().copied();
+        open.find(|&op| match self.op(op).action {
+            Action::Observe {
+                seen: Some(Seen::Present { version: Some(v), .. }),
+                ..
+            } => too_late(v) && !configuration.done.contains(&op),
+            _ => false,
+        })
+    }
+
     fn successors(&self, configuration: &Configuration) -> Vec<Configuration> {
         let mut successors = Vec::new();
-        for &op in &self.open {
-            let waits_for_twin = (self.op(op).twin).is_some_and(|t| !configuration.spent.contains(&t));
-            if waits_for_twin || self.has_taken_effect(configuration, op) {
+        for op in self.untaken(configuration) {
+            let Step::Moves(state) = self.step(configuration.state, op) else {
                 continue;
-            }
-            if let Step::Moves(state) = self.step(configuration.state, op) {
-                successors.push(self.moved(configuration, op, state));
+            };
+            let next = self.moved(configuration, op, state);
+            match self.is_optional(op) {
+                true => self.serve_the_needy(configuration.state, &next, &mut successors),
+                false => successors.push(next),
             }
         }
         successors
+    }
+
+    /// Lets operations take effect in `after`, a write that may not have happened past `before`, that could not have there.
+    fn serve_the_needy(&self, before: State, after: &Configuration, successors: &mut Vec<Configuration>) {
+        for op in self.untaken(after) {
+            if !matches!(self.step(before, op), Step::Illegal) {
+                continue;
+            }
+            match self.step(after.state, op) {
+                Step::Illegal => {}
+                Step::Moves(state) if self.is_optional(op) => {
+                    let next = self.moved(after, op, state);
+                    self.serve_the_needy(after.state, &next, successors);
+                }
+                Step::Moves(state) => successors.push(self.moved(after, op, state)),
+                Step::Silent => successors.push(self.moved(after, op, after.state)),
+            }
+        }
+    }
+
+    /// Open operations that may be next to take effect.
+    fn untaken<'a>(&'a self, configuration: &'a Configuration) -> impl Iterator<Item = u32> + 'a {
+        self.open.iter().copied().filter(|&op| {
+            let waits_for_twin = (self.op(op).twin).is_some_and(|t| !configuration.spent.contains(&t));
+            !waits_for_twin && !self.has_taken_effect(configuration, op)
+        })
+    }
+
+    /// A write that may not have happened and whose version nobody was told.
+    fn is_optional(&self, op: u32) -> bool {
+        let op = self.op(op);
+        op.deadline.is_none() && matches!(op.action, Action::Write { rank: None, .. })
     }
 
     fn moved(&self, from: &Configuration, op: u32, state: State) -> Configuration {

@@ -319,7 +319,7 @@ fn random_histories(seed: u64, count: usize) -> impl Iterator<Item = (Vec<Operat
             rng: Rng(rng.next()),
             state: None,
             version: 0,
-            unanswered: 5,
+            unanswered: 2 + rng.below(4),
         };
         let valid = register.small_history();
         let mut mutated = valid.clone();
@@ -354,6 +354,27 @@ fn the_checker_agrees_with_the_definition() {
         (4_000..18_000).contains(&violations),
         "{violations} histories were wrong"
     );
+}
+
+/// Clients that never find out what became of most of their writes, on one key that all of them use.
+#[test]
+fn crowded_keys_with_many_unknown_outcomes_are_decided() {
+    let mut undecided = Vec::new();
+    for seed in 0..40 {
+        let mut register = Atomic {
+            rng: Rng(seed),
+            state: None,
+            version: 0,
+            unique: true,
+            versions: true,
+            unanswered: 2,
+        };
+        let operations = register.history(300, 600);
+        let report = check_within(&history(operations), 100_000);
+        assert!(report.violations.is_empty(), "seed {seed}: {:?}", report.violations);
+        undecided.extend(report.undecided.iter().map(|why| format!("seed {seed}: {why}")));
+    }
+    assert!(undecided.is_empty(), "{undecided:#?}");
 }
 
 #[test]

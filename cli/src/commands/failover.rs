@@ -158,11 +158,10 @@ async fn promote(context: &Context, group: &str, node: Option<&str>) -> Ending {
     let node = node.map(|text| number(text, 'n', "node")).transpose()?.map(NodeId);
     let admin = context.client().await?.admin();
     let promoted = admin.promote(group, node).await;
-    promoted.map_err(|error| Failure::client(format!("cannot change the primary of {group}"), &error))?;
-    let to = node.map_or("its most advanced backup".to_owned(), |node| node.to_string());
+    let led = promoted.map_err(|error| Failure::client(format!("cannot change the primary of {group}"), &error))?;
     match context.json() {
-        true => context.print_json(&json!({"group": group.0, "node": node.map(|node| node.0)}))?,
-        false => print(&format!("{group} is led by {to} now; nothing was lost\n"))?,
+        true => context.print_json(&json!({"group": group.0, "node": led.node.0, "epoch": led.epoch.0}))?,
+        false => print(&format!("{group} is led by {} now; nothing was lost\n", led.node))?,
     }
     Ok(Exit::Ok)
 }
@@ -178,11 +177,11 @@ async fn force(context: &Context, group: &str, node: &str, accept_loss: bool) ->
     }
     let admin = context.client().await?.admin();
     let forced = admin.force_start(group, node).await;
-    forced.map_err(|error| Failure::client(format!("cannot start {group} from {node}"), &error))?;
+    let led = forced.map_err(|error| Failure::client(format!("cannot start {group} from {node}"), &error))?;
     match context.json() {
-        true => context.print_json(&json!({"group": group.0, "node": node.0}))?,
+        true => context.print_json(&json!({"group": group.0, "node": node.0, "epoch": led.epoch.0}))?,
         false => print(&format!(
-            "{group} starts from what {node} has; `fulcrum failover report {group}` says what may be missing\n"
+            "{group} has started from what {node} has; `fulcrum failover report {group}` says what may be missing\n"
         ))?,
     }
     Ok(Exit::Ok)

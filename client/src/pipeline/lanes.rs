@@ -2,20 +2,20 @@
 
 use super::runner::{Runner, Taken, Target};
 use crate::client::Shared;
-use fulcrum_common::wire::v1::pipeline_request::op::Op;
+use fulcrum_common::wire::v1::pipeline_op::Op;
 use fulcrum_types::NodeId;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc;
 
 /// Requests that may wait in a lane to be taken.
-const QUEUE: usize = 1024;
+const QUEUE: usize = 2048;
 
 /// The lanes of a pipeline; they end when it is dropped and all is answered.
 pub(super) struct Lanes {
     shared: Arc<Shared>,
-    routers: mpsc::Sender<Taken>,
-    nodes: Mutex<BTreeMap<NodeId, mpsc::Sender<Taken>>>,
+    routers: mpsc::Sender<Box<Taken>>,
+    nodes: Mutex<BTreeMap<NodeId, mpsc::Sender<Box<Taken>>>>,
 }
 
 impl Lanes {
@@ -28,7 +28,7 @@ impl Lanes {
     }
 
     /// Straight to the node that can serve it, if the client is smart and knows which; else through the routers.
-    pub(super) fn of(&self, op: &Op) -> mpsc::Sender<Taken> {
+    pub(super) fn of(&self, op: &Op) -> mpsc::Sender<Box<Taken>> {
         let Some(node) = self.node_for(op) else {
             return self.routers.clone();
         };
@@ -49,7 +49,7 @@ impl Lanes {
     }
 }
 
-fn begin(shared: &Arc<Shared>, target: Target) -> mpsc::Sender<Taken> {
+fn begin(shared: &Arc<Shared>, target: Target) -> mpsc::Sender<Box<Taken>> {
     let (lane, queue) = mpsc::channel(QUEUE);
     tokio::spawn(Runner::new(shared.clone(), target, queue).run());
     lane

@@ -18,8 +18,8 @@ use crate::error::{Error, UnfinishedWrite};
 use crate::identity::Held;
 use crate::keyspace::Choices;
 use crate::retry::Verdict;
-use fulcrum_common::wire::v1::pipeline_request::op::Op;
-use fulcrum_common::wire::v1::pipeline_response::answer::Answer;
+use fulcrum_common::wire::v1::pipeline_answer::Answer;
+use fulcrum_common::wire::v1::pipeline_op::Op;
 use fulcrum_common::wire::{Malformed, v1};
 use fulcrum_types::Refusal;
 use lanes::Lanes;
@@ -107,7 +107,7 @@ impl Pipeline {
     async fn submit(&self, op: Op, until: Instant) -> Result<oneshot::Receiver<Replied>, Error> {
         let (reply, replied) = oneshot::channel();
         let lane = self.lanes.of(&op);
-        let taken = Taken::new(op, until, reply);
+        let taken = Box::new(Taken::new(op, until, reply));
         let taken = match lane.try_send(taken) {
             Ok(()) => return Ok(replied),
             Err(mpsc::error::TrySendError::Full(taken) | mpsc::error::TrySendError::Closed(taken)) => taken,

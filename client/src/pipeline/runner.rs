@@ -4,10 +4,12 @@ use super::Replied;
 use crate::client::Shared;
 use crate::retry::{Next, Retries};
 use crate::rpc;
+use foldhash::fast::RandomState;
 use fulcrum_common::routing::Failure;
-use fulcrum_common::wire::v1::pipeline_request::op::Op;
-use fulcrum_common::wire::v1::pipeline_response::answer::Answer;
-use fulcrum_common::wire::{status, v1};
+use fulcrum_common::wire::batch::{BatchBuilder, PipelineRequest, PipelineResponse};
+use fulcrum_common::wire::v1::pipeline_answer::Answer;
+use fulcrum_common::wire::v1::pipeline_op::Op;
+use fulcrum_common::wire::{Malformed, status, v1};
 use fulcrum_types::{NodeId, Refusal};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -18,7 +20,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
 /// Requests that may be sent and not answered.
-const UNDER_WAY: usize = 1024;
+const UNDER_WAY: usize = 2048;
 /// Most requests in one message.
 const BATCH: usize = 256;
 /// Most bytes of keys and values in one message, about.
@@ -30,9 +32,9 @@ const SWEEP: Duration = Duration::from_millis(10);
 /// For a server to accept the stream.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A request taken from the queue.
+/// A request taken from the queue. Boxed wherever it waits: it is large, and moves often.
 pub(super) struct Taken {
-    op: Op,
+    op: v1::PipelineOp,
     until: Instant,
     reply: oneshot::Sender<Replied>,
     retries: Retries,
@@ -41,19 +43,16 @@ pub(super) struct Taken {
 impl Taken {
     pub(super) fn new(op: Op, until: Instant, reply: oneshot::Sender<Replied>) -> Self {
         let retries = Retries::new(!matches!(op, Op::Get(_)));
+        let op = v1::PipelineOp {
+            id: 0,
+            op: Some(op),
+            deadline_ms: 0,
+        };
         Self {
             op,
             until,
             reply,
             retries,
-        }
-    }
-
-    fn bytes(&self) -> usize {
-        match &self.op {
-            Op::Get(request) => request.key.len(),
-            Op::Put(request) => request.key.len() + request.value.len(),
-            Op::Delete(request) => request.key.len(),
         }
     }
 
@@ -76,22 +75,23 @@ pub(super) enum Target {
     /// To a router: whatever fails is tried again here.
     Routers,
     /// To a shard-node: whatever fails goes into the lane through the routers.
-    Node(NodeId, mpsc::Sender<Taken>),
+    Node(NodeId, mpsc::Sender<Box<Taken>>),
 }
 
 /// The background task of a lane.
 pub(super) struct Runner {
     shared: Arc<Shared>,
     target: Target,
-    queue: mpsc::Receiver<Taken>,
+    queue: mpsc::Receiver<Box<Taken>>,
     /// Whether requests may still come.
     open: bool,
     next_id: u64,
     /// To be sent, in order.
-    waiting: VecDeque<Taken>,
+    waiting: VecDeque<Box<Taken>>,
     /// Refused for the moment: to be sent again at that time.
-    paused: Vec<(Instant, Taken)>,
-    under_way: HashMap<u64, Taken>,
+    paused: Vec<(Instant, Box<Taken>)>,
+    under_way: HashMap<u64, Box<Taken>, RandomState>,
+    message: BatchBuilder<v1::PipelineOp>,
 }
 
 /// Why a stream is given up.
@@ -103,7 +103,7 @@ enum Ended {
 }
 
 impl Runner {
-    pub(super) fn new(shared: Arc<Shared>, target: Target, queue: mpsc::Receiver<Taken>) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, target: Target, queue: mpsc::Receiver<Box<Taken>>) -> Self {
         Self {
             shared,
             target,
@@ -112,7 +112,8 @@ impl Runner {
             next_id: 0,
             waiting: VecDeque::new(),
             paused: Vec::new(),
-            under_way: HashMap::new(),
+            under_way: HashMap::default(),
+            message: BatchBuilder::default(),
         }
     }
 
@@ -189,8 +190,8 @@ impl Runner {
 
     async fn exchange(
         &mut self,
-        messages: mpsc::Sender<v1::PipelineRequest>,
-        mut answers: Streaming<v1::PipelineResponse>,
+        messages: mpsc::Sender<PipelineRequest>,
+        mut answers: Streaming<PipelineResponse>,
     ) -> Ended {
         let mut sweep = tokio::time::interval(SWEEP);
         sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -200,7 +201,9 @@ impl Runner {
             let busy = !self.idle();
             tokio::select! {
                 received = answers.message() => match received {
-                    Ok(Some(message)) => self.answered(message),
+                    Ok(Some(message)) => if let Err(malformed) = self.answered(message) {
+                        return Ended::Broken(Failure::Lost(malformed.to_string()));
+                    },
                     Ok(None) => return Ended::Broken(Failure::Lost("the server closed the stream".into())),
                     Err(status) => return Ended::Broken(rpc::failure(&status)),
                 },
@@ -219,31 +222,31 @@ impl Runner {
     }
 
     /// As much of what is waiting as one message takes.
-    fn message(&mut self) -> v1::PipelineRequest {
+    fn message(&mut self) -> PipelineRequest {
         let now = Instant::now();
-        let mut ops = Vec::with_capacity(self.waiting.len().min(BATCH));
-        let mut bytes = 0;
-        while ops.len() < BATCH && bytes < BATCH_BYTES {
-            let Some(taken) = self.waiting.pop_front() else { break };
+        let mut count = 0;
+        while count < BATCH && self.message.bytes() < BATCH_BYTES {
+            let Some(mut taken) = self.waiting.pop_front() else {
+                break;
+            };
             let left = taken.until.saturating_duration_since(now).as_millis();
             if left == 0 {
                 taken.expire(false);
                 continue;
             }
             self.next_id += 1;
-            bytes += taken.bytes();
-            ops.push(v1::pipeline_request::Op {
-                id: self.next_id,
-                op: Some(taken.op.clone()),
-                deadline_ms: u32::try_from(left).unwrap_or(u32::MAX),
-            });
+            count += 1;
+            taken.op.id = self.next_id;
+            taken.op.deadline_ms = u32::try_from(left).unwrap_or(u32::MAX);
+            self.message.push(&taken.op);
             self.under_way.insert(self.next_id, taken);
         }
-        v1::PipelineRequest { ops }
+        self.message.take()
     }
 
-    fn answered(&mut self, message: v1::PipelineResponse) {
-        for answer in message.answers {
+    fn answered(&mut self, message: PipelineResponse) -> Result<(), Malformed> {
+        for answer in message.items() {
+            let answer = answer?;
             let Some(taken) = self.under_way.remove(&answer.id) else {
                 continue;
             };
@@ -258,9 +261,10 @@ impl Runner {
                 ),
             }
         }
+        Ok(())
     }
 
-    fn refused(&mut self, mut taken: Taken, refusal: Refusal) {
+    fn refused(&mut self, mut taken: Box<Taken>, refusal: Refusal) {
         if let Next::Fail(verdict) = taken.retries.after(Failure::Refused(refusal)) {
             return taken.reply(Err(verdict));
         }
@@ -273,7 +277,7 @@ impl Runner {
 
     /// The stream is gone: what was under way is sent again on the next one, in its old order.
     fn all_failed(&mut self, failure: Failure) {
-        let mut under_way: Vec<(u64, Taken)> = self.under_way.drain().collect();
+        let mut under_way: Vec<(u64, Box<Taken>)> = self.under_way.drain().collect();
         under_way.sort_unstable_by_key(|(id, _)| *id);
         for (_, mut taken) in under_way.into_iter().rev() {
             match taken.retries.after(failure.clone()) {
@@ -319,7 +323,7 @@ impl Runner {
 }
 
 /// Puts a request into the lane through the routers; waits for room there if need be, in the background.
-fn pass_on(routers: &mpsc::Sender<Taken>, taken: Taken) {
+fn pass_on(routers: &mpsc::Sender<Box<Taken>>, taken: Box<Taken>) {
     let Err(mpsc::error::TrySendError::Full(taken)) = routers.try_send(taken) else {
         return;
     };

@@ -4,6 +4,7 @@ use fulcrum_client::{Level, Mode, NodeId, Receipt, Refusal, Role, StalenessBasis
 use fulcrum_common::keyspace::KeyspaceOptions;
 use fulcrum_common::map::{ClusterId, ClusterMap, NodeInfo};
 use fulcrum_common::routing::{Primary, View};
+use fulcrum_common::wire::batch::{PipelineRequest, PipelineResponse};
 use fulcrum_common::wire::v1::admin_server::{Admin, AdminServer};
 use fulcrum_common::wire::v1::kv_server::{Kv, KvServer};
 use fulcrum_common::wire::{map, status, v1};
@@ -44,6 +45,10 @@ pub struct State {
     pub writes: Vec<v1::IdempotencyKey>,
     /// Session tokens of all reads as they came in.
     pub sessions: Vec<Option<v1::SessionToken>>,
+    /// Watches as they were asked for.
+    pub watches: Vec<v1::WatchRequest>,
+    /// What each next watch is told before it breaks.
+    pub scripts: VecDeque<Vec<v1::WatchResponse>>,
     pub requests: usize,
     pub opened: u64,
 }
@@ -272,12 +277,25 @@ impl Kv for Fake {
         Ok(Response::new(stream::iter(pages).boxed()))
     }
 
-    type PipelineStream = BoxStream<'static, Result<v1::PipelineResponse, Status>>;
+    type WatchStream = BoxStream<'static, Result<v1::WatchResponse, Status>>;
+
+    /// Plays the next script, if the test has written one; then breaks.
+    async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let reaction = self.next_reaction();
+        let script = self.with(|state| {
+            state.watches.push(request.into_inner());
+            state.scripts.pop_front().unwrap_or_default()
+        });
+        let messages = stream::iter(script.into_iter().map(Ok)).chain(stream::iter([Err(lost())]));
+        conclude(reaction, Response::new(messages.boxed())).await
+    }
+
+    type PipelineStream = BoxStream<'static, Result<PipelineResponse, Status>>;
 
     /// Answers each message in reverse order.
     async fn pipeline(
         &self,
-        request: Request<Streaming<v1::PipelineRequest>>,
+        request: Request<Streaming<PipelineRequest>>,
     ) -> Result<Response<Self::PipelineStream>, Status> {
         let fake = self.clone();
         let answers = stream::try_unfold(request.into_inner(), move |mut requests| {
@@ -286,11 +304,13 @@ impl Kv for Fake {
                 let Some(message) = requests.message().await? else {
                     return Ok(None);
                 };
+                let mut ops: Vec<_> = message.items().map(Result::unwrap).collect();
+                ops.reverse();
                 let mut answers = Vec::new();
-                for op in message.ops.into_iter().rev() {
+                for op in ops {
                     answers.extend(fake.pipelined(op)?);
                 }
-                Ok(Some((v1::PipelineResponse { answers }, requests)))
+                Ok(Some((answers.into_iter().collect(), requests)))
             }
         });
         Ok(Response::new(answers.boxed()))
@@ -319,9 +339,9 @@ impl Kv for Fake {
 }
 
 impl Fake {
-    fn pipelined(&self, op: v1::pipeline_request::Op) -> Result<Option<v1::pipeline_response::Answer>, Status> {
-        use v1::pipeline_request::op::Op;
-        use v1::pipeline_response::answer::Answer;
+    fn pipelined(&self, op: v1::PipelineOp) -> Result<Option<v1::PipelineAnswer>, Status> {
+        use v1::pipeline_answer::Answer;
+        use v1::pipeline_op::Op;
         let reaction = self.next_reaction();
         let answer = match op.op.unwrap() {
             Op::Get(get) => Answer::Get(self.read(&get)),
@@ -334,7 +354,7 @@ impl Fake {
             Reaction::Lose => return Err(lost()),
             Reaction::Hang => return Ok(None),
         };
-        Ok(Some(v1::pipeline_response::Answer {
+        Ok(Some(v1::PipelineAnswer {
             id: op.id,
             answer: Some(answer),
         }))

@@ -1,7 +1,7 @@
 //! The typed layer: cluster map, group configurations and node leases in a [`Metadata`] store.
 //!
 //! Keys: `/fulcrum/<cluster>/map`, `/fulcrum/<cluster>/groups/<id>/configuration`, `/fulcrum/<cluster>/nodes/<id>` (with a
-//! lease: there while the node lives). A version is the revision of its key: nothing else needs to be counted, and it never
+//! lease: there while the node lives). Beside them `services/` keeps `/fulcrum/<cluster>/founding`. A version is the revision of its key: nothing else needs to be counted, and it never
 //! recurs. A keyspace and the first configurations of its groups appear in one transaction, or not at all.
 
 use super::format::{decode_configuration, decode_map, encode_configuration, encode_map};

@@ -8,15 +8,14 @@ use super::journal::{AppendError, Journal};
 use super::record::Record;
 use super::state::State;
 use super::{
-    Compare, KeyValue, LeaseId, Listing, MAX_TXN_OPS, Metadata, MetadataError, Op, Revision, TxnOutcome, WatchEvent,
-    WatchStream,
+    Compare, KeyValue, LeaseId, Listing, Metadata, MetadataError, Op, Revision, TxnOutcome, WatchEvent, WatchStream,
+    check_txn,
 };
 use crate::clock::Clock;
 use crate::error::StartError;
 use crate::map::ClusterId;
 use async_trait::async_trait;
 use futures::stream::{self, StreamExt};
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -24,8 +23,6 @@ use tokio::sync::watch;
 
 /// A journal that has grown to this is begun anew with a snapshot.
 const COMPACT_AT_BYTES: u64 = 4 * 1024 * 1024;
-/// Most bytes of one transaction's keys and values: etcd's limit on requests.
-const MAX_TXN_BYTES: usize = 1_572_864;
 /// Changes handed to a watcher under one lock.
 const WATCH_BATCH: usize = 128;
 
@@ -200,38 +197,6 @@ fn lease_of(op: &Op) -> Option<LeaseId> {
     }
 }
 
-/// The limits of etcd, so that what works here works there.
-fn check(compare: &[Compare], ops: &[Op]) -> Result<(), MetadataError> {
-    if ops.len().max(compare.len()) > MAX_TXN_OPS {
-        return Err(MetadataError::Invalid(format!(
-            "a transaction has at most {MAX_TXN_OPS} operations"
-        )));
-    }
-    let mut keys = BTreeSet::new();
-    let mut bytes = 0;
-    for op in ops {
-        let (key, value_len) = match op {
-            Op::Put { key, value, .. } => (key, value.len()),
-            Op::Delete { key } => (key, 0),
-        };
-        bytes += key.len() + value_len;
-        if key.is_empty() {
-            return Err(MetadataError::Invalid("a key is empty".to_owned()));
-        }
-        if !keys.insert(key) {
-            return Err(MetadataError::Invalid(format!(
-                "the transaction changes key {key} twice"
-            )));
-        }
-    }
-    if bytes > MAX_TXN_BYTES {
-        return Err(MetadataError::Invalid(format!(
-            "{bytes} bytes in one transaction, the limit is {MAX_TXN_BYTES}"
-        )));
-    }
-    Ok(())
-}
-
 #[async_trait]
 impl Metadata for EmbeddedMetadata {
     async fn get(&self, key: &str) -> Result<Option<KeyValue>, MetadataError> {
@@ -243,7 +208,7 @@ impl Metadata for EmbeddedMetadata {
     }
 
     async fn txn(&self, compare: Vec<Compare>, ops: Vec<Op>) -> Result<TxnOutcome, MetadataError> {
-        check(&compare, &ops)?;
+        check_txn(&compare, &ops)?;
         self.blocking(move |inner| inner.txn(&compare, ops)).await
     }
 

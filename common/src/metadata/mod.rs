@@ -4,7 +4,7 @@
 //! remembers the revision that last changed it, and that is its compare-and-swap token. Keys can be tied to a lease and go
 //! when it does. A watch tells every change in order from a revision on, or says that it no longer can, and then the
 //! watcher lists again. This is the shape of etcd (its v3 API: revisions, `Txn`, `Watch`, `Lease`), so that etcd fits the
-//! trait without change; [`EmbeddedMetadata`] serves one process.
+//! trait without change (`metadata-etcd/`); [`EmbeddedMetadata`] serves one process.
 //!
 //! An error tells whether a transaction was *surely not applied* ([`MetadataError::Unavailable`]) or *may have been*
 //! ([`MetadataError::Unknown`]): primary/backup replication depends on the difference (rule 2).
@@ -12,6 +12,8 @@
 //! [`ClusterStore`] is the typed layer that everybody uses. Left out: ranges other than prefixes, histories of a key, users.
 
 mod cluster_store;
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
 mod embedded;
 mod format;
 mod journal;
@@ -26,12 +28,15 @@ pub use embedded::EmbeddedMetadata;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 use thiserror::Error;
 
 /// Most operations, and most comparisons, of one transaction: etcd's default.
 pub const MAX_TXN_OPS: usize = 128;
+/// Most bytes of one transaction's keys and values: etcd's limit on requests.
+const MAX_TXN_BYTES: usize = 1_572_864;
 
 /// Counts successful transactions of the whole store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -132,6 +137,38 @@ pub enum TxnOutcome {
         /// The store's revision when that was found.
         revision: Revision,
     },
+}
+
+/// Refuses a transaction that no store takes. The limits are those of etcd, so that what works with one works with all.
+pub fn check_txn(compare: &[Compare], ops: &[Op]) -> Result<(), MetadataError> {
+    if ops.len().max(compare.len()) > MAX_TXN_OPS {
+        return Err(MetadataError::Invalid(format!(
+            "a transaction has at most {MAX_TXN_OPS} operations"
+        )));
+    }
+    let mut keys = BTreeSet::new();
+    let mut bytes = 0;
+    for op in ops {
+        let (key, value_len) = match op {
+            Op::Put { key, value, .. } => (key, value.len()),
+            Op::Delete { key } => (key, 0),
+        };
+        bytes += key.len() + value_len;
+        if key.is_empty() {
+            return Err(MetadataError::Invalid("a key is empty".to_owned()));
+        }
+        if !keys.insert(key) {
+            return Err(MetadataError::Invalid(format!(
+                "the transaction changes key {key} twice"
+            )));
+        }
+    }
+    if bytes > MAX_TXN_BYTES {
+        return Err(MetadataError::Invalid(format!(
+            "{bytes} bytes in one transaction, the limit is {MAX_TXN_BYTES}"
+        )));
+    }
+    Ok(())
 }
 
 /// One change that a watcher is told.

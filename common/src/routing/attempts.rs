@@ -70,6 +70,8 @@ pub struct Attempts {
     /// Replicas that said that they cannot serve it, since the last pause.
     unable: Vec<NodeId>,
     last: Option<Refusal>,
+    /// What a watch is told if no other replica has kept more of the log.
+    compacted: Option<Refusal>,
 }
 
 impl Attempts {
@@ -86,6 +88,7 @@ impl Attempts {
             hint: None,
             unable: Vec::new(),
             last: None,
+            compacted: None,
         }
     }
 
@@ -129,6 +132,11 @@ impl Attempts {
     }
 
     fn refused(&mut self, view: &View, node: NodeId, refusal: Refusal, spent: Duration) -> Next {
+        if let Refusal::Compacted { .. } = refusal {
+            // Replicas let their logs go at different times.
+            self.compacted = Some(refusal);
+            return self.another(view, node);
+        }
         let act = refusal.act();
         let hint = match &refusal {
             Refusal::NotPrimary { hint } | Refusal::CannotServe { hint, .. } => hint.filter(|hinted| *hinted != node),
@@ -185,7 +193,10 @@ impl Attempts {
                 self.count += 1;
                 Next::Send(next)
             }
-            None => self.pause(),
+            None => match self.compacted.take() {
+                Some(refusal) => Next::Fail(refusal),
+                None => self.pause(),
+            },
         }
     }
 
@@ -230,7 +241,7 @@ mod tests {
     use crate::keyspace::KeyspaceOptions;
     use crate::map::{ClusterId, ClusterMap, NodeInfo};
     use crate::routing::{Primary, RoutingTable};
-    use fulcrum_types::{Epoch, MapVersion, Mode};
+    use fulcrum_types::{Epoch, Index, LogPosition, MapVersion, Mode};
     use std::sync::Arc;
 
     const EARLY: Duration = Duration::ZERO;
@@ -393,5 +404,30 @@ mod tests {
         let older = ClusterMap::new(ClusterId::new("test").unwrap());
         table.set_map(Arc::new(older));
         assert_eq!(table.view().map.version(), MapVersion(1));
+    }
+
+    #[test]
+    fn a_log_let_go_by_one_replica_is_looked_for_at_the_others() {
+        let (view, group) = led_by(1);
+        let mut attempts = Attempts::new(group, Kind::Read(Level::Linearizable), 0);
+        let compacted = |kept_after| Refusal::Compacted {
+            group,
+            after: LogPosition::default(),
+            kept_after: Index(kept_after),
+        };
+        let refused = |kept_after| Failure::Refused(compacted(kept_after));
+        assert_eq!(attempts.next(&view), Next::Send(NodeId(1)));
+        let Next::Send(second) = attempts.after(&view, NodeId(1), refused(9), EARLY) else {
+            panic!("another replica may have kept more")
+        };
+        let gone = Failure::NotSent("gone".into());
+        let Next::Send(third) = attempts.after(&view, second, gone, EARLY) else {
+            panic!("another replica may have kept more")
+        };
+        assert!(third != second && third != NodeId(1));
+        assert_eq!(
+            attempts.after(&view, third, refused(7), EARLY),
+            Next::Fail(compacted(7))
+        );
     }
 }

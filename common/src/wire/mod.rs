@@ -1,10 +1,12 @@
 //! The wire format, and every conversion to and from it. Wire types stop here and in each service's `service.rs`.
 //!
 //! Conversions *from* the wire never trust it: a missing or unknown field is a [`Malformed`], which names the field.
-//! [`types`] converts what all services share, [`map`] what operators and smart clients see, [`shard`] what routers and
-//! shard-nodes exchange, [`transactions`] what all say of transactions, [`steps`] what is asked of a group for one,
-//! [`peer`] what replicas say to each other; [`status`] maps refusals to gRPC statuses with typed details and back.
+//! [`batch`] has the messages that carry many items, [`types`] converts what all services share, [`map`] what operators and
+//! smart clients see, [`shard`] what routers and shard-nodes exchange, [`watch`] what watches ask and are told,
+//! [`transactions`] what all say of transactions, [`steps`] what is asked of a group for one, [`peer`] what replicas say to
+//! each other, [`status`] maps refusals to gRPC statuses with typed details and back.
 
+pub mod batch;
 pub mod map;
 pub mod peer;
 pub mod shard;
@@ -12,6 +14,7 @@ pub mod status;
 pub mod steps;
 pub mod transactions;
 pub mod types;
+pub mod watch;
 
 /// Generated code, nested as its packages are.
 #[allow(missing_docs, clippy::all, reason = "generated code")]

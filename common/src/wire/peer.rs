@@ -228,9 +228,14 @@ fn put_beat(to: &mut BytesMut, beat: &Beat) {
     put_varint(to, beat.primary_clock.0);
     put_varint(to, beat.round);
     put_varint(to, beat.echoed_boot.0);
-    to.put_u8(u8::from(beat.echoed_backup_clock.is_some()));
-    if let Some(clock) = beat.echoed_backup_clock {
-        put_varint(to, clock.0);
+    put_optional(to, beat.echoed_backup_clock.map(|clock| clock.0));
+    put_optional(to, beat.time.map(|time| time.0));
+}
+
+fn put_optional(to: &mut BytesMut, value: Option<u64>) {
+    to.put_u8(u8::from(value.is_some()));
+    if let Some(value) = value {
+        put_varint(to, value);
     }
 }
 
@@ -347,15 +352,21 @@ impl Fields {
         let primary_clock = Mono(self.varint("beat.primary_clock")?);
         let round = self.varint("beat.round")?;
         let echoed_boot = BootId(self.varint("beat.echoed_boot")?);
-        let echoed_backup_clock = match self.flag("beat.echoed_backup_clock")? {
-            true => Some(Mono(self.varint("beat.echoed_backup_clock")?)),
-            false => None,
-        };
+        let echoed_backup_clock = self.optional("beat.echoed_backup_clock")?.map(Mono);
+        let time = self.optional("beat.time")?.map(ReplicatedTime);
         Ok(Beat {
             primary_clock,
             round,
             echoed_backup_clock,
             echoed_boot,
+            time,
+        })
+    }
+
+    fn optional(&mut self, field: &str) -> Result<Option<u64>, Malformed> {
+        Ok(match self.flag(field)? {
+            true => Some(self.varint(field)?),
+            false => None,
         })
     }
 
@@ -470,9 +481,11 @@ mod tests {
             round: 9,
             echoed_backup_clock: None,
             echoed_boot: BootId(7),
+            time: None,
         };
         let echo = Beat {
             echoed_backup_clock: Some(Mono(5_000_000_000)),
+            time: Some(ReplicatedTime(1_790_000_000_000)),
             ..beat
         };
         let entries = vec![
@@ -624,7 +637,7 @@ mod tests {
     #[test]
     fn a_length_out_of_nowhere_allocates_nothing() {
         let mut append = BytesMut::from(&[VERSION, APPEND][..]);
-        for _ in 0..8 {
+        for _ in 0..9 {
             put_varint(&mut append, 0);
         }
         put_varint(&mut append, u64::MAX);

@@ -1,15 +1,17 @@
 //! Conversions of what routers and shard-nodes exchange: group requests and their answers.
 
-use super::{Malformed, internal, status, steps, v1};
+use super::types::micros;
+use super::{Malformed, internal, status, steps, v1, watch};
+use bytes::Bytes;
 use fulcrum_types::{
     Answer, Answered, GroupId, GroupRequest, KeyspaceId, MapVersion, Operation, Query, ReadRequest, RecordedOutcome,
     Refusal, WriteOutcome,
 };
 use std::time::Duration;
 
-/// A request as the wire has it, under the sender's id for it.
+/// A request as the wire has it, under the sender's id for it. `pass_on` if the answer need not be understood.
 #[must_use]
-pub fn request_to_wire(id: u64, request: GroupRequest) -> internal::Request {
+pub fn request_to_wire(id: u64, request: GroupRequest, pass_on: bool) -> internal::Request {
     use internal::request::Operation as Op;
     let operation = match request.operation {
         Operation::Read(read) => Op::Read(read_to_wire(read)),
@@ -28,6 +30,7 @@ pub fn request_to_wire(id: u64, request: GroupRequest) -> internal::Request {
         map_version: request.map_version.0,
         deadline_ms: u32::try_from(request.deadline.as_millis()).unwrap_or(u32::MAX),
         operation: Some(operation),
+        pass_on,
     }
 }
 
@@ -46,6 +49,7 @@ fn read_to_wire(read: ReadRequest) -> internal::Read {
             limit,
             max_bytes,
         }),
+        Query::Changes(query) => r::Query::Changes(watch::query_to_wire(query)),
     };
     internal::Read {
         level: Some(read.level.into()),
@@ -90,6 +94,7 @@ fn read_from_wire(wire: internal::Read) -> Result<ReadRequest, Malformed> {
             limit: scan.limit,
             max_bytes: scan.max_bytes,
         },
+        Q::Changes(changes) => Query::Changes(watch::query_from_wire(changes)),
     };
     Ok(ReadRequest {
         level: wire.level.ok_or_else(|| Malformed::missing("read.level"))?.try_into()?,
@@ -121,6 +126,21 @@ pub fn response_to_wire(id: u64, result: Result<Answered, Refusal>) -> internal:
     }
 }
 
+/// An encoded answer that the asker passes on, with what it should know of it.
+#[must_use]
+pub fn passed_on_to_wire(id: u64, message: Bytes, staleness: Option<Duration>, weaker: bool) -> internal::Response {
+    let passed_on = internal::PassedOn {
+        message,
+        staleness_us: staleness.map(micros),
+        weaker,
+    };
+    internal::Response {
+        id,
+        result: Some(internal::response::Result::PassedOn(passed_on)),
+        receipt: None,
+    }
+}
+
 fn answer_to_wire(group: GroupId, answer: Answer) -> internal::response::Result {
     use internal::response::Result as R;
     match answer {
@@ -142,6 +162,7 @@ fn answer_to_wire(group: GroupId, answer: Answer) -> internal::response::Result 
                 .collect(),
             complete,
         }),
+        Answer::Changes { changes, reached, time } => R::Changes(watch::changes_to_wire(changes, reached, time)),
         Answer::Written(outcomes) => R::Written(written_to_wire(outcomes)),
         Answer::Outcome(recorded) => R::Recorded(recorded_to_wire(recorded)),
         Answer::Transaction(answer) => R::Transaction(steps::answer_to_wire(group, answer)),
@@ -168,14 +189,57 @@ fn recorded_to_wire(recorded: RecordedOutcome) -> internal::Recorded {
     internal::Recorded { state: Some(state) }
 }
 
-/// An answer from the wire: the sender's id, and the result or refusal.
+/// What a shard-node answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// An answer with its receipt.
+    Answered(Answered),
+    /// An answer to be passed on: an encoded [`v1::GetResponse`] or [`v1::WriteResponse`].
+    PassedOn {
+        /// The message.
+        message: Bytes,
+        /// The bound of staleness that its receipt proves.
+        staleness: Option<Duration>,
+        /// Served at a weaker level than the one asked.
+        weaker: bool,
+    },
+}
+
+impl Reply {
+    /// The bound of staleness that was proved.
+    #[must_use]
+    pub fn staleness(&self) -> Option<Duration> {
+        match self {
+            Reply::Answered(answered) => answered.receipt.staleness,
+            Reply::PassedOn { staleness, .. } => *staleness,
+        }
+    }
+
+    /// Whether a read was served at a weaker level than the one asked, as its request allows.
+    #[must_use]
+    pub fn is_weaker(&self) -> bool {
+        match self {
+            Reply::Answered(answered) => answered.receipt.is_weaker(),
+            Reply::PassedOn { weaker, .. } => *weaker,
+        }
+    }
+}
+
+/// An answer from the wire: the result or refusal.
 ///
 /// # Errors
 /// The field that is missing or wrong.
-pub fn response_from_wire(wire: internal::Response) -> Result<(u64, Result<Answered, Refusal>), Malformed> {
+pub fn response_from_wire(wire: internal::Response) -> Result<Result<Reply, Refusal>, Malformed> {
     use internal::response::Result as R;
     let answer = match wire.result.ok_or_else(|| Malformed::missing("response.result"))? {
-        R::Error(error) => return Ok((wire.id, Err(status::refusal_from_wire(error)))),
+        R::Error(error) => return Ok(Err(status::refusal_from_wire(error))),
+        R::PassedOn(passed_on) => {
+            return Ok(Ok(Reply::PassedOn {
+                message: passed_on.message,
+                staleness: passed_on.staleness_us.map(Duration::from_micros),
+                weaker: passed_on.weaker,
+            }));
+        }
         R::Values(values) => Answer::Values(
             values
                 .values
@@ -187,6 +251,7 @@ pub fn response_from_wire(wire: internal::Response) -> Result<(u64, Result<Answe
             rows: rows.rows.into_iter().map(row_from_wire).collect::<Result<_, _>>()?,
             complete: rows.complete,
         },
+        R::Changes(changes) => watch::changes_from_wire(changes)?,
         R::Written(written) => Answer::Written(written_from_wire(written)?),
         R::Recorded(recorded) => Answer::Outcome(recorded_from_wire(recorded)?),
         R::Transaction(answer) => Answer::Transaction(steps::answer_from_wire(answer)?),
@@ -195,7 +260,7 @@ pub fn response_from_wire(wire: internal::Response) -> Result<(u64, Result<Answe
         .receipt
         .ok_or_else(|| Malformed::missing("response.receipt"))?
         .try_into()?;
-    Ok((wire.id, Ok(Answered { answer, receipt })))
+    Ok(Ok(Reply::Answered(Answered { answer, receipt })))
 }
 
 fn row_from_wire(row: internal::Row) -> Result<(bytes::Bytes, fulcrum_types::Versioned), Malformed> {

@@ -1,7 +1,7 @@
 //! Refusals as gRPC statuses with typed details (`google.rpc.Status` carrying a `fulcrum.v1.Error`), and back.
 
 use super::{types, v1};
-use fulcrum_types::{Act, GroupId, Level, MapVersion, Mode, NodeId, Refusal};
+use fulcrum_types::{Act, GroupId, Index, Level, MapVersion, Mode, NodeId, Refusal};
 use prost::Message;
 use std::time::Duration;
 use tonic::{Code, Status};
@@ -41,7 +41,7 @@ pub fn code(refusal: &Refusal) -> Code {
         | Refusal::NoTransactions { .. } => Code::InvalidArgument,
         Refusal::Aborted { .. } | Refusal::Locked { .. } => Code::Aborted,
         Refusal::UnknownKeyspace { .. } => Code::NotFound,
-        Refusal::TooOldToTell => Code::OutOfRange,
+        Refusal::TooOldToTell | Refusal::Compacted { .. } => Code::OutOfRange,
         Refusal::Unknown { .. } => Code::Unknown,
     }
 }
@@ -81,6 +81,15 @@ pub fn refusal_to_wire(refusal: &Refusal) -> v1::Error {
         Refusal::HistoryLost { group, seen } => {
             error.group = group.0;
             error.seen = Some((*seen).into());
+        }
+        Refusal::Compacted {
+            group,
+            after,
+            kept_after,
+        } => {
+            error.group = group.0;
+            error.seen = Some((*after).into());
+            error.kept_after = kept_after.0;
         }
         Refusal::IllegalLevel { level, mode } => {
             error.level = Some((*level).into());
@@ -137,6 +146,11 @@ pub fn refusal_from_wire(error: v1::Error) -> Refusal {
         "HISTORY_LOST" => Refusal::HistoryLost {
             group: GroupId(error.group),
             seen: error.seen.map(Into::into).unwrap_or_default(),
+        },
+        "COMPACTED" => Refusal::Compacted {
+            group: GroupId(error.group),
+            after: error.seen.map(Into::into).unwrap_or_default(),
+            kept_after: Index(error.kept_after),
         },
         "ILLEGAL_LEVEL" => Refusal::IllegalLevel {
             level: level(),
@@ -245,6 +259,14 @@ mod tests {
                     epoch: Epoch(2),
                     index: Index(9),
                 },
+            },
+            Refusal::Compacted {
+                group: GroupId(4),
+                after: LogPosition {
+                    epoch: Epoch(2),
+                    index: Index(9),
+                },
+                kept_after: Index(70),
             },
             Refusal::IllegalLevel {
                 level: Level::Linearizable,

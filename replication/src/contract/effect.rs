@@ -208,6 +208,8 @@ pub enum Effect {
         through: Index,
         /// Who had them durable.
         by: Vec<NodeId>,
+        /// Only to be said before this moment: in `async` the lease may run out before the answer leaves.
+        recheck_before: Option<Mono>,
     },
     /// Proposals ordered here and not yet acknowledged, up to this index, must be answered UNKNOWN.
     Abandon {

@@ -36,7 +36,8 @@ pub struct Options {
     pub append_bytes: usize,
     /// Most bytes of entries sent to one peer and not yet acknowledged.
     pub in_flight_bytes: usize,
-    /// Bytes of applied entries kept for peers that lag; who lags more gets a snapshot.
+    /// Bytes of applied entries kept for peers that lag; who lags more gets a snapshot. For who is being sent one, more is kept:
+    /// eight times as much or `in_flight_bytes`, and twice that after each transfer that the load has outrun, up to 16 times.
     pub retain_bytes: usize,
     /// A node whose wall clock is further than this from its peers' does not stand for primary (rule 11).
     pub wall_skew_max: Duration,

@@ -125,6 +125,7 @@ impl PrimaryBackup {
         if !makes_sense(header, previous, &entries) || !self.follows(from) {
             return false;
         }
+        self.note_time(now.mono, beat);
         self.backup.promise(now.mono, &self.options, beat);
         if !self.log.holds(previous) {
             self.refuse(now, from, previous, effects);
@@ -151,6 +152,13 @@ impl PrimaryBackup {
         self.note_proof(now.mono, commit, beat);
         self.acknowledge(now, effects);
         true
+    }
+
+    /// The group's time by the newest beat: an older one that comes late would set it back.
+    fn note_time(&mut self, now: Mono, beat: Beat) {
+        if let Some(time) = beat.time.filter(|_| self.backup.echo <= Some(beat.primary_clock)) {
+            self.time.set(time, now);
+        }
     }
 
     /// Not ours: where to look for the last common position.

@@ -1,7 +1,7 @@
 //! What primary and backups say to each other.
 
 use crate::contract::{SnapshotChunk, TransferId};
-use fulcrum_types::{BootId, Entry, GroupConfiguration, Index, LogPosition, Mono};
+use fulcrum_types::{BootId, Entry, GroupConfiguration, Index, LogPosition, Mono, ReplicatedTime};
 
 /// A primary's clock reading on its way to a backup and back: the base of leases and staleness bounds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -14,6 +14,8 @@ pub struct Beat {
     pub echoed_backup_clock: Option<Mono>,
     /// The life of the backup that the echoed reading belongs to: readings of another life prove nothing (rule 4).
     pub echoed_boot: BootId,
+    /// The group's time when it sent, once the primary knows it: a backup goes on from there (rule 11).
+    pub time: Option<ReplicatedTime>,
 }
 
 /// The bodies of messages between replicas.

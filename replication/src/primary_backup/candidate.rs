@@ -140,7 +140,7 @@ impl PrimaryBackup {
             Ground::Forced => self.disk.after_hard_state().is_none(),
             Ground::Restarted | Ground::Planned => true,
         };
-        if ready && !self.wall_is_suspect(now.mono) {
+        if ready && !self.wall_is_suspect(now) {
             self.propose_self(now, ground, effects);
         }
     }
@@ -292,7 +292,7 @@ impl PrimaryBackup {
             return;
         }
         let last = self.log.last();
-        let able = self.is_healthy(now.mono) && !self.wall_is_suspect(now.mono);
+        let able = self.is_healthy(now.mono) && !self.wall_is_suspect(now);
         let eligible = self.is_member() && self.hard.epoch == self.hard.configuration.epoch && able;
         self.envelope(now)
             .send(from, Body::ProbeReply { last, eligible }, effects);

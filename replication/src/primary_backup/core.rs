@@ -6,6 +6,7 @@ use super::changes::Changes;
 use super::durability::Durability;
 use super::log::Log;
 use super::primary::Primary;
+use super::replicated_time::GroupTime;
 use crate::contract::{
     CasOutcome, Effect, HardState, Header, Input, LogChange, Message, Options, Replica, Restored, Status,
 };
@@ -35,8 +36,11 @@ pub struct PrimaryBackup {
     pub(super) marked: Epoch,
     /// The last epoch led in this life, and how far it may have acknowledged in it: for certificates.
     pub(super) acknowledged_here: Option<(Epoch, Index)>,
-    /// How far each peer's wall clock was ahead of ours, in milliseconds, and when (rule 11).
-    pub(super) walls: BTreeMap<NodeId, (i64, Mono)>,
+    /// What each peer's wall clock showed, in milliseconds, and when on our monotonic clock (rule 11).
+    pub(super) walls: BTreeMap<NodeId, (u64, Mono)>,
+    /// What our clocks showed when this life began.
+    pub(super) started: Now,
+    pub(super) time: GroupTime,
     pub(super) next_read_of_configuration: Mono,
     /// The first step of this life has been taken.
     begun: bool,
@@ -115,6 +119,8 @@ impl PrimaryBackup {
             marked: Epoch::ZERO,
             acknowledged_here: None,
             walls: BTreeMap::new(),
+            started: now,
+            time: GroupTime::default(),
             next_read_of_configuration: now.mono,
             begun: false,
             recorded,
@@ -214,7 +220,7 @@ impl PrimaryBackup {
         self.applied = through;
         self.health.apply_moved = now.mono;
         self.backup.staleness.applied(through);
-        self.compact(effects);
+        self.compact(now.mono, effects);
     }
 
     fn on_tick(&mut self, now: Now, disk_healthy: bool, effects: &mut Vec<Effect>) {
@@ -400,13 +406,13 @@ impl PrimaryBackup {
 
     /// Drops log entries that the state holds and nobody in sync still needs; at a backup only what is matched in this epoch:
     /// the rest may have to go into a loss certificate.
-    fn compact(&mut self, effects: &mut Vec<Effect>) {
+    fn compact(&mut self, now: Mono, effects: &mut Vec<Effect>) {
         let retain = self.options.retain_bytes;
         if self.log.bytes() <= retain + retain / 4 {
             return;
         }
         let needed = match &self.primary {
-            Some(_) => self.needed_by_peers(),
+            Some(_) => self.needed_by_peers(now),
             None => self.backup.matched.min(self.backup.held),
         };
         let limit = self.applied.min(self.disk.persisted()).min(needed);

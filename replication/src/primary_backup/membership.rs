@@ -11,6 +11,9 @@ use crate::contract::Effect;
 use fulcrum_types::{GroupConfiguration, Index, Member, Mono, Now};
 use std::time::Duration;
 
+/// So often a learner's share of the log is doubled.
+const MAX_DOUBLINGS: u32 = 4;
+
 impl PrimaryBackup {
     /// Notes who lags, and proposes the set as it should be.
     pub(super) fn tend_membership(&mut self, now: Now, effects: &mut Vec<Effect>) {
@@ -63,6 +66,9 @@ impl PrimaryBackup {
                 .awaited
                 .is_none_or(|since| now.since(since) > self.options.lag_after);
             let outside = !c.in_sync.iter().any(|m| m.node == peer.node) && c.replicas.contains(&peer.node);
+            if !outside {
+                peer.transfers = 0;
+            }
             if may_admit && rested && outside && peer.is_near(now, last, c.version, &self.options) {
                 peer.awaited = Some(now);
             }
@@ -177,17 +183,26 @@ impl PrimaryBackup {
         held
     }
 
-    /// The highest index up to which a primary may compact: peers in sync and snapshots under way need the rest, within reason.
-    pub(super) fn needed_by_peers(&self) -> Index {
+    /// The highest index up to which a primary may compact: peers in sync need the rest, and who catches up by a snapshot, within
+    /// reason. A transfer that was outrun all the same makes the next one's share twice as large: under any load that a
+    /// learner can keep up with at all, one of them is large enough.
+    pub(super) fn needed_by_peers(&self, now: Mono) -> Index {
         let needed = self.held_by_all();
         let Some(primary) = &self.primary else { return needed };
-        if self.log.bytes() > self.options.retain_bytes.saturating_mul(8) {
-            return needed;
-        }
-        let holds = primary.peers.values().filter_map(|p| match &p.flow {
-            Flow::Snapshot(outgoing) => Some(outgoing.holds_from),
-            Flow::Probe { .. } | Flow::Stream => None,
-        });
-        holds.fold(needed, Index::min)
+        let compacted = self.log.compacted().index;
+        let alive = primary
+            .peers
+            .values()
+            .filter(|p| now.since(p.heard) <= self.options.silent_after);
+        let within_reason = alive.filter(|p| self.log.bytes() <= self.share_of(p));
+        let kept = within_reason.filter_map(|p| p.kept_from(compacted));
+        kept.fold(needed, Index::min)
+    }
+
+    /// Bytes that the log may grow to for a learner's sake.
+    fn share_of(&self, peer: &Progress) -> usize {
+        let first = (self.options.retain_bytes.saturating_mul(8)).max(self.options.in_flight_bytes);
+        let doublings = peer.transfers.saturating_sub(1).min(MAX_DOUBLINGS);
+        first.saturating_mul(1 << doublings)
     }
 }

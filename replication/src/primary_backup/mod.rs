@@ -38,7 +38,7 @@
 //!
 //! # The files
 //! `core` holds the fields and the dispatch; `primary`, `replicate`, `progress`, `membership`, `hand_over` are the primary;
-//! `backup`, `candidate`, `staleness` the others; `lease` and `reads` say who may answer; `certificate` and
+//! `backup`, `candidate`, `staleness` the others; `replicated_time` and `wall` keep the group's time; `lease` and `reads` say who may answer; `certificate` and
 //! `snapshot` how histories are replaced; `log`, `durability`, `changes` keep what is retained, durable and proposed; `invariants`
 //! is run after every step in tests; `planted` breaks things on purpose.
 //!
@@ -68,6 +68,7 @@ mod primary;
 mod progress;
 mod reads;
 mod replicate;
+mod replicated_time;
 mod snapshot;
 mod staleness;
 mod wall;

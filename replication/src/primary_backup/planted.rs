@@ -87,4 +87,6 @@ bugs! {
     AcknowledgeWithoutLease,
     /// Entries are stamped with the wall clock, whatever the log says.
     TimeGoesBack,
+    /// Entries are stamped with the primary's wall clock, however far it jumps.
+    FollowWallClock,
 }

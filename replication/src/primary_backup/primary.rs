@@ -6,7 +6,7 @@ use super::progress::{Flow, Progress};
 use super::reads::WaitingRead;
 use crate::contract::{Effect, PeerStatus, ProposalId, ProposalRefusal, ReadRefusal};
 use bytes::Bytes;
-use fulcrum_types::{Entry, Index, LogPosition, Mono, NodeId, Now, Payload, ReplicatedTime};
+use fulcrum_types::{Entry, Index, LogPosition, Mono, NodeId, Now, Payload};
 use std::collections::{BTreeMap, VecDeque};
 
 #[derive(Clone, Debug)]
@@ -14,6 +14,7 @@ pub(super) struct Primary {
     pub(super) peers: BTreeMap<NodeId, Progress>,
     /// The no-op of this epoch: once it is committed, so is all that was inherited (rule 3).
     pub(super) noop: Index,
+    pub(super) since: Mono,
     pub(super) ready: bool,
     /// Up to here proposals were answered (or given up as unknown).
     pub(super) acknowledged: Index,
@@ -45,6 +46,7 @@ impl PrimaryBackup {
         self.primary = Some(Primary {
             peers,
             noop,
+            since: now.mono,
             ready: false,
             acknowledged: noop,
             withheld: None,
@@ -55,25 +57,20 @@ impl PrimaryBackup {
             hand_over: None,
             last_transfer: 0,
         });
+        self.tend_time(now);
         let entry = self.next_entry(now, Payload::Noop);
         self.append(vec![entry], effects);
         self.beat_all(now, effects);
         self.advance(now, effects);
     }
 
-    /// Replicated time never goes back (rule 11).
     fn next_entry(&self, now: Now, payload: Payload) -> Entry {
-        let wall = ReplicatedTime(now.wall_ms);
         Entry {
             position: LogPosition {
                 epoch: self.hard.epoch,
                 index: self.log.last().index.next(),
             },
-            time: if planted!(self, TimeGoesBack) {
-                wall
-            } else {
-                wall.max(self.log.last_time())
-            },
+            time: self.time_of_entry(now),
             payload,
         }
     }
@@ -140,7 +137,7 @@ impl PrimaryBackup {
         let Some(primary) = &self.primary else {
             return Err(ProposalRefusal::NotPrimary);
         };
-        if !primary.ready {
+        if !primary.ready || !self.time.is_anchored() {
             return Err(ProposalRefusal::NotReady);
         }
         if primary.hand_over.is_some() || (self.is_async() && !self.may_acknowledge_async(now.mono)) {
@@ -168,6 +165,9 @@ impl PrimaryBackup {
 
     /// Commit, acknowledgements, reads, membership and replication after anything that may have moved them.
     pub(super) fn advance(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        if !self.time.is_anchored() {
+            self.tend_time(now);
+        }
         let reach = self.committable(now.mono);
         self.raise_commit(now, reach, effects);
         if let Some(primary) = &mut self.primary
@@ -212,6 +212,7 @@ impl PrimaryBackup {
         let need = self.options.min_in_sync;
         let listed = self.hard.configuration.in_sync.len() >= need;
         let leased = !self.is_async() || self.may_acknowledge_async(now.mono);
+        let recheck_before = self.lease_until(now.mono).filter(|_| self.is_async());
         let ignored = planted!(self, IgnoreMinInSync);
         let (commit, own, is_async) = (self.commit, self.me.node, self.is_async());
         let Some(primary) = &mut self.primary else { return };
@@ -224,7 +225,11 @@ impl PrimaryBackup {
         // A member that has just begun another life counts again once it has said what it holds: the answer names who does.
         let enough = (listed && (is_async || by.len() >= need)) || ignored;
         if enough && leased {
-            effects.push(Effect::Acknowledge { through: commit, by });
+            effects.push(Effect::Acknowledge {
+                through: commit,
+                by,
+                recheck_before,
+            });
             primary.acknowledged = commit;
             primary.withheld = None;
             return;
@@ -246,6 +251,7 @@ impl PrimaryBackup {
     }
 
     pub(super) fn tick_primary(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        self.tend_time(now);
         let healthy = self.is_healthy(now.mono);
         let Some(primary) = &mut self.primary else { return };
         if !healthy {

@@ -51,6 +51,8 @@ pub(super) struct Progress {
     pub(super) lagging: Option<Mono>,
     /// Since when it has been behind the commit index.
     pub(super) behind: Option<Mono>,
+    /// Snapshots begun for it since it was last in the in-sync set.
+    pub(super) transfers: u32,
     /// When commit last began to wait for this learner.
     pub(super) awaited: Option<Mono>,
     /// Last configuration sent to a peer that shows an older one.
@@ -78,6 +80,7 @@ impl Progress {
             moved: now,
             lagging: None,
             behind: None,
+            transfers: 0,
             awaited: None,
             told: None,
         }
@@ -112,6 +115,16 @@ impl Progress {
         self.echo = None;
         self.round = 0;
         self.own_clock = None;
+    }
+
+    /// What compaction should keep for it: all behind the snapshot that it is being sent, then all that it still lacks.
+    pub(super) fn kept_from(&self, compacted: Index) -> Option<Index> {
+        match &self.flow {
+            Flow::Snapshot(outgoing) => Some(outgoing.holds_from),
+            Flow::Probe { .. } | Flow::Stream => {
+                Some(self.persisted).filter(|from| self.transfers > 0 && *from >= compacted)
+            }
+        }
     }
 
     /// Silence and standstill up to now do not count.

@@ -259,6 +259,7 @@ impl Sender<'_> {
             round: self.round,
             echoed_backup_clock: peer.own_clock.filter(|_| self.lease),
             echoed_boot: peer.boot.unwrap_or_default(),
+            time: self.core.time_to_tell(self.now),
         };
         let body = Body::Append {
             previous: self.core.log.position_at(previous).unwrap_or_default(),

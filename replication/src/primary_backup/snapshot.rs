@@ -2,8 +2,8 @@
 //!
 //! The primary's runner cuts the snapshot at its applied index and hands over part after part; at most [`WINDOW`] parts are under way
 //! and are sent again when the peer goes silent. The peer stages them and installs the whole with the last one. A transfer
-//! belongs to one epoch and to one life of the peer; it is given up when either ends. Meanwhile compaction keeps what
-//! follows the snapshot, so that the log can take over.
+//! belongs to one epoch and to one life of the peer; it is given up when either ends. Meanwhile, and until the peer is
+//! in the in-sync set, compaction keeps what follows the snapshot, so that the log can take over; how much at most, see `needed_by_peers`.
 
 use super::body::Body;
 use super::core::PrimaryBackup;
@@ -79,6 +79,7 @@ impl PrimaryBackup {
                     if peer.next <= compacted && peer.data.is_some() && !silent && applied >= compacted =>
                 {
                     primary.last_transfer += 1;
+                    peer.transfers = peer.transfers.saturating_add(1);
                     let transfer = TransferId(primary.last_transfer);
                     effects.push(Effect::SnapshotWanted { to: *node, transfer });
                     peer.flow = Flow::Snapshot(Outgoing {

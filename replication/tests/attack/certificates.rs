@@ -1,7 +1,7 @@
 //! Losses of `async` groups: nothing is lost silently, and no state that lacks something is taken for fresh.
 
 use crate::rig::{ME, Rig, SECOND, append, at, beat, changes, configuration, entries, hard, new_group};
-use fulcrum_replication::primary_backup::Beat;
+use fulcrum_replication::primary_backup::{Beat, Body};
 use fulcrum_replication::{Answered, Divergence, Effect, Input, LogChange, ProposalId, ReadId, ReadWanted};
 use fulcrum_types::{BootId, DataId, Epoch, Index, Mode};
 
@@ -59,6 +59,8 @@ fn what_a_later_primary_may_have_acknowledged_counts_as_acknowledged() {
     let mut rig = Rig::new(Mode::Async, |_, _| {});
     rig.configure(new_group(&[1, 2, 3]));
     rig.win();
+    // With a second clock it knows the time, and takes writes.
+    rig.hear(2, 1, 2, Body::Probe { last: at(0, 0) });
     let commands = (0..4).map(|i| (ProposalId(i), "put".into())).collect();
     rig.take(Input::Propose { commands });
     assert_eq!(rig.status().last, at(5, 1));

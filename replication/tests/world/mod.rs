@@ -166,7 +166,7 @@ impl World {
                 }
             }
             Effect::Proposed { .. } | Effect::ProposalRefused { .. } | Effect::Abandon { .. } => {}
-            Effect::Acknowledge { through, by } => self.acknowledged(id, through, &by),
+            Effect::Acknowledge { through, by, .. } => self.acknowledged(id, through, &by),
             Effect::AnswerRead { id: read, answer } => self.answered(id, read, answer),
             Effect::CompareAndSwap {
                 attempt,

@@ -62,7 +62,7 @@ pub fn effect(effect: &Effect) -> Option<String> {
         Effect::Commit { through } => format!("commits {through}"),
         Effect::Proposed { position, .. } => format!("orders {position}"),
         Effect::ProposalRefused { reason, .. } => format!("refuses the write: {reason:?}"),
-        Effect::Acknowledge { through, by } => {
+        Effect::Acknowledge { through, by, .. } => {
             let by: Vec<_> = by.iter().map(ToString::to_string).collect();
             format!("acknowledges {through}, durable on {}", by.join(" "))
         }

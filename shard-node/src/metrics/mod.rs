@@ -60,6 +60,7 @@ pub(crate) struct NodeMetrics {
     commit_waits: IntCounterVec,
     disk_healthy: IntGauge,
     staged_bytes: IntGauge,
+    watching: IntGauge,
     map_version: IntGauge,
 }
 
@@ -226,6 +227,9 @@ impl NodeMetrics {
             staged_bytes: make
                 .gauge("staged_bytes", "Bytes written to the store and not yet durable.", &[])?
                 .with_label_values::<&str>(&[]),
+            watching: make
+                .gauge("watch_steps_waiting", "Steps of watches that wait for a change.", &[])?
+                .with_label_values(&[] as &[&str]),
             map_version: make
                 .gauge("map_version", "Version of the cluster map that this node goes by.", &[])?
                 .with_label_values::<&str>(&[]),

@@ -92,7 +92,8 @@ impl NodeMetrics {
     }
 
     /// Takes in how the node as a whole is.
-    pub(crate) fn node(&self, disk_healthy: bool, staged_bytes: usize, map: MapVersion) {
+    pub(crate) fn node(&self, disk_healthy: bool, staged_bytes: usize, watching: usize, map: MapVersion) {
+        self.watching.set(gauge(watching as u64));
         self.disk_healthy.set(i64::from(disk_healthy));
         self.staged_bytes.set(gauge(staged_bytes as u64));
         self.map_version.set(gauge(map.0));

@@ -22,6 +22,7 @@ impl Kind {
             Operation::Read(read) => match read.query {
                 Query::Get(_) => (read.level.name(), "get"),
                 Query::Scan { .. } => (read.level.name(), "scan"),
+                Query::Changes(_) => (read.level.name(), "changes"),
             },
             Operation::Write { .. } => ("none", "write"),
             Operation::Outcome(_) => ("none", "outcome"),

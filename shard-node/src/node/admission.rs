@@ -7,8 +7,10 @@ use super::shared::{Failure, Shared};
 use crate::event::RequestId;
 use bytes::Bytes;
 use fulcrum_common::key::{validate_batch, validate_key, validate_value};
-use fulcrum_common::limits::{DEFAULT_SCAN_ROWS, MAX_SCAN_BYTES, MAX_SCAN_ROWS};
-use fulcrum_types::{Condition, GroupRequest, Mono, Mutation, Now, Operation, Query, ReadRequest, Refusal, WriteOp};
+use fulcrum_common::limits::{DEFAULT_SCAN_ROWS, MAX_CHANGES_BYTES, MAX_SCAN_BYTES, MAX_SCAN_ROWS};
+use fulcrum_types::{
+    Condition, GroupRequest, Mono, Mutation, Now, Operation, Query, ReadRequest, Refusal, Selection, WriteOp,
+};
 
 /// Checks what does not depend on a group: the map it goes by, the room there is, the time left.
 pub(super) fn admit(shared: &Shared, request: &GroupRequest) -> Result<(), Refusal> {
@@ -69,16 +71,11 @@ impl Group {
                 shared.reply(id, Err(refusal));
                 Ok(())
             }
-            Operation::Outcome(key) => match self.outcome_level(shared) {
-                Ok(level) => {
-                    let read = Read::new(now.mono, deadline, level, Vec::new(), Wanted::Outcome(key));
-                    self.admitted_read(shared, now, id, read)
-                }
-                Err(refusal) => {
-                    shared.reply(id, Err(refusal));
-                    Ok(())
-                }
-            },
+            Operation::Outcome(key) => {
+                let level = self.level_of_writes();
+                let read = Read::new(now.mono, deadline, level, Vec::new(), Wanted::Outcome(key));
+                self.admitted_read(shared, now, id, read)
+            }
         }
     }
 
@@ -103,8 +100,15 @@ impl Group {
                 return Ok(());
             }
         };
+        let step = match &query {
+            Query::Changes(step) => Some(step.clone()),
+            _ => None,
+        };
         let mut read = Read::new(now.mono, deadline, level, acceptable, Wanted::Query(query));
         read.seen = seen;
+        if let Some(step) = step {
+            return self.admit_step(shared, now, id, read, step);
+        }
         self.admitted_read(shared, now, id, read)
     }
 
@@ -150,6 +154,14 @@ impl Group {
                     limit,
                     max_bytes,
                 })
+            }
+            Query::Changes(mut step) => {
+                if let Selection::Key(key) = &step.selection {
+                    validate_key(key)?;
+                    self.check_owner(shared, key)?;
+                }
+                step.max_bytes = step.max_bytes.clamp(1, MAX_CHANGES_BYTES);
+                Ok(Query::Changes(step))
             }
         }
     }

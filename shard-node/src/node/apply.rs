@@ -14,17 +14,12 @@ impl Group {
     /// Applies what is committed. What that changes is staged in the open batch and needs no durability of its own: it can
     /// be made again from the log.
     pub(super) fn apply(&mut self, shared: &mut Shared, now: Now) -> Result<(), Failure> {
-        let mut entries = 0;
-        while let Some(entry) = self.tail.front().filter(|e| e.position.index <= self.commit) {
-            let outcome = self.machine.apply(&mut shared.store, entry)?;
-            let position = entry.position;
-            self.tail.pop_front();
-            self.applied_one(shared, now, position, outcome);
-            entries += 1;
-        }
-        if entries == 0 {
+        if !self.is_due() {
             return Ok(());
         }
+        let applied = self.apply_due(shared, now);
+        self.machine.stage_applied(&mut shared.store);
+        let entries = applied?;
         let through = self.applied().index;
         shared.observe(Observation::Applied {
             group: self.id,
@@ -33,6 +28,23 @@ impl Group {
         });
         self.inputs.push_back(Input::Applied { through });
         self.evaluate_due(shared)
+    }
+
+    /// Whether something committed is to be applied.
+    fn is_due(&self) -> bool {
+        self.tail.front().is_some_and(|e| e.position.index <= self.commit)
+    }
+
+    fn apply_due(&mut self, shared: &mut Shared, now: Now) -> Result<usize, Failure> {
+        let mut entries = 0;
+        while let Some(entry) = self.tail.front().filter(|e| e.position.index <= self.commit) {
+            let outcome = self.machine.apply_next(&mut shared.store, entry)?;
+            let position = entry.position;
+            self.tail.pop_front();
+            self.applied_one(shared, now, position, outcome);
+            entries += 1;
+        }
+        Ok(entries)
     }
 
     /// Another generation of the state is current: opens it.
@@ -47,7 +59,7 @@ impl Group {
                 }
             }
         }
-        let cache = shared.settings.cache_bytes;
+        let cache = shared.cache_share;
         self.machine = StateMachine::open(&shared.store, self.id, generation, limits(&self.keyspace), cache)?;
         Ok(())
     }

@@ -8,6 +8,8 @@ pub enum Bug {
     ReplyBeforeAcknowledged,
     /// Releases a read although its lease ran out while it was evaluated.
     SkipLeaseRecheck,
+    /// Answers an `async` write although the lease ran out before the answer could leave.
+    SkipWriteRecheck,
     /// Sends at once what has to wait for the disk.
     SendBeforePersisted,
     /// Applies a retry a second time.

@@ -8,6 +8,7 @@ use super::history::History;
 use super::reads::Reads;
 use super::shared::{Failure, Shared};
 use super::snapshots::Transfers;
+use super::watches::Watches;
 use super::writes::Writes;
 use crate::event::{Observation, Output};
 use crate::state_machine::StateMachine;
@@ -63,6 +64,7 @@ pub(super) struct Group {
     pub(super) held: BTreeMap<WriteId, Vec<(NodeId, Message)>>,
     pub(super) writes: Writes,
     pub(super) reads: Reads,
+    pub(super) watches: Watches,
     pub(super) transfers: Transfers,
     pub(super) view: View,
     pub(super) failover: Failover,
@@ -101,6 +103,7 @@ impl Group {
             held: BTreeMap::new(),
             writes: Writes::default(),
             reads: Reads::default(),
+            watches: Watches::default(),
             transfers: Transfers::default(),
             view,
             failover: Failover::new(now.mono),
@@ -221,7 +224,7 @@ impl Group {
                 }),
             );
         }
-        for id in self.reads.take_all() {
+        for id in self.reads.take_all().into_iter().chain(self.watches.take_all()) {
             shared.reply(id, Err(refusal.clone()));
         }
     }

@@ -45,6 +45,15 @@ impl Node {
             };
             self.place(now, group, keyspace);
         }
+        self.share_cache();
+    }
+
+    /// Every group gets the same share of the node's cache.
+    fn share_cache(&mut self) {
+        self.shared.cache_share = self.shared.settings.cache_bytes / self.groups.len().max(1);
+        for group in self.groups.values_mut() {
+            group.machine.resize_cache(self.shared.cache_share);
+        }
     }
 
     /// Log and hard state go at once: were the group placed here again before the rest is removed, in steps, what is half
@@ -98,6 +107,7 @@ impl Node {
     /// The first step of a replica's life: what it must remember of its start is staged, what it knows is applied.
     fn begin(&mut self, now: Now, opened: Result<Group, Failure>) -> Result<Group, Failure> {
         let mut group = opened?;
+        group.resume_watches(&self.shared, now);
         group.step(&mut self.shared, now, Input::Tick { disk_healthy: true })?;
         group.refresh(&mut self.shared, now);
         Ok(group)

@@ -7,8 +7,9 @@
 //! [`Node::end_turn`] with a fresh reading of the clock, and runs the outputs. Within a turn
 //! 1. an event goes to one replica's core (a tick to all), its effects are run in order (`run`), what became committed is
 //!    applied (`apply`), and reads that may be evaluated are (`reads`);
-//! 2. the end of the turn releases the reads whose lease still holds, gives each core the writes that arrived together,
-//!    and closes the storage batch, *one* for all groups: what they all wrote shares one fsync.
+//! 2. the end of the turn releases the reads and `async` writes whose lease still holds, gives each core the writes that
+//!    arrived together, lets watches look on in the log (`watches`), and closes the storage batch, *one* for all groups:
+//!    what they all wrote shares one fsync.
 //!
 //! The storage reports a batch with [`Event::BatchDone`]; each core then hears how far it is persisted, and the messages that
 //! waited for it go out, in order.
@@ -16,7 +17,7 @@
 //! **Trouble.** A damaged replica is rebuilt from its peers, one that meets a command it cannot know stops; a node whose disk
 //! fails answers everyone, acknowledges nothing more, and asks to be stopped ([`Output::Fatal`]).
 //!
-//! **Left out.** Moving slots between groups, watches, transactions: they will be further commands and requests.
+//! **Left out.** Moving slots between groups, transactions: they will be further commands and requests.
 
 mod admission;
 mod apply;
@@ -35,6 +36,7 @@ mod snapshots;
 mod status;
 #[cfg(test)]
 mod tests;
+mod watches;
 mod writes;
 
 pub use bugs::Bug;
@@ -105,6 +107,7 @@ impl Node {
         let found = groups_on_disk(&store)?;
         let next_sync = now.mono + settings.sync_interval;
         let shared = Shared {
+            cache_share: settings.cache_bytes,
             settings,
             boot: boot.id,
             store,
@@ -173,8 +176,10 @@ impl Node {
         if self.fatal.is_none() {
             self.each(now, |group, shared| {
                 group.release_reads(shared, now)?;
+                group.release_writes(shared, now);
                 group.propose(shared, now)?;
-                again |= group.reads.is_evaluated();
+                group.look_for_changes(shared, now)?;
+                again |= group.reads.is_evaluated() || group.watches.is_behind(group.applied().index);
                 Ok(())
             });
         }
@@ -200,6 +205,7 @@ impl Node {
         self.each(now, |group, shared| {
             group.step(shared, now, Input::Tick { disk_healthy })?;
             group.refresh(shared, now);
+            group.end_waits(shared, now)?;
             group.log.sweep(&mut shared.store, sweep)?;
             Ok(())
         });
@@ -264,6 +270,7 @@ impl Node {
             return;
         };
         group.reads.forget(id);
+        group.watches.forget(id);
         group.writes.forget(id);
     }
 
@@ -272,6 +279,7 @@ impl Node {
         while let Some((id, group)) = self.shared.requests.expired(now.mono) {
             let ordered = self.groups.get_mut(&group).and_then(|group| {
                 group.reads.forget(id);
+                group.watches.forget(id);
                 group.writes.forget(id)
             });
             let refusal = match ordered {

@@ -14,7 +14,8 @@ use bytes::Bytes;
 use fulcrum_common::limits::MAX_BATCH_BYTES;
 use fulcrum_replication::{Answered as Permitted, Input, ReadId, ReadPermit, ReadRefusal, ReadWanted};
 use fulcrum_types::{
-    Answer, Answered, IdempotencyKey, Index, Level, LogPosition, Mode, Mono, Now, Query, Refusal, Role, StalenessBasis,
+    Answer, Answered, IdempotencyKey, Index, Level, LogPosition, Mode, Mono, Now, Query, RecordedOutcome, Refusal,
+    Role, StalenessBasis, WriteOutcome,
 };
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
@@ -155,6 +156,8 @@ impl Group {
 
     fn ask(&mut self, id: RequestId, mut read: Read) {
         let wanted = match read.tried() {
+            // Whoever tells that a write is there acknowledges it: in `async`, too, only a primary that nobody has replaced.
+            _ if matches!(read.wanted, Wanted::Outcome(_)) => ReadWanted::Linearizable,
             Level::Linearizable => ReadWanted::Linearizable,
             Level::Bounded(bound) => ReadWanted::Bounded(bound),
             Level::Session => ReadWanted::Session(read.seen),
@@ -253,7 +256,11 @@ impl Group {
             Some(refusal) => Err(refusal),
             None => self.look_up(shared, &read.wanted)?,
         };
-        let index = self.applied().index;
+        let index = match &answer {
+            Ok(Answer::Outcome(RecordedOutcome::Known(outcomes))) => place_of(outcomes),
+            _ => None,
+        };
+        let index = index.unwrap_or(self.applied().index);
         let at = LogPosition {
             epoch: self.history.epoch_of(index),
             index,
@@ -273,6 +280,7 @@ impl Group {
         Ok(match wanted {
             Wanted::Outcome(key) => Ok(Answer::Outcome(self.machine.outcome(&shared.store, key)?)),
             Wanted::Query(Query::Get(keys)) => self.get(shared, keys)?,
+            Wanted::Query(Query::Changes(query)) => self.changes(shared, query)?,
             Wanted::Query(Query::Scan {
                 start,
                 end,
@@ -391,16 +399,22 @@ impl Group {
         }
     }
 
-    /// An outcome can be told only where it is known first: in `async`, which has no linearizable reads, by the primary.
-    pub(super) fn outcome_level(&self, shared: &Shared) -> Result<Level, Refusal> {
+    /// The level that a write, or word of its outcome, counts as.
+    pub(super) fn level_of_writes(&self) -> Level {
         match self.mode() {
-            Mode::Sync => Ok(Level::Linearizable),
-            Mode::Async if self.view.role == Role::Primary => Ok(Level::Eventual),
-            Mode::Async => Err(Refusal::NotPrimary {
-                hint: self.hint(shared),
-            }),
+            Mode::Sync => Level::Linearizable,
+            Mode::Async => Level::Eventual,
         }
     }
+}
+
+/// Where the write stands that these are the outcomes of: its own answer would have named that. None if it changed nothing.
+fn place_of(outcomes: &[WriteOutcome]) -> Option<Index> {
+    let versions = outcomes.iter().filter_map(|outcome| match outcome {
+        WriteOutcome::Applied { version, .. } => Some(Index(version.0)),
+        WriteOutcome::ConditionFailed { .. } => None,
+    });
+    versions.max()
 }
 
 /// The bound that a permit proves at `now`.

@@ -1,14 +1,15 @@
 //! Requests that wait, and when their clients give up.
 
 use crate::event::RequestId;
+use foldhash::fast::RandomState;
 use fulcrum_types::{GroupId, Mono};
-use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
 
 /// The waiting requests of a node: by id, and by deadline.
 #[derive(Debug, Default)]
 pub(super) struct Requests {
-    waiting: BTreeMap<RequestId, (GroupId, Mono)>,
+    waiting: HashMap<RequestId, (GroupId, Mono), RandomState>,
     deadlines: BTreeSet<(Mono, RequestId)>,
 }
 

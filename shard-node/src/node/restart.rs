@@ -138,11 +138,5 @@ impl Opener<'_> {
 
 fn open_machine(shared: &Shared, opened: &OpenedGroup, keyspace: &Keyspace) -> Result<StateMachine, StorageError> {
     let (group, generation) = (opened.storage.group(), opened.storage.generation());
-    StateMachine::open(
-        &shared.store,
-        group,
-        generation,
-        limits(keyspace),
-        shared.settings.cache_bytes,
-    )
+    StateMachine::open(&shared.store, group, generation, limits(keyspace), shared.cache_share)
 }

@@ -4,6 +4,7 @@ use super::bugs::Bug;
 use super::group::Group;
 use super::settings::durability;
 use super::shared::{Failure, Shared};
+use super::writes::Acknowledged;
 use crate::event::{Observation, Output, RequestId};
 use crate::storage::Durability;
 use fulcrum_replication::{Divergence, Effect, LogChange, Message};
@@ -18,7 +19,14 @@ impl Group {
             Effect::Commit { through } => self.commit = self.commit.max(through),
             Effect::Proposed { id, position } => self.proposed(shared, now, RequestId(id.0), position),
             Effect::ProposalRefused { id, reason } => self.proposal_refused(shared, RequestId(id.0), &reason),
-            Effect::Acknowledge { through, by } => self.acknowledge(shared, now, through, by),
+            Effect::Acknowledge {
+                through,
+                by,
+                recheck_before,
+            } => {
+                let by = by.into();
+                self.acknowledge(shared, now, through, &Acknowledged { by, recheck_before });
+            }
             Effect::Abandon { through, reason } => self.abandon(shared, through, reason),
             Effect::AnswerRead { id, answer } => self.answer_read(shared, RequestId(id.0), answer)?,
             Effect::CompareAndSwap {

@@ -15,12 +15,20 @@ pub struct NodeSettings {
     pub waiting_max: usize,
     /// Most bytes staged and not yet durable; writes beyond are refused as overload.
     pub staged_bytes_max: usize,
-    /// Bytes of records that each group keeps decoded in memory.
+    /// Bytes of records that the node keeps decoded in memory; its groups share them.
     pub cache_bytes: usize,
     /// How often keyspaces with `fsync = interval` are synced.
     pub sync_interval: Duration,
     /// Records of dropped states and groups that are removed with each tick.
     pub sweep_records: usize,
+    /// Steps of watches that may wait at one group; more are refused as overload.
+    pub watches_a_group: usize,
+    /// Steps of watches at one group that look through the log in one turn.
+    pub watch_steps_a_turn: usize,
+    /// Bytes of log that a group which is watched keeps for watches that lag, beside what replication needs.
+    pub watch_log_bytes: usize,
+    /// How long a group counts as watched after the last step of a watch.
+    pub watched_for: Duration,
     /// How often a read asks again for a lease that ran out while it was evaluated.
     pub read_tries: u32,
 }
@@ -33,9 +41,13 @@ impl NodeSettings {
             node,
             waiting_max: 20_000,
             staged_bytes_max: 64 * 1024 * 1024,
-            cache_bytes: 4 * 1024 * 1024,
+            cache_bytes: 32 * 1024 * 1024,
             sync_interval: Duration::from_secs(1),
             sweep_records: 1_000,
+            watches_a_group: 1_024,
+            watch_steps_a_turn: 8,
+            watch_log_bytes: 32 * 1024 * 1024,
+            watched_for: Duration::from_secs(600),
             read_tries: 3,
         }
     }

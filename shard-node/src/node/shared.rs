@@ -17,6 +17,8 @@ pub(super) struct Shared {
     pub(super) store: Store,
     pub(super) map: Option<Arc<ClusterMap>>,
     pub(super) requests: Requests,
+    /// Bytes of the cache that each group may take.
+    pub(super) cache_share: usize,
     pub(super) out: Vec<Output>,
     pub(super) bugs: Bugs,
 }

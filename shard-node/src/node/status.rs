@@ -21,6 +21,8 @@ pub struct NodeStatus {
     pub stopped: BTreeMap<GroupId, String>,
     /// Requests that wait.
     pub waiting: usize,
+    /// Steps of watches among them.
+    pub watching: usize,
     /// Bytes staged and not yet durable.
     pub staged_bytes: usize,
     /// Why the node is to stop, if it is.
@@ -53,6 +55,7 @@ impl Node {
             replicas: self.groups.len(),
             stopped: self.stopped.clone(),
             waiting: self.shared.requests.len(),
+            watching: self.groups.values().map(|group| group.watches.len()).sum(),
             staged_bytes: self.shared.store.pending_bytes(),
             fatal: self.fatal.clone(),
         }

@@ -2,6 +2,9 @@
 //!
 //! A write is answered once it is both applied (its outcome is known) and acknowledged (its mode's promise holds). Who is
 //! deposed in between cannot know what becomes of it: UNKNOWN, with the idempotency key to look it up.
+//!
+//! In `async` it is the primary's lease that keeps two from acknowledging at once. As with reads, it may have run out since:
+//! such answers wait for `Node::end_turn` and are checked by its clock.
 
 use super::bugs::Bug;
 use super::group::Group;
@@ -9,12 +12,13 @@ use super::shared::{Failure, Shared};
 use crate::event::{Observation, RequestId};
 use crate::state_machine::{ApplyOutcome, encode_write};
 use bytes::Bytes;
+use foldhash::fast::RandomState;
 use fulcrum_replication::{Input, ProposalId, ProposalRefusal};
 use fulcrum_types::{
-    Answer, Answered, Fsync, IdempotencyKey, Index, Level, LogPosition, Mode, Mono, NodeId, Now, Refusal, Role,
-    Version, WriteOp, WriteOutcome,
+    Answer, Answered, Epoch, Fsync, IdempotencyKey, Index, LogPosition, Mono, NodeId, Now, Refusal, Role, Version,
+    WriteOp, WriteOutcome,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 /// The writes of a replica that are not answered yet.
@@ -22,10 +26,19 @@ use std::sync::Arc;
 pub(super) struct Writes {
     /// For the core, at the end of the turn.
     queue: Vec<(ProposalId, Bytes)>,
-    unordered: BTreeMap<RequestId, Unordered>,
+    unordered: HashMap<RequestId, Unordered, RandomState>,
     ordered: BTreeMap<Index, Ordered>,
     /// Where an ordered write stands.
-    places: BTreeMap<RequestId, Index>,
+    places: HashMap<RequestId, Index, RandomState>,
+    /// Ready to be answered, if the lease still holds at the turn's end.
+    complete: Vec<Complete>,
+}
+
+/// Who had a write durable, and until when that may be said.
+#[derive(Clone)]
+pub(super) struct Acknowledged {
+    pub(super) by: Arc<[NodeId]>,
+    pub(super) recheck_before: Option<Mono>,
 }
 
 struct Unordered {
@@ -42,8 +55,14 @@ struct Asked {
 
 struct Ordered {
     asked: Asked,
-    acknowledged: Option<Arc<[NodeId]>>,
+    acknowledged: Option<Acknowledged>,
     outcome: Option<Result<Vec<WriteOutcome>, Refusal>>,
+}
+
+struct Complete {
+    asked: Asked,
+    acknowledged: Acknowledged,
+    outcome: Result<Vec<WriteOutcome>, Refusal>,
 }
 
 impl Writes {
@@ -57,6 +76,11 @@ impl Writes {
             self.queue.retain(|(queued, _)| queued.0 != id.0);
             return Some(false);
         }
+        let complete = self.complete.len();
+        self.complete.retain(|write| write.asked.id != id);
+        if self.complete.len() < complete {
+            return Some(true);
+        }
         let index = self.places.remove(&id)?;
         self.ordered.remove(&index);
         Some(true)
@@ -64,11 +88,16 @@ impl Writes {
 
     pub(super) fn take_unordered(&mut self) -> Vec<RequestId> {
         self.queue.clear();
-        std::mem::take(&mut self.unordered).into_keys().collect()
+        let mut taken: Vec<RequestId> = self.unordered.drain().map(|(id, _)| id).collect();
+        // The same order in every run of a simulation.
+        taken.sort_unstable();
+        taken
     }
 
     pub(super) fn take_ordered(&mut self) -> Vec<RequestId> {
-        self.take_ordered_from(Index::ZERO)
+        let mut taken = self.take_ordered_from(Index::ZERO);
+        taken.extend(self.complete.drain(..).map(|write| write.asked.id));
+        taken
     }
 
     fn take_ordered_from(&mut self, from: Index) -> Vec<RequestId> {
@@ -190,12 +219,11 @@ impl Group {
         shared.reply(id, Err(refusal));
     }
 
-    pub(super) fn acknowledge(&mut self, shared: &mut Shared, now: Now, through: Index, by: Vec<NodeId>) {
-        let by: Arc<[NodeId]> = by.into();
+    pub(super) fn acknowledge(&mut self, shared: &mut Shared, now: Now, through: Index, how: &Acknowledged) {
         let mut any = false;
         for write in self.writes.ordered.range_mut(..=through).map(|(_, write)| write) {
             any |= write.acknowledged.is_none();
-            write.acknowledged.get_or_insert_with(|| by.clone());
+            write.acknowledged.get_or_insert_with(|| how.clone());
         }
         if !any {
             return;
@@ -231,11 +259,41 @@ impl Group {
     /// Both acknowledgements and outcomes come in the order of the log: whoever has both stands at the front.
     fn answer_writes(&mut self, shared: &mut Shared, now: Mono) {
         while let Some(write) = self.writes.take_complete() {
-            let (Some(by), Some(outcome)) = (&write.acknowledged, write.outcome) else {
+            let (Some(acknowledged), Some(outcome)) = (write.acknowledged, write.outcome) else {
                 return;
             };
-            self.answer_write(shared, now, &write.asked, by, outcome);
+            match acknowledged.recheck_before {
+                None => self.answer_write(shared, now, &write.asked, &acknowledged.by, outcome),
+                Some(_) => self.writes.complete.push(Complete {
+                    asked: write.asked,
+                    acknowledged,
+                    outcome,
+                }),
+            }
         }
+    }
+
+    /// Answers what was acknowledged before `now`, if the lease still holds, or holds again.
+    pub(super) fn release_writes(&mut self, shared: &mut Shared, now: Now) {
+        for write in std::mem::take(&mut self.writes.complete) {
+            let Complete {
+                asked,
+                acknowledged,
+                outcome,
+            } = write;
+            let lapsed = acknowledged.recheck_before.is_some_and(|before| now.mono >= before);
+            if lapsed && !shared.bugs.has(Bug::SkipWriteRecheck) && !self.leads_under_lease(asked.position.epoch, now) {
+                let reason = "the primary's lease ran out before it could answer".into();
+                shared.reply(asked.id, Err(Refusal::Unknown { reason }));
+                continue;
+            }
+            self.answer_write(shared, now.mono, &asked, &acknowledged.by, outcome);
+        }
+    }
+
+    fn leads_under_lease(&self, epoch: Epoch, now: Now) -> bool {
+        let status = self.core.status(now);
+        status.role == Role::Primary && status.epoch == epoch && status.ready && status.lease_left.is_some()
     }
 
     fn answer_write(
@@ -248,10 +306,7 @@ impl Group {
     ) {
         let result = outcome.map(|outcomes| {
             let mut receipt = self.receipt(shared, write.position, write.arrived, now);
-            receipt.asked = match self.mode() {
-                Mode::Sync => Level::Linearizable,
-                Mode::Async => Level::Eventual,
-            };
+            receipt.asked = self.level_of_writes();
             receipt.achieved = receipt.asked;
             receipt.role = Role::Primary;
             receipt.durable = self.keyspace.options.fsync == Fsync::Always;

@@ -1,10 +1,12 @@
 //! A bidirectional stream without a task of its own: one poll takes in what has come and sends what is answered.
 //!
-//! Answers are put in the stream's [`Outbox`] by the event loop as they come up; one poll sends all of them as one batch.
+//! Answers are encoded into the stream's [`Outbox`] by the event loop as they come up; one poll sends all of them as one batch.
 //! Requests are taken in only while the client reads answers, so a client that does not read stops being served, and costs
 //! at most the answers to what it has outstanding.
 
+use fulcrum_common::wire::batch::{Batch, BatchBuilder};
 use futures::{Stream, StreamExt};
+use prost::Message;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -14,7 +16,7 @@ use tonic::{Status, Streaming};
 const MESSAGES_A_POLL: usize = 16;
 
 struct State<A> {
-    ready: Vec<A>,
+    ready: BatchBuilder<A>,
     outstanding: usize,
     waker: Option<Waker>,
 }
@@ -24,11 +26,11 @@ pub(crate) struct Outbox<A> {
     state: Mutex<State<A>>,
 }
 
-impl<A> Outbox<A> {
+impl<A: Message> Outbox<A> {
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::new(State {
-                ready: Vec::new(),
+                ready: BatchBuilder::default(),
                 outstanding: 0,
                 waker: None,
             }),
@@ -45,7 +47,7 @@ impl<A> Outbox<A> {
     }
 
     /// The answer that was expected.
-    pub(super) fn deliver(&self, answer: A) {
+    pub(super) fn deliver(&self, answer: &A) {
         let mut state = self.state();
         state.outstanding = state.outstanding.saturating_sub(1);
         state.ready.push(answer);
@@ -62,10 +64,10 @@ impl<A> Outbox<A> {
     }
 
     /// All answers there are; none if there will be no more; else waits.
-    fn poll_take(&self, context: &mut Context<'_>, no_more: bool) -> Poll<Option<Vec<A>>> {
+    fn poll_take(&self, context: &mut Context<'_>, no_more: bool) -> Poll<Option<Batch<A>>> {
         let mut state = self.state();
         if !state.ready.is_empty() {
-            return Poll::Ready(Some(std::mem::take(&mut state.ready)));
+            return Poll::Ready(Some(state.ready.take()));
         }
         if no_more && state.outstanding == 0 {
             return Poll::Ready(None);
@@ -75,28 +77,27 @@ impl<A> Outbox<A> {
     }
 }
 
-/// Submits what a message asks; answers go to the outbox.
+/// Submits one request; its answer goes to the outbox.
 pub(super) type TakeIn<In, A> = Box<dyn FnMut(In, &Arc<Outbox<A>>) + Send>;
 
-/// Takes in messages and sends batches of answers.
-pub(crate) struct Duplex<In, A, Out> {
-    pub(super) input: Streaming<In>,
+/// Takes in batches of requests and sends batches of answers.
+pub(crate) struct Duplex<In, A> {
+    pub(super) input: Streaming<Batch<In>>,
     pub(super) outbox: Arc<Outbox<A>>,
     pub(super) take_in: TakeIn<In, A>,
-    pub(super) batch: fn(Vec<A>) -> Out,
     /// With so many outstanding the input has to wait.
     pub(super) pause_at: usize,
     pub(super) ended: bool,
 }
 
-impl<In, A, Out> Duplex<In, A, Out> {
+impl<In: Message + Default, A: Message> Duplex<In, A> {
     fn take_in_what_came(&mut self, context: &mut Context<'_>) {
         for _ in 0..MESSAGES_A_POLL {
             if self.ended || self.outbox.outstanding() >= self.pause_at {
                 return;
             }
             match self.input.poll_next_unpin(context) {
-                Poll::Ready(Some(Ok(message))) => (self.take_in)(message, &self.outbox),
+                Poll::Ready(Some(Ok(batch))) => self.take_in_all(batch),
                 // A broken client still gets the answers to what it asked before, if it can be reached.
                 Poll::Ready(Some(Err(_)) | None) => self.ended = true,
                 Poll::Pending => return,
@@ -105,26 +106,45 @@ impl<In, A, Out> Duplex<In, A, Out> {
         // There may be more: come back after the others had their turn.
         context.waker().wake_by_ref();
     }
+
+    fn take_in_all(&mut self, batch: Batch<In>) {
+        for item in batch.items() {
+            match item {
+                Ok(request) => (self.take_in)(request, &self.outbox),
+                // Whoever sends nonsense is not heard any further.
+                Err(_) => self.ended = true,
+            }
+        }
+    }
 }
 
-impl<In, A, Out> Unpin for Duplex<In, A, Out> {}
+impl<In, A> Unpin for Duplex<In, A> {}
 
-impl<In, A, Out> Stream for Duplex<In, A, Out> {
-    type Item = Result<Out, Status>;
+impl<In: Message + Default, A: Message> Stream for Duplex<In, A> {
+    type Item = Result<Batch<A>, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.take_in_what_came(context);
-        let batch = self.batch;
         self.outbox
             .poll_take(context, self.ended)
-            .map(|answers| answers.map(|answers| Ok(batch(answers))))
+            .map(|answers| answers.map(Ok))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use fulcrum_common::wire::batch::PipelineResponse;
+    use fulcrum_common::wire::v1;
     use std::future::poll_fn;
+
+    fn answer(id: u64) -> v1::PipelineAnswer {
+        v1::PipelineAnswer { id, answer: None }
+    }
+
+    fn ids(batch: Option<PipelineResponse>) -> Option<Vec<u64>> {
+        batch.map(|batch| batch.items().map(|answer| answer.unwrap().id).collect())
+    }
 
     #[tokio::test]
     async fn answers_that_came_up_meanwhile_share_a_batch() {
@@ -137,15 +157,15 @@ mod tests {
             async move { poll_fn(|context| outbox.poll_take(context, true)).await }
         });
         tokio::task::yield_now().await;
-        outbox.deliver('a');
-        outbox.deliver('b');
-        assert_eq!(waiting.await.unwrap(), Some(vec!['a', 'b']));
+        outbox.deliver(&answer(1));
+        outbox.deliver(&answer(2));
+        assert_eq!(ids(waiting.await.unwrap()), Some(vec![1, 2]));
         assert_eq!(outbox.outstanding(), 1);
-        outbox.deliver('c');
+        outbox.deliver(&answer(3));
         assert_eq!(
-            poll_fn(|context| outbox.poll_take(context, true)).await,
-            Some(vec!['c'])
+            ids(poll_fn(|context| outbox.poll_take(context, true)).await),
+            Some(vec![3])
         );
-        assert_eq!(poll_fn(|context| outbox.poll_take(context, true)).await, None);
+        assert_eq!(ids(poll_fn(|context| outbox.poll_take(context, true)).await), None);
     }
 }

@@ -4,9 +4,9 @@ use super::convert::{self, Frame, Part, PartAnswer};
 use super::duplex::{Duplex, Outbox};
 use super::{Door, respond};
 use fulcrum_common::entropy::random_u64;
+use fulcrum_common::wire::batch::PipelineRequest;
 use fulcrum_common::wire::status::{refusal_to_status, refusal_to_wire};
-use fulcrum_common::wire::v1;
-use fulcrum_common::wire::v1::pipeline_response::Answer as PipelineAnswer;
+use fulcrum_common::wire::v1::{self, PipelineAnswer};
 use fulcrum_types::{Answered, GroupRequest, Refusal};
 use futures::future::join_all;
 use futures::stream::BoxStream;
@@ -84,7 +84,7 @@ enum Kind {
 
 impl Kind {
     fn answer(self, id: u64, result: Result<Answered, Refusal>) -> PipelineAnswer {
-        use v1::pipeline_response::answer::Answer;
+        use v1::pipeline_answer::Answer;
         let answer = result.and_then(|answered| match self {
             Kind::Get => convert::get_response(answered).map(Answer::Get),
             Kind::Write => convert::write_response(answered).map(Answer::Write),
@@ -99,8 +99,8 @@ impl Kind {
 
 impl Door {
     /// Submits one operation of a pipeline; its answer goes to the outbox.
-    fn pipelined(&self, op: v1::pipeline_request::Op, outbox: &Arc<Outbox<PipelineAnswer>>) {
-        use v1::pipeline_request::op::Op;
+    fn pipelined(&self, op: v1::PipelineOp, outbox: &Arc<Outbox<PipelineAnswer>>) {
+        use v1::pipeline_op::Op;
         let id = op.id;
         let frame = Frame {
             map: self.map(),
@@ -119,10 +119,10 @@ impl Door {
         };
         outbox.expect();
         let to = outbox.clone();
-        let reply = Box::new(move |result| to.deliver(kind.answer(id, result)));
+        let reply = Box::new(move |result| to.deliver(&kind.answer(id, result)));
         let submitted = asked.and_then(|request| self.inbox.submit(request, self.clock.now().mono, reply));
         if let Err(refusal) = submitted {
-            outbox.deliver(kind.answer(id, Err(refusal)));
+            outbox.deliver(&kind.answer(id, Err(refusal)));
         }
     }
 }
@@ -203,22 +203,24 @@ impl v1::kv_server::Kv for KvService {
         Err(refusal_to_status(&Refusal::Invalid { reason }))
     }
 
-    type PipelineStream = Duplex<v1::PipelineRequest, PipelineAnswer, v1::PipelineResponse>;
+    type WatchStream = BoxStream<'static, Result<v1::WatchResponse, Status>>;
+
+    async fn watch(&self, _: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let reason = "a shard-node holds only some groups of a keyspace: ask a router to watch".to_owned();
+        Err(refusal_to_status(&Refusal::Invalid { reason }))
+    }
+
+    type PipelineStream = Duplex<v1::PipelineOp, PipelineAnswer>;
 
     async fn pipeline(
         &self,
-        request: Request<Streaming<v1::PipelineRequest>>,
+        request: Request<Streaming<PipelineRequest>>,
     ) -> Result<Response<Self::PipelineStream>, Status> {
         let door = self.door.clone();
         Ok(Response::new(Duplex {
             input: request.into_inner(),
             outbox: Outbox::new(),
-            take_in: Box::new(move |message: v1::PipelineRequest, outbox| {
-                for op in message.ops {
-                    door.pipelined(op, outbox);
-                }
-            }),
-            batch: |answers| v1::PipelineResponse { answers },
+            take_in: Box::new(move |op, outbox| door.pipelined(op, outbox)),
             pause_at: self.door.outstanding_per_stream,
             ended: false,
         }))

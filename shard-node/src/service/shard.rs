@@ -1,5 +1,6 @@
 //! What routers and operators speak to: batched requests, status, certificates, hand-over.
 
+use super::convert;
 use super::duplex::{Duplex, Outbox};
 use super::{Door, bounded};
 use crate::event::Event;
@@ -8,14 +9,15 @@ use crate::inbox::Notice;
 use crate::node::{GroupStatus, NodeStatus};
 use crate::state_machine::Command;
 use crate::storage::Certificate;
+use fulcrum_common::wire::batch::RequestBatch;
 use fulcrum_common::wire::internal;
-use fulcrum_common::wire::shard::{request_from_wire, response_to_wire};
+use fulcrum_common::wire::shard::{passed_on_to_wire, request_from_wire, response_to_wire};
 use fulcrum_common::wire::status::refusal_to_status;
 use fulcrum_common::wire::types::{micros, millis};
 use fulcrum_common::wire::v1;
 use fulcrum_common::wire::v1::failover_report_response as report;
 use fulcrum_replication::PeerStatus;
-use fulcrum_types::{Entry, GroupId, GroupRequest, NodeId, Payload, Refusal, Role};
+use fulcrum_types::{Answered, Entry, GroupId, GroupRequest, NodeId, Payload, Refusal, Role};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -30,11 +32,11 @@ impl Door {
     /// Submits one request of a router; its answer goes to the outbox. A stream that has too many outstanding is told so at
     /// once: its other groups must not wait for the slow one.
     fn exchange(&self, wire: internal::Request, outbox: &Arc<Outbox<internal::Response>>) {
-        let id = wire.id;
+        let (id, pass_on) = (wire.id, wire.pass_on);
         let crowded = outbox.outstanding() >= self.outstanding_per_stream;
         outbox.expect();
         let to = outbox.clone();
-        let reply = Box::new(move |result| to.deliver(response_to_wire(id, result)));
+        let reply = Box::new(move |result| to.deliver(&response(id, pass_on, result)));
         let asked = match request_from_wire(wire) {
             _ if crowded => Err(Refusal::Overloaded),
             Ok(request) => Ok(GroupRequest {
@@ -45,7 +47,7 @@ impl Door {
         };
         let submitted = asked.and_then(|request| self.inbox.submit(request, self.clock.now().mono, reply));
         if let Err(refusal) = submitted {
-            outbox.deliver(response_to_wire(id, Err(refusal)));
+            outbox.deliver(&response_to_wire(id, Err(refusal)));
         }
     }
 
@@ -74,22 +76,17 @@ impl Door {
 
 #[tonic::async_trait]
 impl internal::shard_server::Shard for ShardService {
-    type ExchangeStream = Duplex<internal::RequestBatch, internal::Response, internal::ResponseBatch>;
+    type ExchangeStream = Duplex<internal::Request, internal::Response>;
 
     async fn exchange(
         &self,
-        request: Request<Streaming<internal::RequestBatch>>,
+        request: Request<Streaming<RequestBatch>>,
     ) -> Result<Response<Self::ExchangeStream>, Status> {
         let door = self.door.clone();
         Ok(Response::new(Duplex {
             input: request.into_inner(),
             outbox: Outbox::new(),
-            take_in: Box::new(move |batch: internal::RequestBatch, outbox| {
-                for request in batch.requests {
-                    door.exchange(request, outbox);
-                }
-            }),
-            batch: |responses| internal::ResponseBatch { responses },
+            take_in: Box::new(move |request, outbox| door.exchange(request, outbox)),
             pause_at: usize::MAX,
             ended: false,
         }))
@@ -140,6 +137,14 @@ impl internal::shard_server::Shard for ShardService {
         if replica.role != Role::Primary {
             return Err(refusal_to_status(&Refusal::NotPrimary { hint: replica.primary }));
         }
+        if !replica.ready {
+            return Err(refusal_to_status(&Refusal::NotReady));
+        }
+        if replica.configuration.in_sync.len() < 2 || to == replica.primary {
+            let reason =
+                format!("no other replica of group {group} that could lead it is in sync, or it leads already");
+            return Err(refusal_to_status(&Refusal::Invalid { reason }));
+        }
         if let Some(to) = to.filter(|to| !replica.configuration.is_in_sync(*to)) {
             let reason = format!("node {to} is not in the in-sync set of group {group}: choose one that is");
             return Err(refusal_to_status(&Refusal::Invalid { reason }));
@@ -159,6 +164,20 @@ impl internal::shard_server::Shard for ShardService {
         }
         self.door.inbox.notice(Notice::Event(Event::ForcePromotion { group }));
         Ok(Response::new(internal::ForceStartResponse {}))
+    }
+}
+
+/// The answer to a request. What a router passes on leaves as the client gets it: it has no need to look into it.
+fn response(id: u64, pass_on: bool, result: Result<Answered, Refusal>) -> internal::Response {
+    match result {
+        Ok(answered) if pass_on => {
+            let (staleness, weaker) = (answered.receipt.staleness, answered.receipt.is_weaker());
+            match convert::one_key_response(answered) {
+                Ok(message) => passed_on_to_wire(id, message, staleness, weaker),
+                Err(refusal) => response_to_wire(id, Err(refusal)),
+            }
+        }
+        result => response_to_wire(id, result),
     }
 }
 

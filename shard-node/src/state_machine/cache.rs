@@ -5,14 +5,18 @@
 
 use super::value::{Content, Record};
 use bytes::Bytes;
+use foldhash::fast::RandomState;
 use std::collections::HashMap;
 
 /// What is kept for a key: its record, or that there is none.
 type Cached = Option<Record>;
 
+/// Keys are hashed with a seed of this process: fast, and not to be guessed.
+type Generation = HashMap<Bytes, Cached, RandomState>;
+
 pub(super) struct Cache {
-    young: HashMap<Bytes, Cached>,
-    old: HashMap<Bytes, Cached>,
+    young: Generation,
+    old: Generation,
     young_bytes: usize,
     /// Most bytes of one generation.
     budget: usize,
@@ -22,11 +26,24 @@ impl Cache {
     /// A cache of at most about `bytes`; none at all if that is zero.
     pub(super) fn new(bytes: usize) -> Self {
         Cache {
-            young: HashMap::new(),
-            old: HashMap::new(),
+            young: Generation::default(),
+            old: Generation::default(),
             young_bytes: 0,
             budget: bytes / 2,
         }
+    }
+
+    /// Sets the bound anew; what is over it goes as it would have gone.
+    pub(super) fn resize(&mut self, bytes: usize) {
+        self.budget = bytes / 2;
+        if self.young_bytes > self.budget {
+            self.age();
+        }
+    }
+
+    fn age(&mut self) {
+        self.old = std::mem::take(&mut self.young);
+        self.young_bytes = 0;
     }
 
     pub(super) fn get(&mut self, key: &[u8]) -> Option<Cached> {
@@ -45,8 +62,7 @@ impl Cache {
             return;
         }
         if self.young_bytes + size > self.budget {
-            self.old = std::mem::take(&mut self.young);
-            self.young_bytes = 0;
+            self.age();
         }
         self.young_bytes += size;
         if let Some(replaced) = self.young.insert(key.clone(), record) {

@@ -57,7 +57,7 @@ impl StateMachine {
             }
             let version = Decoder::new(version).varint().map_err(|e| damaged("due", e))?;
             store.delete(Space::State, index_key);
-            self.handle_due(store, key, Version(version), now)?;
+            self.handle_due(store, at_ms, key, Version(version), now)?;
         }
         Ok(())
     }
@@ -65,6 +65,7 @@ impl StateMachine {
     fn handle_due(
         &mut self,
         store: &mut Store,
+        at_ms: u64,
         key: Bytes,
         version: Version,
         now: ReplicatedTime,
@@ -74,7 +75,12 @@ impl StateMachine {
         };
         match record.content {
             // The tombstone keeps the value's version: what a reader saw as absent before the sweep is the same after it.
-            Content::Value { .. } => self.bury(store, &key, version, now),
+            // An entry that writes a key twice gives both the same version: this may be the due time of the first.
+            Content::Value { expires_at_ms, .. } if expires_at_ms != at_ms => {}
+            Content::Value { .. } => {
+                self.bury(store, &key, version, now);
+                self.footnote.expired.push((key, version));
+            }
             Content::Tombstone => {
                 self.cache.forget(&key);
                 store.delete(Space::State, self.value_key(&key));

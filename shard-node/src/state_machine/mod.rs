@@ -7,15 +7,18 @@
 //! together with the applied position, so that a crash never parts them. A write is applied at most once: its idempotency
 //! key is looked up in the retry table first (rule 10). A key's version is the index of the entry that wrote it; a delete
 //! leaves a tombstone with a version, so that versions never recur (rule 13). Expired values are invisible at once and
-//! removed in bounded steps as entries are applied.
+//! removed in bounded steps as entries are applied. What an entry did that its command does not tell is noted beside it
+//! ([`changes_of`] reads both): a condition that did not hold, a retry, an expiry.
 //!
 //! **Left out**: who may read when (the replication core says), admission limits on keys and values (checked before a command
 //! is proposed), locks and intents of transactions (further kinds of [`Command`]).
 
 mod applied;
 mod cache;
+mod changes;
 mod command;
 mod due;
+mod footnote;
 mod read;
 mod retry;
 #[cfg(test)]
@@ -23,12 +26,14 @@ mod tests;
 mod value;
 
 pub use applied::Applied;
+pub use changes::changes_of;
 pub use command::{Command, CommandError, encode_write};
 pub use read::Rows;
 
-use crate::storage::{Generation, Reader, Space, StateKind, StorageError, Store, state_key};
+use crate::storage::{Generation, Reader, Space, StateKind, StorageError, Store, put_footnote, state_key};
 use bytes::Bytes;
 use cache::Cache;
+use footnote::Footnote;
 use fulcrum_types::{
     Condition, Entry, GroupId, IdempotencyKey, Index, Mutation, Payload, RecordedOutcome, Refusal, ReplicatedTime,
     Version, Versioned, WriteOp, WriteOutcome,
@@ -159,6 +164,8 @@ pub struct StateMachine {
     /// Nothing is due before.
     next_due_ms: u64,
     cache: Cache,
+    /// Of the entry that is being applied.
+    footnote: Footnote,
 }
 
 impl StateMachine {
@@ -179,7 +186,13 @@ impl StateMachine {
             retries: RetryTable::load(store, place)?,
             next_due_ms: due::first_due(store, place)?,
             cache: Cache::new(cache_bytes),
+            footnote: Footnote::default(),
         })
+    }
+
+    /// Bounds the records kept in memory anew.
+    pub fn resize_cache(&mut self, bytes: usize) {
+        self.cache.resize(bytes);
     }
 
     /// The last entry applied, and its time.
@@ -188,8 +201,16 @@ impl StateMachine {
         self.applied
     }
 
-    /// Applies the next entry.
+    /// Applies the next entry, and stages that it was.
     pub fn apply(&mut self, store: &mut Store, entry: &Entry) -> Result<ApplyOutcome, ApplyError> {
+        let outcome = self.apply_next(store, entry);
+        self.stage_applied(store);
+        outcome
+    }
+
+    /// Applies the next entry. [`StateMachine::stage_applied`] must follow, after one or many, before the store's turn ends:
+    /// also after an error, which changed nothing of the entry that it is about but leaves those before it.
+    pub fn apply_next(&mut self, store: &mut Store, entry: &Entry) -> Result<ApplyOutcome, ApplyError> {
         let index = entry.position.index;
         let due = self.applied.position.index.next();
         if index != due {
@@ -205,12 +226,21 @@ impl StateMachine {
         self.sweep_due(store, entry.time, SWEEP_PER_ENTRY)?;
         self.retries
             .sweep(store, self.place(), &self.limits, entry.time, SWEEP_PER_ENTRY);
+        if !self.footnote.is_empty() {
+            let footnote = std::mem::take(&mut self.footnote);
+            put_footnote(store, self.group, index, &footnote.encode());
+        }
         self.applied = Applied {
             position: entry.position,
             time: entry.time,
         };
-        self.applied.stage(store, self.group, self.generation);
         Ok(outcome)
+    }
+
+    /// Stages how far the entries are applied, and what changes with nearly each of them: once for many.
+    pub fn stage_applied(&mut self, store: &mut Store) {
+        self.retries.stage_clients(store, self.place());
+        self.applied.stage(store, self.group, self.generation);
     }
 
     fn execute(
@@ -236,13 +266,19 @@ impl StateMachine {
         if let Some(key) = idempotency {
             match self.retries.check(store, self.place(), &self.limits, key, now)? {
                 Seen::New => {}
-                Seen::Before(outcomes) => return Ok(ApplyOutcome::Repeated(outcomes)),
-                Seen::Refused(refusal) => return Ok(ApplyOutcome::Refused(refusal)),
+                Seen::Before(outcomes) => {
+                    self.footnote.nothing = true;
+                    return Ok(ApplyOutcome::Repeated(outcomes));
+                }
+                Seen::Refused(refusal) => {
+                    self.footnote.nothing = true;
+                    return Ok(ApplyOutcome::Refused(refusal));
+                }
             }
         }
         let mut outcomes = Vec::with_capacity(ops.len());
-        for op in ops {
-            outcomes.push(self.write_one(store, Version(index.0), now, op)?);
+        for (number, op) in (0..).zip(ops) {
+            outcomes.push(self.write_one(store, Version(index.0), now, number, op)?);
         }
         if let Some(key) = idempotency {
             self.retries.record(store, self.place(), key, &outcomes);
@@ -255,13 +291,24 @@ impl StateMachine {
         store: &mut Store,
         version: Version,
         now: ReplicatedTime,
+        number: u32,
         op: &WriteOp,
     ) -> Result<WriteOutcome, StorageError> {
-        let current = self.read_record(store, &op.key)?.and_then(|record| record.visible(now));
+        let found = self.read_record(store, &op.key)?;
+        let expired = found.as_ref().and_then(|record| record.expired(now));
+        let current = found.and_then(|record| record.visible(now));
         if !holds(&op.condition, current.as_ref()) {
+            self.footnote.idle.push(number);
             return Ok(WriteOutcome::ConditionFailed {
                 current: current.map(|v| v.version),
             });
+        }
+        if let Some(version) = expired {
+            // Its turn to be removed had not come yet, and now never will.
+            self.footnote.upon_expired.push((number, version));
+        }
+        if current.is_none() && op.mutation == Mutation::Delete {
+            self.footnote.idle.push(number);
         }
         match &op.mutation {
             Mutation::Put { value, ttl } => {

@@ -32,6 +32,8 @@ pub(super) struct RetryTable {
     by_age: BTreeSet<(u64, ClientId)>,
     /// What all of it takes, about.
     bytes: usize,
+    /// Whose records are to be staged anew.
+    changed: BTreeSet<ClientId>,
 }
 
 /// What a client takes, in memory and in the store, with nothing kept for it. Part of the replicated history, as
@@ -162,40 +164,56 @@ impl RetryTable {
 
     /// Keeps the outcome of a request judged new, and drops what lies below its low-water mark.
     pub(super) fn record(&mut self, store: &mut Store, place: Place, key: &IdempotencyKey, outcomes: &[WriteOutcome]) {
-        self.by_age.insert((key.issued_at_ms, key.client));
         let bytes = &mut self.bytes;
         let known = self.clients.entry(key.client).or_insert_with(|| {
             *bytes += CLIENT_BYTES;
+            self.by_age.insert((0, key.client));
             Client::default()
         });
-        let mut dropped = BTreeMap::new();
+        let mut drop_one = |sequence, freed| {
+            *bytes -= freed;
+            store.delete(Space::State, place.outcome(key.client, sequence));
+        };
         if known.issued_at_ms != key.issued_at_ms {
             // New, or so old that it counts as forgotten: what is left of it goes.
             self.by_age.remove(&(known.issued_at_ms, key.client));
-            dropped = std::mem::take(&mut known.kept);
-            *known = Client {
-                issued_at_ms: key.issued_at_ms,
-                ..Client::default()
-            };
+            self.by_age.insert((key.issued_at_ms, key.client));
+            let old = std::mem::replace(
+                known,
+                Client {
+                    issued_at_ms: key.issued_at_ms,
+                    ..Client::default()
+                },
+            );
+            old.kept
+                .into_iter()
+                .for_each(|(sequence, freed)| drop_one(sequence, freed));
         }
         known.low_water = known.low_water.max(key.low_water);
-        let above = known.kept.split_off(&known.low_water);
-        dropped.append(&mut std::mem::replace(&mut known.kept, above));
-        for (sequence, freed) in dropped {
-            self.bytes -= freed;
-            store.delete(Space::State, place.outcome(key.client, sequence));
+        while let Some(first) = known.kept.first_entry().filter(|kept| *kept.key() < known.low_water) {
+            let (sequence, freed) = first.remove_entry();
+            drop_one(sequence, freed);
         }
         if key.sequence >= known.low_water {
             let record = encode_outcomes(outcomes);
             let taken = OUTCOME_BYTES + record.len();
             known.kept.insert(key.sequence, taken);
             self.bytes += taken;
-            store.put(Space::State, place.outcome(key.client, key.sequence), record);
+            // New by the check before: most outcomes are dropped again before they are written.
+            store.put_new(Space::State, place.outcome(key.client, key.sequence), record);
         }
-        let mut record = BytesMut::with_capacity(20);
-        put_varint(&mut record, known.issued_at_ms);
-        put_varint(&mut record, known.low_water.0);
-        store.put(Space::State, place.client(key.client), record.freeze());
+        self.changed.insert(key.client);
+    }
+
+    /// Stages the records of the clients that have changed.
+    pub(super) fn stage_clients(&mut self, store: &mut Store, place: Place) {
+        while let Some(id) = self.changed.pop_first() {
+            let Some(client) = self.clients.get(&id) else { continue };
+            let mut record = BytesMut::with_capacity(20);
+            put_varint(&mut record, client.issued_at_ms);
+            put_varint(&mut record, client.low_water.0);
+            store.put(Space::State, place.client(id), record.freeze());
+        }
     }
 
     /// What is known of a request, for one who asks.

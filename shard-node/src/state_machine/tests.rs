@@ -1,5 +1,7 @@
 //! The machine against a memory store.
 
+mod changes;
+
 use super::*;
 use crate::storage::testing::Random;
 use crate::storage::{GroupStore, MemoryDisk, Store};

@@ -38,6 +38,14 @@ impl Record {
         }
     }
 
+    /// Version of the value, if there is one and its time has run out by then.
+    pub(super) fn expired(&self, at: ReplicatedTime) -> Option<Version> {
+        match self.content {
+            Content::Value { expires_at_ms, .. } if expires_at_ms != 0 && expires_at_ms <= at.0 => Some(self.version),
+            _ => None,
+        }
+    }
+
     /// The same record in the memory of its encoding: what it was made of may be a slice of a large message.
     pub(super) fn backed_by(&self, encoded: &Bytes) -> Self {
         let content = match &self.content {

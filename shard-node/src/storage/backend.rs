@@ -10,7 +10,7 @@ use std::time::Duration;
 /// One of the ordered maps that a node keeps. All groups share them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Space {
-    /// What a group must remember of itself: hard state, generation, base of its log.
+    /// What a group must remember of itself: hard state, generation, base of its log, footnotes of its entries.
     Meta,
     /// Log entries.
     Log,

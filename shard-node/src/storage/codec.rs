@@ -11,11 +11,25 @@ use fulcrum_types::{
 const NOOP: u8 = 0;
 const COMMAND: u8 = 1;
 
-pub(super) fn encode_entry(entry: &Entry) -> Bytes {
-    seal(entry.payload.len() + 25, |buffer| put_entry_head_and(buffer, entry))
+/// Entries that were appended together: one record.
+pub(super) fn encode_run(entries: &[Entry]) -> Bytes {
+    let size: usize = entries.iter().map(|entry| entry.payload.len() + ENTRY_HEAD + 5).sum();
+    seal(size, |buffer| entries.iter().for_each(|entry| put_entry(buffer, entry)))
 }
 
-fn put_entry_head_and(buffer: &mut BytesMut, entry: &Entry) {
+pub(super) fn decode_run(record: &Bytes) -> Result<Vec<Entry>, Malformed> {
+    let mut decoder = Decoder::new(unseal(record)?);
+    let mut entries = Vec::new();
+    while decoder.remaining() > 0 {
+        entries.push(get_entry(&mut decoder)?);
+    }
+    Ok(entries)
+}
+
+/// Bytes of an entry besides its command and the command's length.
+const ENTRY_HEAD: usize = 3 * 8 + 1;
+
+fn put_entry(buffer: &mut BytesMut, entry: &Entry) {
     buffer.put_u64(entry.position.epoch.0);
     buffer.put_u64(entry.position.index.0);
     buffer.put_u64(entry.time.0);
@@ -23,17 +37,12 @@ fn put_entry_head_and(buffer: &mut BytesMut, entry: &Entry) {
         Payload::Noop => buffer.put_u8(NOOP),
         Payload::Command(command) => {
             buffer.put_u8(COMMAND);
-            buffer.put_slice(command);
+            put_bytes(buffer, command);
         }
     }
 }
 
-pub(super) fn decode_entry(record: &Bytes) -> Result<Entry, Malformed> {
-    get_entry(unseal(record)?)
-}
-
-fn get_entry(content: Bytes) -> Result<Entry, Malformed> {
-    let mut decoder = Decoder::new(content);
+fn get_entry(decoder: &mut Decoder) -> Result<Entry, Malformed> {
     let position = LogPosition {
         epoch: Epoch(decoder.u64()?),
         index: Index(decoder.u64()?),
@@ -41,10 +50,9 @@ fn get_entry(content: Bytes) -> Result<Entry, Malformed> {
     let time = ReplicatedTime(decoder.u64()?);
     let payload = match decoder.u8()? {
         NOOP => Payload::Noop,
-        COMMAND => Payload::Command(decoder.rest()),
+        COMMAND => Payload::Command(decoder.bytes()?),
         other => return Err(Malformed::Tag(other)),
     };
-    decoder.finish()?;
     Ok(Entry {
         position,
         time,
@@ -180,12 +188,7 @@ pub(super) fn encode_divergence(divergence: &Divergence) -> Bytes {
         put_position(buffer, divergence.common);
         put_varint(buffer, divergence.acknowledged_through.0);
         put_varint(buffer, divergence.entries.len() as u64);
-        let mut one = BytesMut::new();
-        for entry in &divergence.entries {
-            one.clear();
-            put_entry_head_and(&mut one, entry);
-            put_bytes(buffer, &one);
-        }
+        divergence.entries.iter().for_each(|entry| put_entry(buffer, entry));
     })
 }
 
@@ -196,7 +199,7 @@ pub(super) fn decode_divergence(record: &Bytes) -> Result<Divergence, Malformed>
         new_epoch: Epoch(decoder.varint()?),
         common: get_position(&mut decoder)?,
         acknowledged_through: Index(decoder.varint()?),
-        entries: get_list(&mut decoder, |d| get_entry(d.bytes()?))?,
+        entries: get_list(&mut decoder, get_entry)?,
     };
     decoder.finish()?;
     Ok(divergence)
@@ -240,7 +243,7 @@ mod tests {
             Payload::Command(Bytes::from_static(b"xyz")),
         ] {
             let entry = entry(7, payload);
-            assert_eq!(decode_entry(&encode_entry(&entry)), Ok(entry));
+            assert_eq!(decode_run(&encode_run(std::slice::from_ref(&entry))), Ok(vec![entry]));
         }
     }
 
@@ -297,11 +300,11 @@ mod tests {
 
     #[test]
     fn every_flipped_bit_of_a_record_is_noticed() {
-        let record = encode_entry(&entry(7, Payload::Command(Bytes::from_static(b"some command"))));
+        let record = encode_run(&[entry(7, Payload::Command(Bytes::from_static(b"some command")))]);
         for bit in 0..record.len() * 8 {
             let mut damaged = record.to_vec();
             damaged[bit / 8] ^= 1 << (bit % 8);
-            assert!(decode_entry(&Bytes::from(damaged)).is_err(), "bit {bit}");
+            assert!(decode_run(&Bytes::from(damaged)).is_err(), "bit {bit}");
         }
     }
 
@@ -314,7 +317,7 @@ mod tests {
             // With a right checksum, so that the content is what is tried.
             let record = seal(noise.len(), |buffer| buffer.put_slice(&noise));
             let _ = (
-                decode_entry(&record),
+                decode_run(&record),
                 decode_hard_state(&record),
                 decode_divergence(&record),
             );

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// Format of the data directory that this program writes, and the newest that it reads.
-pub(super) const FORMAT: u64 = 1;
+pub(super) const FORMAT: u64 = 2;
 
 /// What the engine needs to go on, at least.
 const PROBE_BYTES: usize = 4 * 1024 * 1024;
@@ -143,6 +143,13 @@ impl Directory {
                 supported: FORMAT,
             });
         }
+        if found < FORMAT {
+            return Err(StorageError::OlderFormat {
+                path,
+                found,
+                supported: FORMAT,
+            });
+        }
         let cluster = field("cluster")?;
         if cluster != wanted.cluster {
             return Err(StorageError::OtherCluster {
@@ -246,10 +253,15 @@ mod tests {
             refusal(path, &identity("one", 2)),
             StorageError::OtherNode { .. }
         ));
-        fs::write(path.join("identity"), "format 2\ncluster one\nnode 1\n").unwrap();
+        fs::write(path.join("identity"), "format 3\ncluster one\nnode 1\n").unwrap();
         assert!(matches!(
             refusal(path, &identity("one", 1)),
-            StorageError::NewerFormat { found: 2, .. }
+            StorageError::NewerFormat { found: 3, .. }
+        ));
+        fs::write(path.join("identity"), "format 1\ncluster one\nnode 1\n").unwrap();
+        assert!(matches!(
+            refusal(path, &identity("one", 1)),
+            StorageError::OlderFormat { found: 1, .. }
         ));
         fs::write(path.join("identity"), "nonsense").unwrap();
         assert!(matches!(

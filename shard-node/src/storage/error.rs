@@ -27,6 +27,18 @@ pub enum StorageError {
         /// The newest that this program reads.
         supported: u64,
     },
+    /// The directory was written by an older program, in a format that is no longer read.
+    #[error(
+        "data directory {path} has format {found}, this program reads only {supported}: export the data with the program that wrote it and import it here, or choose another directory"
+    )]
+    OlderFormat {
+        /// The directory.
+        path: String,
+        /// Its format.
+        found: u64,
+        /// The only one that this program reads.
+        supported: u64,
+    },
     /// The directory belongs to another cluster.
     #[error(
         "data directory {path} belongs to cluster {found}, not {expected}: correct the cluster name, or choose another directory"

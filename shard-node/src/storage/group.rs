@@ -1,15 +1,18 @@
 //! One group's view of the node's store: its log, its hard state, and which generation of its state is current.
 //!
 //! All methods only stage. The runner says with [`Store::require`] how durable a core's writes must be, and learns from the
-//! batch when they are. Log compaction needs no order of its own: state is staged before the log behind it goes, and batches
-//! become durable in order.
+//! batch when they are. Applied state may be written late ([`Store::anchor`]): compaction, and whatever else rests on it,
+//! takes it along.
 
 use super::backend::{Reader, Space};
 use super::certificates::{self, Opening};
 use super::codec;
 use super::error::StorageError;
-use super::keys::{self, Generation, MetaField, generation_range, group_range, log_key, meta_key};
+use super::footnotes;
+use super::keys::{self, Generation, MetaField, generation_range, group_range, meta_key};
+use super::log::Log;
 use super::snapshot::Staging;
+use super::spare::Spare;
 use super::store::Store;
 use crate::state_machine::Applied;
 use bytes::{Buf, Bytes};
@@ -45,7 +48,9 @@ pub struct GroupStore {
     /// Never used before, not even by a snapshot that was given up.
     fresh: Generation,
     base: LogBase,
-    last: Index,
+    pub(super) log: Log,
+    /// What is kept behind the base.
+    pub(super) spare: Spare,
     staging: Option<Staging>,
     /// There may be records of generations other than the current one.
     leftovers: bool,
@@ -76,8 +81,8 @@ impl GroupStore {
             .unwrap_or(0);
         let generation = Generation(u32::try_from(generation).unwrap_or(u32::MAX));
         let base = LogBase { position, time };
-        let log = read_log(store, group, base)?;
-        let last = log.last().map_or(base.position.index, |entry| entry.position.index);
+        let (log, entries) = Log::read(store, group, base)?;
+        let last = log.last();
         if let Some(state) = &hard_state
             && state.commit > last
         {
@@ -90,12 +95,16 @@ impl GroupStore {
         let newest = newest_generation(store, group)?;
         let fresh = newest.map_or(generation, |n| n.max(generation)).next();
         let leftovers = oldest_other(store, group, generation)?.is_some();
+        let kept_after = log
+            .first()
+            .map_or(base.position.index, |first| first.prev().min(base.position.index));
         let storage = GroupStore {
             group,
             generation,
             fresh,
             base,
-            last,
+            spare: Spare::new(kept_after, base.position.index, &entries),
+            log,
             staging: None,
             leftovers,
         };
@@ -103,7 +112,7 @@ impl GroupStore {
             storage,
             hard_state,
             base,
-            log,
+            log: entries,
         })
     }
 
@@ -120,7 +129,8 @@ impl GroupStore {
             generation: fresh,
             fresh: fresh.next(),
             base: LogBase::default(),
-            last: Index::ZERO,
+            log: Log::empty(group, Index::ZERO),
+            spare: Spare::new(Index::ZERO, Index::ZERO, &[]),
             staging: None,
             leftovers: true,
         };
@@ -137,6 +147,8 @@ impl GroupStore {
     ///
     /// The state goes in steps of `most` records; call it until it returns true.
     pub fn remove(store: &mut Store, group: GroupId, most: usize) -> Result<bool, StorageError> {
+        // Its state must not outlive what names the group.
+        store.anchor();
         let (start, end) = group_range(group);
         for space in [Space::State, Space::Log, Space::Certificates, Space::Meta] {
             if delete_range(store, space, &start, &end, most)? >= most {
@@ -168,7 +180,7 @@ impl GroupStore {
     /// The last index of the log.
     #[must_use]
     pub fn last(&self) -> Index {
-        self.last
+        self.log.last()
     }
 
     /// Stages what a core wants made durable.
@@ -176,7 +188,7 @@ impl GroupStore {
         match change {
             LogChange::HardState(state) => self.put_hard_state(store, state),
             LogChange::Append(entries) => self.append(store, entries),
-            LogChange::Truncate { from } => self.truncate(store, *from),
+            LogChange::Truncate { from } => self.truncate(store, *from)?,
             LogChange::Compact { through } => self.compact(store, *through)?,
             LogChange::OpenCertificate {
                 old_epoch,
@@ -197,11 +209,11 @@ impl GroupStore {
                 };
                 let staging = self.staging.take();
                 let generation = Staging::finish(staging, store, self.group, *transfer, base)?;
-                self.replace_state(store, generation, base);
+                self.replace_state(store, generation, base)?;
             }
             LogChange::DropState => {
                 let generation = self.take_fresh();
-                self.replace_state(store, generation, LogBase::default());
+                self.replace_state(store, generation, LogBase::default())?;
             }
         }
         Ok(())
@@ -216,33 +228,23 @@ impl GroupStore {
     }
 
     fn append(&mut self, store: &mut Store, entries: &[Entry]) {
-        for entry in entries {
-            debug_assert_eq!(entry.position.index, self.last.next(), "a log has no gaps");
-            store.put(
-                Space::Log,
-                log_key(self.group, entry.position.index),
-                codec::encode_entry(entry),
-            );
-            self.last = entry.position.index;
-        }
+        self.log.append(store, entries);
+        entries.iter().for_each(|entry| self.spare.append(entry));
     }
 
-    fn truncate(&mut self, store: &mut Store, from: Index) {
-        self.delete_entries(store, from, self.last);
-        self.last = self.last.min(from.prev());
+    fn truncate(&mut self, store: &mut Store, from: Index) -> Result<(), StorageError> {
+        self.spare.truncate(from);
+        self.log.truncate(store, from)
     }
 
     fn compact(&mut self, store: &mut Store, through: LogPosition) -> Result<(), StorageError> {
         if through.index <= self.base.position.index {
             return Ok(());
         }
-        let key = log_key(self.group, through.index);
-        let Some(record) = store.get(Space::Log, &key)? else {
-            return Err(corrupt(self.group, through.index, "missing"));
-        };
-        let entry = codec::decode_entry(&record).map_err(|e| corrupt(self.group, through.index, e))?;
+        let entry = self.log.entry(store, through.index)?;
         debug_assert_eq!(entry.position, through);
-        self.delete_entries(store, self.base.position.index.next(), through.index);
+        let through_spare = self.spare.let_go(self.base.position.index, through.index);
+        self.let_go(store, through_spare)?;
         self.set_base(
             store,
             LogBase {
@@ -253,22 +255,29 @@ impl GroupStore {
         Ok(())
     }
 
-    fn replace_state(&mut self, store: &mut Store, generation: Generation, base: LogBase) {
-        self.delete_entries(store, self.base.position.index.next(), self.last);
-        self.set_base(store, base);
-        self.last = base.position.index;
-        self.put_generation(store, generation);
-        self.leftovers = true;
+    /// Drops the records that end at or before an index, and the footnotes of their entries with them: what is still there
+    /// has all of its own.
+    fn let_go(&mut self, store: &mut Store, through: Index) -> Result<(), StorageError> {
+        match self.log.drop_through(store, through) {
+            Some((first, last)) => footnotes::forget(store, self.group, first, last),
+            None => Ok(()),
+        }
     }
 
-    fn delete_entries(&self, store: &mut Store, first: Index, last: Index) {
-        for index in first.0..=last.0 {
-            store.delete(Space::Log, log_key(self.group, Index(index)));
-        }
+    fn replace_state(&mut self, store: &mut Store, generation: Generation, base: LogBase) -> Result<(), StorageError> {
+        self.let_go(store, self.log.last())?;
+        self.log = Log::empty(self.group, base.position.index);
+        self.spare = Spare::new(base.position.index, base.position.index, &[]);
+        self.set_base(store, base);
+        self.put_generation(store, generation);
+        self.leftovers = true;
+        Ok(())
     }
 
     fn set_base(&mut self, store: &mut Store, base: LogBase) {
         self.base = base;
+        // The log before it is in the state, and must not go without it.
+        store.anchor();
         store.put(
             Space::Meta,
             meta_key(self.group, MetaField::LogBase),
@@ -278,6 +287,7 @@ impl GroupStore {
 
     fn put_generation(&mut self, store: &mut Store, generation: Generation) {
         self.generation = generation;
+        store.anchor();
         let record = codec::encode_number(u64::from(generation.0));
         store.put(Space::Meta, meta_key(self.group, MetaField::Generation), record);
     }
@@ -333,27 +343,6 @@ fn corrupt(group: GroupId, index: Index, reason: impl ToString) -> StorageError 
         index,
         reason: reason.to_string(),
     }
-}
-
-/// Reads a log and checks that it is whole, without gaps, and goes forward in epoch and time.
-fn read_log(store: &Store, group: GroupId, base: LogBase) -> Result<Vec<Entry>, StorageError> {
-    let (start, end) = group_range(group);
-    let (mut before, mut time) = (base.position, base.time);
-    let mut log = Vec::new();
-    for record in store.range(Space::Log, &start, &end) {
-        let index = before.index.next();
-        let (key, value) = record?;
-        if key != log_key(group, index) {
-            return Err(corrupt(group, index, "missing"));
-        }
-        let entry = codec::decode_entry(&value).map_err(|e| corrupt(group, index, e))?;
-        if entry.position.index != index || entry.position.epoch < before.epoch || entry.time < time {
-            return Err(corrupt(group, index, "out of order"));
-        }
-        (before, time) = (entry.position, entry.time);
-        log.push(entry);
-    }
-    Ok(log)
 }
 
 fn delete_range(store: &mut Store, space: Space, start: &[u8], end: &[u8], most: usize) -> Result<usize, StorageError> {

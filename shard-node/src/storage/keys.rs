@@ -117,6 +117,17 @@ pub(super) enum MetaField {
     Generation = 2,
     /// What stands before the first entry of the log.
     LogBase = 3,
+    /// What an entry did beside what its command says, by index.
+    Footnote = 4,
+}
+
+/// Key of an entry's footnote.
+pub(super) fn footnote_key(group: GroupId, index: Index) -> Bytes {
+    let mut buffer = BytesMut::with_capacity(17);
+    buffer.put_u64(group.0);
+    buffer.put_u8(MetaField::Footnote as u8);
+    buffer.put_u64(index.0);
+    buffer.freeze()
 }
 
 /// Key of a group's meta record.

@@ -7,7 +7,7 @@
 use super::backend::{Backend, BatchDone, BatchId, Notifier, RangeIter, Reader, Space};
 use super::batch::Batch;
 use super::error::StorageError;
-use super::keys;
+use super::log::record_of;
 use bytes::Bytes;
 use fulcrum_types::{GroupId, Index};
 use std::collections::{BTreeMap, VecDeque};
@@ -141,14 +141,14 @@ impl MemoryDisk {
         self.lock().failure = Some(error);
     }
 
-    /// Flips a bit of a log entry's record. Says whether there was one.
+    /// Flips a bit of the record that holds a log entry. Says whether there was one.
     pub fn corrupt_log_entry(&self, group: GroupId, index: Index) -> bool {
-        let key = keys::log_key(group, index);
         let mut disk = self.lock();
         let map = Arc::make_mut(&mut disk.spaces[Space::Log as usize]);
-        let Some(record) = map.get(&key) else {
+        let Some((key, record)) = record_of(map, group, index).and_then(|key| map.get_key_value(&key)) else {
             return false;
         };
+        let key = key.clone();
         let mut damaged = record.to_vec();
         let Some(last) = damaged.last_mut() else {
             return false;
@@ -158,12 +158,11 @@ impl MemoryDisk {
         true
     }
 
-    /// Takes a log entry away, as a device that lies about its syncs might. Says whether there was one.
+    /// Takes the record that holds a log entry away, as a device that lies about its syncs might. Says whether there was one.
     pub fn lose_log_entry(&self, group: GroupId, index: Index) -> bool {
-        let key = keys::log_key(group, index);
-        Arc::make_mut(&mut self.lock().spaces[Space::Log as usize])
-            .remove(&key)
-            .is_some()
+        let mut disk = self.lock();
+        let map = Arc::make_mut(&mut disk.spaces[Space::Log as usize]);
+        record_of(map, group, index).is_some_and(|key| map.remove(&key).is_some())
     }
 
     /// Everything on the disk, for comparisons.

@@ -9,7 +9,12 @@
 //! before. Reads look through the open batch, then the one in flight, then the backend. When the backend reports the batch
 //! in flight done, [`Store::persisted`] forgets it: from then on the backend has it.
 //!
-//! **The spaces.** [`Space::Meta`] what a group must remember of itself, [`Space::Log`] its entries, [`Space::State`] what
+//! Applied state is held back: it can be made again from the log, and what is overwritten meanwhile (hot keys, outcomes of
+//! finished requests) is never written. It goes with whatever rests on it, a compacted log first of all, or once there is
+//! much of it.
+//!
+//! **The spaces.** [`Space::Meta`] what a group must remember of itself and of its entries,
+//! [`Space::Log`] its entries, [`Space::State`] what
 //! applying them made, by generation, [`Space::Certificates`] entries that a failover lost. All groups share the spaces, so
 //! that their number does not depend on that of the groups. [`GroupStore`] is one group's view.
 //!
@@ -29,13 +34,17 @@ mod directory;
 mod engine;
 mod error;
 mod fjall;
+mod footnotes;
 mod group;
+mod history;
 mod journal;
 mod keys;
 mod layout;
+mod log;
 mod memory;
 mod record;
 mod snapshot;
+mod spare;
 mod store;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -50,7 +59,9 @@ pub use directory::Identity;
 pub use engine::FjallOptions;
 pub use error::StorageError;
 pub use fjall::FjallBackend;
+pub use footnotes::put_footnote;
 pub use group::{GroupStore, LogBase, OpenedGroup};
+pub use history::Noted;
 pub use keys::{Generation, StateKind, state_key, state_range};
 pub use memory::{MemoryBackend, MemoryDisk};
 pub use record::{Decoder, Malformed, put_bytes, put_varint};

@@ -127,6 +127,7 @@ impl Staging {
             store.put(Space::State, state_key(group, self.generation, kind, &key), value);
         }
         // Large: not to be gathered in memory for longer than a turn.
+        store.anchor();
         store.require(Durability::Written);
         self.next += 1;
         self.complete = chunk.last.is_some();

@@ -6,12 +6,17 @@ use super::error::StorageError;
 use bytes::Bytes;
 use std::sync::Arc;
 
+/// Applied state that is held back in memory at most, in bytes of keys and values: what a restart makes again from the log.
+const DEFERRED_BYTES: usize = 1024 * 1024;
+
 /// The write-behind store of a node. See the module's chapter.
 pub struct Store {
     backend: Box<dyn Backend>,
     open: Batch,
     open_id: BatchId,
     open_durability: Durability,
+    /// Something in the open batch rests on the state staged before it: they go together.
+    anchored: bool,
     in_flight: Option<(BatchId, Arc<Batch>)>,
     /// The backend was handed something without a sync since the last sync.
     unsynced: bool,
@@ -26,6 +31,7 @@ impl Store {
             open: Batch::default(),
             open_id: BatchId(1),
             open_durability: Durability::Lazy,
+            anchored: false,
             in_flight: None,
             unsynced: false,
         }
@@ -36,12 +42,29 @@ impl Store {
         self.open.set(space, key, Some(value));
     }
 
+    /// Sets the value of a key that is not there and never was, or was surely removed: if it goes before it is written, the
+    /// backend never hears of it.
+    pub fn put_new(&mut self, space: Space, key: Bytes, value: Bytes) {
+        debug_assert!(
+            !matches!(self.get(space, &key), Ok(Some(_))),
+            "a key that is put as new has a value"
+        );
+        self.open.set_new(space, key, value);
+    }
+
+    /// States that something staged with this turn rests on the state staged so far (a log whose applied part is dropped,
+    /// say): neither is written without the other.
+    pub fn anchor(&mut self) {
+        self.anchored = true;
+    }
+
     /// Removes a key.
     pub fn delete(&mut self, space: Space, key: Bytes) {
         self.open.set(space, key, None);
     }
 
-    /// States how soon what has been staged so far must be durable, and names the batch that makes it so.
+    /// States how soon what has been staged so far must be durable, and names the batch that makes it so. Applied state is
+    /// not meant, unless something staged rests on it ([`Store::anchor`]).
     pub fn require(&mut self, durability: Durability) -> BatchId {
         self.open_durability = self.open_durability.max(durability);
         self.open_id
@@ -56,13 +79,29 @@ impl Store {
         }
         let id = self.open_id;
         let sync = self.open_durability == Durability::Synced;
-        let batch = Arc::new(std::mem::take(&mut self.open));
+        let batch = Arc::new(self.take_open());
         self.open_id = BatchId(id.0 + 1);
         self.open_durability = Durability::Lazy;
         self.unsynced = !sync;
         self.in_flight = Some((id, batch.clone()));
         self.backend.submit(id, batch, sync);
         Some(id)
+    }
+
+    /// What the next batch holds. Applied state waits in memory unless something rests on it, there is much of it, or there
+    /// is nothing else: the log has all that it is made of, and what is overwritten or removed meanwhile is never written.
+    fn take_open(&mut self) -> Batch {
+        let much = self.open.bytes_in(Space::State) >= DEFERRED_BYTES;
+        let whole = std::mem::take(&mut self.anchored) || much;
+        let urgent = if whole {
+            Batch::default()
+        } else {
+            self.open.take_urgent()
+        };
+        if urgent.is_empty() {
+            return std::mem::take(&mut self.open);
+        }
+        urgent
     }
 
     /// Asks that all staged so far, and all written earlier, reaches the given durability; submits if it can. The batch
@@ -73,6 +112,7 @@ impl Store {
             return self.in_flight.as_ref().map(|(id, _)| *id);
         }
         let id = self.require(durability);
+        self.anchor();
         self.close_turn();
         Some(id)
     }
@@ -84,10 +124,12 @@ impl Store {
         }
     }
 
-    /// Bytes staged and not yet durable: what the caller bounds by shedding load while the disk stalls.
+    /// Bytes staged that wait for the disk: what the caller bounds by shedding load while it stalls. State that is held back
+    /// on purpose does not count.
     #[must_use]
     pub fn pending_bytes(&self) -> usize {
-        self.open.bytes() + self.in_flight.as_ref().map_or(0, |(_, b)| b.bytes())
+        let deferred = self.open.bytes_in(Space::State).min(DEFERRED_BYTES);
+        self.open.bytes() - deferred + self.in_flight.as_ref().map_or(0, |(_, b)| b.bytes())
     }
 
     /// Whether a batch is at the backend.

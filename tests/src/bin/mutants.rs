@@ -13,7 +13,7 @@ use std::process::ExitCode;
 #[command(name = "mutants")]
 struct Arguments {
     /// Give up on a bug after so many seeds.
-    #[arg(long, default_value_t = 1_000)]
+    #[arg(long, default_value_t = 2_000)]
     seeds: u64,
     /// The first seed.
     #[arg(long, default_value_t = 1)]

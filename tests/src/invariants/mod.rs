@@ -5,11 +5,13 @@
 //! | [`configurations`] | a group's configurations follow from each other | DESIGN section 5; PacificA |
 //! | [`primaries`] | one primary, in one life, an epoch; nothing durable goes back | DESIGN section 5, rules 3 and 4 |
 //! | [`agreement`] | what is committed is the same everywhere, for ever | DESIGN section 5: log matching |
+//! | [`acknowledgements`] | in `async` nothing is acknowledged in an epoch once a later one has acknowledged | DESIGN section 5, `async` |
 //! | [`durable`] | who is said to have made a write durable has | DESIGN section 5, `sync`; rule 5 |
 //!
 //! What clients were told is judged at the end by `fulcrum-checker`; what one replica can see of itself is asserted by its own
 //! `check_invariants`, after every turn.
 
+pub mod acknowledgements;
 pub mod agreement;
 pub mod configurations;
 pub mod durable;
@@ -22,4 +24,6 @@ pub struct Watch {
     pub primaries: primaries::Primaries,
     /// What was committed.
     pub agreement: agreement::Agreement,
+    /// Which epoch acknowledged last.
+    pub acknowledgements: acknowledgements::Acknowledgements,
 }

@@ -100,6 +100,15 @@ pub struct Attempt {
     pub gives_up: Time,
 }
 
+/// What an answer says besides the outcome.
+enum Told {
+    Nothing,
+    /// Its own receipt.
+    Receipt(Facts),
+    /// A look-up: where the write stands.
+    Where(GroupId, LogPosition),
+}
+
 /// What a lane wants next.
 #[derive(Debug)]
 pub enum Next {
@@ -399,7 +408,14 @@ impl Lane {
         let Some(open) = &mut self.open else {
             return Next::Done(Outcome::Unknown);
         };
-        let mut receipt = Some(Facts::from(&answered.receipt));
+        let position = LogPosition {
+            epoch: answered.receipt.epoch,
+            index: answered.receipt.index,
+        };
+        let told = match &answered.answer {
+            Answer::Outcome(_) => Told::Where(answered.receipt.group, position),
+            _ => Told::Receipt(Facts::from(&answered.receipt)),
+        };
         let outcome = match &answered.answer {
             Answer::Values(values) => {
                 let value = values.first().cloned().flatten();
@@ -419,21 +435,14 @@ impl Lane {
                 }))
             }
             Answer::Written(outcomes) => written(outcomes),
-            Answer::Outcome(RecordedOutcome::Known(outcomes)) => {
-                receipt = None;
-                written(outcomes)
-            }
+            Answer::Outcome(RecordedOutcome::Known(outcomes)) => written(outcomes),
             Answer::Outcome(RecordedOutcome::NotSeen) => {
                 open.look_up = false;
                 return self.again(now, now, process);
             }
-            Answer::Outcome(RecordedOutcome::TooOld) | Answer::Rows { .. } | Answer::Transaction(_) => {
-                return self.end(now, Outcome::Unknown, None, process);
+            Answer::Outcome(RecordedOutcome::TooOld) | Answer::Rows { .. } | Answer::Changes { .. } | Answer::Transaction(_) => {
+                return self.end(now, Outcome::Unknown, Told::Nothing, process);
             }
-        };
-        let position = LogPosition {
-            epoch: answered.receipt.epoch,
-            index: answered.receipt.index,
         };
         let seen = self.seen.entry(answered.receipt.group).or_default();
         if (position.epoch, position.index) > (seen.epoch, seen.index) {
@@ -442,7 +451,7 @@ impl Lane {
         if !matches!(outcome, Outcome::Read(_)) {
             self.believed.insert(answered.receipt.group, from);
         }
-        self.end(now, outcome, receipt, process)
+        self.end(now, outcome, told, process)
     }
 
     fn refused(&mut self, now: Time, refusal: &Refusal, process: &mut Process) -> Next {
@@ -475,7 +484,7 @@ impl Lane {
                     process.renew(now);
                 }
                 let outcome = self.verdict();
-                let next = self.end(now, outcome, None, process);
+                let next = self.end(now, outcome, Told::Nothing, process);
                 if lost {
                     self.new_session();
                 }
@@ -503,7 +512,7 @@ impl Lane {
             return Next::Retry(at);
         }
         let outcome = self.verdict();
-        self.end(now, outcome, None, process)
+        self.end(now, outcome, Told::Nothing, process)
     }
 
     /// What may be said of an operation that ends without an answer.
@@ -518,7 +527,7 @@ impl Lane {
         }
     }
 
-    fn end(&mut self, now: Time, outcome: Outcome, receipt: Option<Facts>, process: &mut Process) -> Next {
+    fn end(&mut self, now: Time, outcome: Outcome, told: Told, process: &mut Process) -> Next {
         let Some(open) = self.open.take() else {
             return Next::Done(outcome);
         };
@@ -530,7 +539,11 @@ impl Lane {
             Outcome::Unknown => self.tally.unknown += 1,
             _ => self.tally.ok += 1,
         }
-        self.log.end(open.ticket, now, outcome, receipt);
+        match told {
+            Told::Nothing => self.log.end(open.ticket, now, outcome, None),
+            Told::Receipt(receipt) => self.log.end(open.ticket, now, outcome, Some(receipt)),
+            Told::Where(group, at) => self.log.find(open.ticket, now, outcome, (group, at)),
+        }
         self.last = Some(outcome);
         Next::Done(outcome)
     }

@@ -60,6 +60,16 @@ impl World {
         })
     }
 
+    /// Whether every watch has come to the end of its group's log.
+    #[must_use]
+    pub fn are_watches_done(&self) -> bool {
+        self.watchers.iter().all(|watcher| {
+            let primary = self.metadata.read(watcher.group).primary;
+            let led = primary.and_then(|node| self.status(watcher.group, node));
+            led.is_some_and(|status| watcher.reached() >= status.last.index)
+        })
+    }
+
     /// The state of the cluster, for a failure's report.
     #[must_use]
     pub fn describe(&self) -> String {

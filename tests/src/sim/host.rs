@@ -98,6 +98,8 @@ impl Host {
     /// # Errors
     /// Why the node cannot start.
     pub fn boot(&mut self, at: Time, boot: BootId, cores: Cores, planted: Planted) -> Result<(), StorageError> {
+        // A machine sets its wall clock when it starts.
+        self.clock.set_wall_offset(0);
         let (backend, clean) = self.disk.open(Arc::new(|_| {}));
         let mut chance = self.rng.fork();
         let entropy = move || chance.next();

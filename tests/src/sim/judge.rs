@@ -2,6 +2,7 @@
 
 use super::inspect::Inspection;
 use super::plan::{Plan, Profile};
+use super::watcher::Watcher;
 use super::world::Failure;
 use bytes::Bytes;
 use fulcrum_checker::durability::Certificates;
@@ -84,6 +85,22 @@ pub fn judge(evidence: &Evidence) -> Result<u64, Failure> {
         .collect();
     none(history, "convergence", convergence::check_settled(&states))?;
     Ok(lost)
+}
+
+/// Whether each watch was told all that survived, once, and nothing else.
+///
+/// # Errors
+/// The first that was not.
+pub fn watches_told_all(watchers: &[Watcher], evidence: &Evidence) -> Result<(), Failure> {
+    for watcher in watchers {
+        let primary = evidence.primaries.get(&watcher.group);
+        let disk = primary.and_then(|node| evidence.disks.get(&(watcher.group, *node)));
+        if let Some(disk) = disk {
+            let told = watcher.judge(evidence, &disk.surviving_log());
+            told.map_err(|reason| broken("watches", reason))?;
+        }
+    }
+    Ok(())
 }
 
 /// Acknowledged writes that did not survive: none in `sync`, all certified in `async`.

@@ -5,7 +5,7 @@
 //!
 //! **What is real.** The shipped node with its protocol core, state machine and storage layer, over the memory twin of the
 //! disk. **What is modelled**: time ([`time`]), the network ([`network`]), disks ([`host`]), the metadata store
-//! ([`metadata`]), clients ([`client`]) and misfortune ([`faults`], `nemesis`).
+//! ([`metadata`]), clients ([`client`], [`watcher`]) and misfortune ([`faults`], `nemesis`).
 //!
 //! **How a run goes** ([`run`]). In the safety phase faults strike at random; invariants are watched at every turn. Then
 //! everything heals, and progress is due within a stated time: every replica in sync, a read and a write of every key.
@@ -24,6 +24,7 @@ pub mod host;
 pub mod metadata;
 pub mod plan;
 pub mod record;
+pub mod watcher;
 
 pub mod world;
 

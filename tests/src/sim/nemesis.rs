@@ -267,8 +267,10 @@ impl World {
     }
 
     fn jump_wall(&mut self, node: NodeId) {
-        // Not further than ids may be old or young: replicated time follows the fastest clock that ever led.
-        let span = self.nemesis.one_of(&[100, 1_000]);
+        let hours = 3_600_000;
+        let spans = [100, 1_000, 100_000, hours, 5 * hours];
+        let far = self.plan.odd_clocks.contains(&node);
+        let span = self.nemesis.one_of(if far { &spans } else { &spans[..2] });
         let offset = rate(&mut self.nemesis, span);
         if let Some(host) = self.hosts.get_mut(&node) {
             host.clock.set_wall_offset(offset);

@@ -1,6 +1,7 @@
 //! What machines do: start, tick, take turns with their disks and the network, and die.
 
 use super::network::Endpoint;
+use super::plan::Profile;
 use super::record::words_of;
 use super::time::{MS, Time, US};
 use super::world::{Happening, World};
@@ -229,6 +230,10 @@ impl World {
             receipt,
         }) = &result
         {
+            if self.plan.mode == Mode::Async && self.plan.profile != Profile::BeyondBound {
+                let verdict = self.watch.acknowledgements.check(receipt.group, receipt.epoch, node);
+                self.must("acknowledgements", verdict);
+            }
             // Every tenth: it reads whole logs.
             if self.plan.fsync == Fsync::Always && self.rng.percent(10) {
                 let verdict = durable::check(receipt, |n| self.witness(receipt, n));

@@ -143,6 +143,8 @@ pub struct Plan {
     pub tick: Time,
     /// Clocks run at most so much fast or slow.
     pub rate_ppm: u64,
+    /// Nodes whose wall clocks may jump by hours: fewer than a majority of each group, as nobody could know better than that.
+    pub odd_clocks: Vec<NodeId>,
     /// The network during the safety phase.
     pub quality: Quality,
     /// The metadata store during the safety phase.
@@ -151,6 +153,8 @@ pub struct Plan {
     pub disk: DiskManners,
     /// Clients.
     pub load: Load,
+    /// Watches of each group: none unless a test asks for them, so that seeds stay what they were.
+    pub watchers: u64,
     /// Faults that may happen.
     pub faults: Vec<Fault>,
     /// Longest pause between two faults.
@@ -188,9 +192,10 @@ impl Plan {
         let factor = rng.one_of(&[1, 2, 3, 3, 3, 3, 4, 5]).min(nodes.len());
         let options = options(&mut rng, mode, factor);
         let fsync = if rng.percent(8) { Fsync::Interval } else { Fsync::Always };
-        let map = Arc::new(cluster_map(&mut rng, &nodes, factor, fsync, &options));
-        let groups = groups(&map, rng.range(1, 6) as usize);
         let beyond = profile == Profile::BeyondBound;
+        let keyspace = keyspace(&mut rng, beyond, factor, fsync, &options);
+        let map = Arc::new(cluster_map(&nodes, keyspace));
+        let groups = groups(&map, rng.range(1, 6) as usize);
         // Two clocks that are fast and slow by half of the bound each are apart by it, and a little more: hence 98 %.
         let within = u64::from(options.drift_ppm) * 49 / 100;
         let heartbeat = options.heartbeat.as_nanos() as Time;
@@ -200,11 +205,13 @@ impl Plan {
             mode,
             fsync,
             tick: heartbeat / 4,
+            odd_clocks: odd_clocks(seed, &nodes, factor),
             rate_ppm: if beyond { rng.range(100_000, 600_000) } else { within },
             quality: quality(&mut rng, profile, heartbeat),
             manners: manners(&mut rng, profile, heartbeat),
             disk: disk(&mut rng),
             load: load(&mut rng, &options),
+            watchers: 0,
             faults: faults(&mut rng, profile),
             fault_every: rng.range(200 * MS, 2 * SEC),
             fault_max: rng.one_of(&[4, 10, 30]) * options.grace.as_nanos() as Time / 4,
@@ -241,7 +248,7 @@ impl Plan {
 }
 
 /// The map: one keyspace, placed as the shipped code places it.
-fn cluster_map(rng: &mut Rng, nodes: &[NodeId], factor: usize, fsync: Fsync, options: &Options) -> ClusterMap {
+fn cluster_map(nodes: &[NodeId], keyspace: KeyspaceOptions) -> ClusterMap {
     let mut map = ClusterMap::new(ClusterId::new("simulation").expect("a good name"));
     for node in nodes {
         map.set_node(
@@ -252,11 +259,18 @@ fn cluster_map(rng: &mut Rng, nodes: &[NodeId], factor: usize, fsync: Fsync, opt
             },
         );
     }
-    let keyspace = KeyspaceOptions {
+    map.add_keyspace("simulation", keyspace).expect("the plan makes sense");
+    map.with_version(MapVersion(1))
+}
+
+fn keyspace(rng: &mut Rng, beyond: bool, factor: usize, fsync: Fsync, options: &Options) -> KeyspaceOptions {
+    // Replicated time runs by clocks: beyond the bound on their rates it may be ahead by seconds, for as long.
+    let least = Duration::from_secs(if beyond { 60 } else { 0 });
+    KeyspaceOptions {
         groups: rng.one_of(&[1, 1, 2, 3]),
         min_in_sync: options.min_in_sync as u32,
         fsync,
-        idempotency_retention: Duration::from_secs(rng.one_of(&[3, 60, 600])),
+        idempotency_retention: Duration::from_secs(rng.one_of(&[3, 60, 600])).max(least),
         tombstone_retention: Duration::from_secs(rng.one_of(&[1, 60])),
         timing: Timing {
             heartbeat: options.heartbeat,
@@ -264,9 +278,12 @@ fn cluster_map(rng: &mut Rng, nodes: &[NodeId], factor: usize, fsync: Fsync, opt
             grace: options.grace,
         },
         ..KeyspaceOptions::of(options.mode, factor as u32)
-    };
-    map.add_keyspace("simulation", keyspace).expect("the plan makes sense");
-    map.with_version(MapVersion(1))
+    }
+}
+
+fn odd_clocks(seed: u64, nodes: &[NodeId], factor: usize) -> Vec<NodeId> {
+    let first = (seed % nodes.len() as u64) as usize;
+    nodes.iter().cycle().skip(first).take(factor / 2).copied().collect()
 }
 
 fn groups(map: &ClusterMap, keys: usize) -> Vec<GroupPlan> {

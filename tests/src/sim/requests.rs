@@ -22,8 +22,12 @@ impl World {
 
     /// A lane makes the next attempt of its operation.
     pub(super) fn attempt(&mut self, number: usize) {
-        let lane = &mut self.lanes[number];
-        let Some(group) = lane.group() else {
+        let watcher = number.checked_sub(self.lanes.len());
+        let group = match watcher {
+            Some(watcher) => Some(self.watchers[watcher].group),
+            None => self.lanes[number].group(),
+        };
+        let Some(group) = group else {
             return;
         };
         let replicas = self
@@ -32,7 +36,12 @@ impl World {
             .iter()
             .find(|g| g.group == group)
             .map_or(&[][..], |g| &g.replicas);
-        let Some(attempt) = lane.attempt(self.now, self.plan.load.patience, replicas) else {
+        let (now, patience) = (self.now, self.plan.load.patience);
+        let attempt = match watcher {
+            Some(watcher) => Some(self.watchers[watcher].attempt(now, patience, replicas)),
+            None => self.lanes[number].attempt(now, patience, replicas),
+        };
+        let Some(attempt) = attempt else {
             return;
         };
         let asker = Asker {
@@ -78,6 +87,9 @@ impl World {
 
     /// An answer arrives.
     pub(super) fn reply(&mut self, from: NodeId, asker: Asker, result: &Result<Answered, Refusal>) {
+        if let Some(watcher) = asker.lane.checked_sub(self.lanes.len()) {
+            return self.told(watcher, from, asker, result);
+        }
         let lane = &mut self.lanes[asker.lane];
         let awaited = lane.awaits(asker.attempt);
         self.record.event(
@@ -108,6 +120,13 @@ impl World {
 
     /// A lane gives up an attempt.
     pub(super) fn silence(&mut self, asker: Asker) {
+        if let Some(watcher) = asker.lane.checked_sub(self.lanes.len()) {
+            if self.watchers[watcher].awaits(asker.attempt) {
+                self.watchers[watcher].silence();
+                self.attempt(asker.lane);
+            }
+            return;
+        }
         let lane = &mut self.lanes[asker.lane];
         if !lane.awaits(asker.attempt) {
             return;
@@ -119,6 +138,31 @@ impl World {
         let process = &mut self.processes[lane.process];
         let next = lane.silence(self.now, process);
         self.go_on(asker.lane, next);
+    }
+
+    /// A watch hears of its step.
+    fn told(&mut self, number: usize, from: NodeId, asker: Asker, result: &Result<Answered, Refusal>) {
+        let watcher = &mut self.watchers[number];
+        if !watcher.awaits(asker.attempt) {
+            return;
+        }
+        let (steps, anew, short) = (watcher.steps, watcher.begun_anew, watcher.cut_short);
+        let at = watcher.answer(self.now, result);
+        let words = [23, number as u64, asker.attempt, from.0, watcher.reached().0];
+        if watcher.steps > steps {
+            self.record.reached("watch step");
+        }
+        if watcher.cut_short > short {
+            self.record.reached("watch cut short");
+        }
+        if watcher.begun_anew > anew {
+            self.record.reached("watch begun anew");
+        }
+        self.record.event(self.now, &words, || {
+            let told = result.as_ref().map(|answered| &answered.answer);
+            format!("watch {} hears from {from}: {told:?}", number + 1)
+        });
+        self.queue.at(at, Happening::Again(asker.lane));
     }
 
     fn go_on(&mut self, number: usize, next: Next) {

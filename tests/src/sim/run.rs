@@ -2,7 +2,7 @@
 
 use super::client::{Lane, Tally};
 use super::inspect::Inspection;
-use super::judge::{Evidence, judge};
+use super::judge::{Evidence, judge, watches_told_all};
 use super::plan::{Choice, Plan, Profile};
 use super::record::Record;
 use super::time::{MS, SEC, Time};
@@ -128,8 +128,11 @@ pub fn finish(world: &mut World) -> u64 {
     world.wait("progress (replicas in sync)", due, World::is_settled);
     world.wait("progress (clients done)", due, |w| !w.lanes.iter().any(Lane::is_busy));
     world.write_all(due);
+    // A session that has lost its history begins anew and may be served by any replica: all have to hold everything first.
+    world.wait("progress (all applied)", due, World::is_quiet);
     let finals = world.read_all(due);
     world.wait("progress (all applied)", due, World::is_quiet);
+    world.wait("progress (watches)", due, World::are_watches_done);
     conclude(world, finals)
 }
 
@@ -162,7 +165,8 @@ fn conclude(world: &mut World, finals: BTreeMap<Bytes, Seen>) -> u64 {
             .collect(),
         wiped: world.wiped_groups(),
     };
-    match judge(&evidence) {
+    let watched = watches_told_all(&world.watchers, &evidence);
+    match judge(&evidence).and_then(|lost| watched.map(|()| lost)) {
         Ok(lost) => lost,
         Err(failure) => {
             world.fail(failure.property, failure.reason);

@@ -15,6 +15,7 @@ use super::queue::Queue;
 use super::record::Record;
 use super::rng::Rng;
 use super::time::{MS, NodeClock, Time, US, WALL_ORIGIN_MS};
+use super::watcher::Watcher;
 use crate::invariants::Watch;
 use crate::planted::Planted;
 use fulcrum_replication::{CasId, CasOutcome, Message};
@@ -145,6 +146,8 @@ pub struct World {
     pub hosts: BTreeMap<NodeId, Host>,
     /// The sessions.
     pub lanes: Vec<Lane>,
+    /// The watches; as askers they are counted behind the lanes.
+    pub watchers: Vec<Watcher>,
     /// The processes that they belong to.
     pub processes: Vec<Process>,
     /// Choices of the faults.
@@ -192,6 +195,9 @@ impl World {
             Process::new(ClientId(number + 1), WALL_ORIGIN_MS, careful)
         });
         let processes = processes.collect();
+        let mut chance = Rng::new(plan.seed ^ 0x3a7c4);
+        let watched = plan.groups.iter().flat_map(|g| (0..plan.watchers).map(|_| g.group));
+        let watchers = watched.map(|group| Watcher::new(group, chance.fork())).collect();
         let lanes = (0..plan.load.processes * plan.load.lanes)
             .map(|number| Lane::new(number + 1, (number / plan.load.lanes) as usize, rng.fork()))
             .collect();
@@ -201,6 +207,7 @@ impl World {
             metadata,
             hosts,
             lanes,
+            watchers,
             processes,
             plan,
             now: 0,
@@ -226,6 +233,9 @@ impl World {
         for lane in 0..self.lanes.len() {
             let at = self.rng.range(0, 200 * MS);
             self.queue.at(at, Happening::Next(lane));
+        }
+        for watcher in 0..self.watchers.len() {
+            self.queue.at(MS, Happening::Again(self.lanes.len() + watcher));
         }
         if !self.plan.faults.is_empty() {
             let at = self.nemesis.range(0, self.plan.fault_every);

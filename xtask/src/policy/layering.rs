@@ -49,11 +49,12 @@ const IMPURE_NAMES: [(&str, &str); 2] = [
 ];
 
 /// The members of the workspace that a member may build on. A member that is not listed may build on any.
-const LAYERS: [(&str, &[&str]); 8] = [
+const LAYERS: [(&str, &[&str]); 9] = [
     ("fulcrum-types", &[]),
     ("fulcrum-replication", &["fulcrum-types"]),
     ("fulcrum-two-phase", &["fulcrum-types"]),
     ("fulcrum-common", &["fulcrum-types", "fulcrum-replication"]),
+    ("fulcrum-metadata-etcd", &["fulcrum-types", "fulcrum-common"]),
     (
         "fulcrum-shard-node",
         &["fulcrum-types", "fulcrum-common", "fulcrum-replication"],

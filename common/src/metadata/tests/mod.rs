@@ -2,9 +2,10 @@
 //! get wrong; then the typed layer.
 
 mod cluster;
-mod conformance;
 mod durability;
+mod embedded;
 
+use super::conformance::{delete, leased, next, put, succeeded};
 use super::*;
 use crate::clock::ManualClock;
 use crate::map::ClusterId;
@@ -18,44 +19,4 @@ fn cluster_id() -> ClusterId {
 
 fn open(directory: &Path, clock: &Arc<ManualClock>) -> EmbeddedMetadata {
     EmbeddedMetadata::open(directory, Some(&cluster_id()), clock.clone()).unwrap()
-}
-
-fn absent(key: &str) -> Compare {
-    at(key, Revision::ABSENT)
-}
-
-fn at(key: &str, mod_revision: Revision) -> Compare {
-    Compare {
-        key: key.to_owned(),
-        mod_revision,
-    }
-}
-
-fn delete(key: &str) -> Op {
-    Op::Delete { key: key.to_owned() }
-}
-
-fn leased(key: &str, lease: LeaseId) -> Op {
-    Op::Put {
-        key: key.to_owned(),
-        value: "x".into(),
-        lease: Some(lease),
-    }
-}
-
-/// Puts a key without condition; its revision.
-async fn put(store: &dyn Metadata, key: &str, value: &'static str) -> Revision {
-    succeeded(store.txn(vec![], vec![Op::put(key, value)]).await)
-}
-
-fn succeeded(outcome: Result<TxnOutcome, MetadataError>) -> Revision {
-    match outcome {
-        Ok(TxnOutcome::Succeeded { revision }) => revision,
-        other => panic!("{other:?}"),
-    }
-}
-
-async fn next<T>(stream: &mut (impl futures::Stream<Item = T> + Unpin)) -> T {
-    let waited = tokio::time::timeout(Duration::from_secs(20), stream.next()).await;
-    waited.expect("nothing came in 20 s").expect("the stream has ended")
 }

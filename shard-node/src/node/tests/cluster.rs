@@ -1,5 +1,7 @@
 //! Whole stories: three nodes with the real core, a perfect network, and a metadata store that answers at once.
 
+mod watches;
+
 use super::fake::{GROUP, KEYSPACE, at, get, map, options, put, write};
 use crate::event::{Event, FailoverPhases, Observation, Output, RequestId};
 use crate::node::{Boot, Node, NodeSettings};
@@ -336,12 +338,20 @@ fn an_emptied_replica_is_rebuilt_and_a_retry_is_not_applied_twice() {
     world.until_in_sync(3);
     let again = world.ask(primary, once).unwrap();
     assert_eq!(again.answer, first.answer);
-    assert_eq!(world.ask(primary, Operation::Outcome(key)).unwrap().answer, {
+    let found = world.ask(primary, Operation::Outcome(key)).unwrap();
+    assert_eq!(found.answer, {
         let Answer::Written(outcomes) = first.answer else {
             panic!("not written")
         };
         Answer::Outcome(RecordedOutcome::Known(outcomes))
     });
+    let place = |receipt: &Receipt| (receipt.epoch, receipt.index);
+    assert_eq!(
+        place(&found.receipt),
+        place(&first.receipt),
+        "it names the write's own place"
+    );
+    assert!(again.receipt.index > found.receipt.index, "more has been applied since");
     world.pass(500);
     let sums = world.checksums();
     assert!(sums.len() == 3 && sums.iter().all(|sum| *sum == sums[0]), "{sums:?}");

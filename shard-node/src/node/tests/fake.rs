@@ -170,13 +170,18 @@ impl Bench {
 
     /// A tick that makes the cores do this, in a turn of its own.
     pub(super) fn effects(&mut self, ms: u64, effects: Vec<Effect>) {
+        self.begin_effects(ms, effects);
+        self.turn(ms);
+    }
+
+    /// The same, in a turn that has not ended.
+    pub(super) fn begin_effects(&mut self, ms: u64, effects: Vec<Effect>) {
         let effects = Mutex::new(effects);
         self.script(move |_, input| match input {
             Input::Tick { .. } => std::mem::take(&mut *effects.lock().unwrap()),
             _ => Vec::new(),
         });
         self.handle(ms, Event::Tick { disk_healthy: true });
-        self.turn(ms);
     }
 
     /// The disk does what it was given.

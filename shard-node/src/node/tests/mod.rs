@@ -6,4 +6,5 @@ mod disk;
 mod fake;
 mod reads;
 mod snapshots;
+mod watches;
 mod writes;

@@ -161,6 +161,35 @@ fn an_async_keyspace_has_no_linearizable_reads() {
     assert_eq!(replies[1].1.as_ref().unwrap().receipt.achieved, Level::Session);
 }
 
+/// Word of an outcome acknowledges the write: a primary that may have been replaced does not give it.
+#[test]
+fn an_async_outcome_is_told_only_under_a_lease() {
+    let mut bench = bench(Mode::Async);
+    bench.script(answering(|now, wanted| match wanted {
+        ReadWanted::Linearizable if now.mono < at(200).mono => Permitted::Permit(permit(1, Some(250))),
+        _ => Permitted::Refused(ReadRefusal::Fenced),
+    }));
+    let key = IdempotencyKey {
+        client: ClientId(7),
+        sequence: Sequence(1),
+        issued_at_ms: at(0).wall_ms,
+        low_water: Sequence(1),
+    };
+    bench.ask(100, 1, Operation::Outcome(key));
+    bench.turn(100);
+    let replies = bench.replies();
+    let receipt = &replies[0].1.as_ref().unwrap().receipt;
+    assert_eq!(receipt.achieved, Level::Eventual, "as an `async` write counts");
+    bench.out.clear();
+    bench.ask(100, 2, Operation::Outcome(key));
+    bench.turn(300);
+    assert_eq!(
+        bench.replies(),
+        [(2, Err(Refusal::Fenced))],
+        "the lease ran out meanwhile"
+    );
+}
+
 #[test]
 fn a_read_that_became_too_stale_while_it_waited_is_not_served_as_bounded() {
     let mut bench = bench(Mode::Sync);

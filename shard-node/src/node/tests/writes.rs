@@ -34,8 +34,51 @@ fn acknowledge(through: u64) -> Vec<Effect> {
         Effect::Acknowledge {
             through,
             by: vec![NodeId(1), NodeId(2)],
+            recheck_before: None,
         },
     ]
+}
+
+/// An `async` write is durable under a lease that ends at 500 ms; the turn ends when the test says.
+fn async_write_in_a_turn_that_ends(bench: &mut Bench, end_ms: u64) -> Vec<(u64, Result<Answered, Refusal>)> {
+    bench.script(order);
+    bench.ask(0, 7, write(vec![put("a", "1")]));
+    bench.turn(0);
+    let through = Index(1);
+    bench.begin_effects(
+        100,
+        vec![
+            Effect::Commit { through },
+            Effect::Acknowledge {
+                through,
+                by: vec![ME],
+                recheck_before: Some(at(500).mono),
+            },
+        ],
+    );
+    bench.turn(end_ms);
+    bench.replies()
+}
+
+#[test]
+fn an_async_write_is_answered_only_while_the_lease_holds() {
+    let fresh = || Bench::new(options(Mode::Async, Fsync::Always));
+    let answered = async_write_in_a_turn_that_ends(&mut fresh(), 499);
+    assert!(matches!(answered.as_slice(), [(7, Ok(_))]), "{answered:?}");
+
+    let late = async_write_in_a_turn_that_ends(&mut fresh(), 500);
+    let [(7, Err(refusal))] = late.as_slice() else {
+        panic!("{late:?}")
+    };
+    assert_eq!(refusal.act(), Act::LookUp, "it is in the log: {refusal}");
+
+    let mut renewed = fresh();
+    renewed.stage.status.lock().unwrap().lease_left = Some(std::time::Duration::from_millis(50));
+    let answered = async_write_in_a_turn_that_ends(&mut renewed, 600);
+    assert!(
+        matches!(answered.as_slice(), [(7, Ok(_))]),
+        "the lease holds again: {answered:?}"
+    );
 }
 
 fn two_writes(fsync: Fsync) -> Bench {

@@ -92,11 +92,91 @@ fn a_log_comes_back_as_it_was_left() {
         }
     );
     assert_eq!(opened.log, [entries(1, 4..=7), entries(2, 8..=12)].concat());
-    assert_eq!(
-        disk.dump(Space::Log).len(),
-        9,
-        "what was truncated or compacted is gone"
-    );
+    // The run of 1 to 7 stays as long as part of it is needed.
+    assert_eq!(disk.dump(Space::Log).len(), 2);
+    let mut store = open(&disk);
+    let mut group = GroupStore::open(&store, GROUP).unwrap().storage;
+    let mut machine = self::machine(&store, &group);
+    for entry in entries(1, 4..=7) {
+        machine.apply(&mut store, &entry).unwrap();
+    }
+    let through = LogPosition {
+        epoch: Epoch(1),
+        index: Index(7),
+    };
+    change(&mut group, &mut store, LogChange::Compact { through });
+    settle(&mut store, &disk);
+    assert_eq!(disk.dump(Space::Log).len(), 1, "what was compacted is gone");
+    let opened = GroupStore::open(&open(&disk), GROUP).unwrap();
+    assert_eq!((opened.base.position, opened.log), (through, entries(2, 8..=12)));
+}
+
+#[test]
+fn a_log_is_cut_anywhere_and_goes_on() {
+    for from in 1..=12 {
+        let disk = MemoryDisk::new();
+        let mut store = open(&disk);
+        let mut group = GroupStore::open(&store, GROUP).unwrap().storage;
+        for run in [1..=1, 2..=6, 7..=11] {
+            change(&mut group, &mut store, LogChange::Append(entries(1, run)));
+        }
+        change(&mut group, &mut store, LogChange::Truncate { from: Index(from) });
+        assert_eq!(group.last(), Index(from - 1).min(Index(11)));
+        let next = group.last().next().0;
+        change(&mut group, &mut store, LogChange::Append(entries(2, next..=next + 1)));
+        settle(&mut store, &disk);
+        let opened = GroupStore::open(&open(&disk), GROUP).unwrap();
+        assert_eq!(
+            opened.log,
+            [entries(1, 1..=next - 1), entries(2, next..=next + 1)].concat()
+        );
+    }
+}
+
+#[test]
+fn a_long_append_is_cut_into_runs_of_bounded_size() {
+    let disk = MemoryDisk::new();
+    let mut store = open(&disk);
+    let mut group = GroupStore::open(&store, GROUP).unwrap().storage;
+    change(&mut group, &mut store, LogChange::Append(entries(1, 1..=1000)));
+    settle(&mut store, &disk);
+    let records = disk.dump(Space::Log);
+    assert!(records.iter().all(|(_, record)| record.len() < 140_000));
+    assert!(records.len() < 20, "{}", records.len());
+    assert_eq!(GroupStore::open(&open(&disk), GROUP).unwrap().log, entries(1, 1..=1000));
+}
+
+#[test]
+fn applied_state_waits_for_what_rests_on_it_and_a_crash_before_loses_nothing() {
+    let disk = MemoryDisk::new();
+    let mut store = open(&disk);
+    let mut group = GroupStore::open(&store, GROUP).unwrap().storage;
+    let mut machine = self::machine(&store, &group);
+    let written = |store: &mut Store| {
+        store.require(Durability::Synced);
+        store.close_turn().unwrap();
+        store.persisted(disk.complete().unwrap().id);
+    };
+    change(&mut group, &mut store, LogChange::Append(entries(1, 1..=30)));
+    for entry in entries(1, 1..=30) {
+        machine.apply(&mut store, &entry).unwrap();
+    }
+    written(&mut store);
+    assert!(disk.dump(Space::State).is_empty(), "state is made again from the log");
+    let after_crash = GroupStore::open(&open(&disk.survivor()), GROUP).unwrap();
+    assert_eq!(after_crash.log, entries(1, 1..=30));
+    let through = LogPosition {
+        epoch: Epoch(1),
+        index: Index(10),
+    };
+    change(&mut group, &mut store, LogChange::Compact { through });
+    written(&mut store);
+    let reopened = open(&disk.survivor());
+    let group = GroupStore::open(&reopened, GROUP).unwrap().storage;
+    assert_eq!(self::machine(&reopened, &group).applied().position.index, Index(30));
+    // Of 30 outcomes those of finished requests were never written: each client's last ones are left.
+    let (start, end) = state_range(GROUP, group.generation(), StateKind::Outcome);
+    assert_eq!(reopened.range(Space::State, &start, &end).count(), 25);
 }
 
 #[test]
@@ -105,14 +185,16 @@ fn damage_is_found_in_the_group_that_has_it_and_in_no_other() {
     let harms: [(Harm, u64); 3] = [
         (|d| d.corrupt_log_entry(GROUP, Index(4)), 4),
         (|d| d.lose_log_entry(GROUP, Index(2)), 2),
-        (|d| d.lose_log_entry(GROUP, Index(6)), 6),
+        (|d| d.lose_log_entry(GROUP, Index(6)), 4),
     ];
     for (harm, at) in harms {
         let disk = MemoryDisk::new();
         let mut store = open(&disk);
         for id in [GROUP, GroupId(4)] {
             let mut group = GroupStore::open(&store, id).unwrap().storage;
-            change(&mut group, &mut store, LogChange::Append(entries(1, 1..=6)));
+            for run in [1..=1, 2..=3, 4..=6] {
+                change(&mut group, &mut store, LogChange::Append(entries(1, run)));
+            }
             change(
                 &mut group,
                 &mut store,

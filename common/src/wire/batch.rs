@@ -1,0 +1,374 @@
+//! Batches on the wire: messages with one repeated field and nothing else.
+//!
+//! Their items are encoded one by one as they come up, and decoded one by one as they are handled, so that a batch is never
+//! held as a vector of large structs that grows, moves and is thrown away. To the wire it makes no difference: the bytes are
+//! those of `message { repeated Item items = 1; }`.
+
+use super::{Malformed, internal, v1};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use prost::encoding::{
+    self, DecodeContext, WireType, decode_key, decode_varint, encode_key, encode_varint, skip_field,
+};
+use prost::{DecodeError, Message};
+use std::fmt;
+use std::marker::PhantomData;
+
+/// `fulcrum.v1.PipelineRequest`.
+pub type PipelineRequest = Batch<v1::PipelineOp>;
+/// `fulcrum.v1.PipelineResponse`.
+pub type PipelineResponse = Batch<v1::PipelineAnswer>;
+/// `fulcrum.internal.v1.RequestBatch`.
+pub type RequestBatch = Batch<internal::Request>;
+/// `fulcrum.internal.v1.ResponseBatch`.
+pub type ResponseBatch = Batch<internal::Response>;
+
+const ITEMS: u32 = 1;
+
+/// Encoded items.
+pub struct Batch<M> {
+    encoded: Bytes,
+    item: PhantomData<fn() -> M>,
+}
+
+/// A batch in the making.
+pub struct BatchBuilder<M> {
+    encoded: BytesMut,
+    item: PhantomData<fn(M)>,
+}
+
+impl<M> Default for BatchBuilder<M> {
+    fn default() -> Self {
+        Self {
+            encoded: BytesMut::new(),
+            item: PhantomData,
+        }
+    }
+}
+
+impl<M: Message> BatchBuilder<M> {
+    /// Adds an item.
+    pub fn push(&mut self, item: &M) {
+        let length = item.encoded_len();
+        self.encoded.reserve(length + 11);
+        encode_key(ITEMS, WireType::LengthDelimited, &mut self.encoded);
+        encode_varint(length as u64, &mut self.encoded);
+        item.encode_raw(&mut self.encoded);
+    }
+
+    /// Whether it holds nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.encoded.is_empty()
+    }
+
+    /// Bytes so far.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.encoded.len()
+    }
+
+    /// The batch; what is built from now on is another, for which as much room is made ready.
+    pub fn take(&mut self) -> Batch<M> {
+        let encoded = self.encoded.split().freeze();
+        Batch {
+            encoded,
+            item: PhantomData,
+        }
+    }
+}
+
+/// Which answer of a pipeline an encoded message is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PassedOn {
+    /// A [`v1::GetResponse`].
+    Get,
+    /// A [`v1::WriteResponse`].
+    Write,
+}
+
+impl BatchBuilder<v1::PipelineAnswer> {
+    /// Adds an answer that is encoded already.
+    pub fn pass_on(&mut self, id: u64, kind: PassedOn, message: &Bytes) {
+        let tag = match kind {
+            PassedOn::Get => 2,
+            PassedOn::Write => 3,
+        };
+        let length = encoding::uint64::encoded_len(1, &id) + encoding::bytes::encoded_len(tag, message);
+        self.encoded.reserve(length + 11);
+        encode_key(ITEMS, WireType::LengthDelimited, &mut self.encoded);
+        encode_varint(length as u64, &mut self.encoded);
+        encoding::uint64::encode(1, &id, &mut self.encoded);
+        encoding::bytes::encode(tag, message, &mut self.encoded);
+    }
+}
+
+impl<M: Message> FromIterator<M> for Batch<M> {
+    fn from_iter<I: IntoIterator<Item = M>>(items: I) -> Self {
+        let mut builder = BatchBuilder::default();
+        items.into_iter().for_each(|item| builder.push(&item));
+        builder.take()
+    }
+}
+
+impl<M: Message + Default> Batch<M> {
+    /// The items, each decoded when it is asked for. Nothing comes after one that makes no sense.
+    #[must_use]
+    pub fn items(self) -> Items<M> {
+        Items {
+            rest: self.encoded,
+            item: PhantomData,
+        }
+    }
+
+    /// How many items it holds, decoded or not. Costs a look at each one's length.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        let mut rest = self.encoded.clone();
+        std::iter::from_fn(|| next_item(&mut rest).ok().flatten()).count()
+    }
+}
+
+/// Decodes a batch item by item.
+pub struct Items<M> {
+    rest: Bytes,
+    item: PhantomData<fn() -> M>,
+}
+
+impl<M: Message + Default> Iterator for Items<M> {
+    type Item = Result<M, Malformed>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let decoded = match next_item(&mut self.rest) {
+            Ok(item) => M::decode(item?),
+            Err(error) => Err(error),
+        };
+        if decoded.is_err() {
+            self.rest.clear();
+        }
+        Some(decoded.map_err(|error| Malformed(error.to_string())))
+    }
+}
+
+/// Splits the next item off, skipping what else there is.
+fn next_item(rest: &mut Bytes) -> Result<Option<Bytes>, DecodeError> {
+    while !rest.is_empty() {
+        let (tag, wire_type) = decode_key(rest)?;
+        if tag != ITEMS || wire_type != WireType::LengthDelimited {
+            skip_field(wire_type, tag, rest, DecodeContext::default())?;
+            continue;
+        }
+        let length = decode_varint(rest)?;
+        return match usize::try_from(length) {
+            Ok(length) if length <= rest.len() => Ok(Some(rest.split_to(length))),
+            _ => Err(too_short()),
+        };
+    }
+    Ok(None)
+}
+
+/// The error that the decoder itself gives for bytes that end early.
+fn too_short() -> DecodeError {
+    match decode_varint(&mut Bytes::new()) {
+        Err(error) => error,
+        Ok(_) => unreachable!("nothing cannot be decoded"),
+    }
+}
+
+impl<M> Default for Batch<M> {
+    fn default() -> Self {
+        Self {
+            encoded: Bytes::new(),
+            item: PhantomData,
+        }
+    }
+}
+
+impl<M> Clone for Batch<M> {
+    fn clone(&self) -> Self {
+        Self {
+            encoded: self.encoded.clone(),
+            item: PhantomData,
+        }
+    }
+}
+
+impl<M> fmt::Debug for Batch<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Batch({} bytes)", self.encoded.len())
+    }
+}
+
+impl<M> PartialEq for Batch<M> {
+    fn eq(&self, other: &Self) -> bool {
+        self.encoded == other.encoded
+    }
+}
+
+impl<M> Message for Batch<M> {
+    fn encode_raw(&self, buffer: &mut impl BufMut) {
+        buffer.put_slice(&self.encoded);
+    }
+
+    fn merge_field(
+        &mut self,
+        tag: u32,
+        wire_type: WireType,
+        buffer: &mut impl Buf,
+        context: DecodeContext,
+    ) -> Result<(), DecodeError> {
+        if tag != ITEMS || wire_type != WireType::LengthDelimited {
+            return skip_field(wire_type, tag, buffer, context);
+        }
+        let length = usize::try_from(decode_varint(buffer)?).map_err(|_| too_short())?;
+        if length > buffer.remaining() {
+            return Err(too_short());
+        }
+        let mut encoded = BytesMut::from(&self.encoded[..]);
+        encode_key(ITEMS, WireType::LengthDelimited, &mut encoded);
+        encode_varint(length as u64, &mut encoded);
+        encoded.put(buffer.take(length));
+        self.encoded = encoded.freeze();
+        Ok(())
+    }
+
+    fn encoded_len(&self) -> usize {
+        self.encoded.len()
+    }
+
+    fn clear(&mut self) {
+        self.encoded.clear();
+    }
+
+    /// Takes the bytes as they are: [`Items`] looks at them.
+    fn merge(&mut self, mut buffer: impl Buf) -> Result<(), DecodeError> {
+        let more = buffer.copy_to_bytes(buffer.remaining());
+        self.encoded = if self.encoded.is_empty() {
+            more
+        } else {
+            [&self.encoded[..], &more[..]].concat().into()
+        };
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn op(id: u64, key: &'static str) -> v1::PipelineOp {
+        let get = v1::GetRequest {
+            keyspace: "orders".into(),
+            key: key.into(),
+            options: None,
+        };
+        v1::PipelineOp {
+            id,
+            op: Some(v1::pipeline_op::Op::Get(get)),
+            deadline_ms: 5,
+        }
+    }
+
+    /// The same message as protocol buffers define it.
+    #[derive(Clone, PartialEq, Message)]
+    struct Plain {
+        #[prost(message, repeated, tag = "1")]
+        ops: Vec<v1::PipelineOp>,
+        #[prost(uint64, tag = "2")]
+        other: u64,
+    }
+
+    #[test]
+    fn the_bytes_are_those_of_a_message_with_a_repeated_field() {
+        let ops = vec![op(1, "a"), op(2, ""), op(3, "c")];
+        let plain = Plain {
+            ops: ops.clone(),
+            other: 0,
+        };
+        let batch: PipelineRequest = ops.iter().cloned().collect();
+        assert_eq!(batch.encode_to_vec(), plain.encode_to_vec());
+        let decoded = PipelineRequest::decode(&plain.encode_to_vec()[..]).unwrap();
+        assert_eq!(decoded.count(), 3);
+        assert_eq!(decoded.items().collect::<Result<Vec<_>, _>>(), Ok(ops.clone()));
+        let mut twice = batch.clone();
+        twice.merge(&batch.encode_to_vec()[..]).unwrap();
+        assert_eq!(
+            twice.items().collect::<Result<Vec<_>, _>>(),
+            Ok([ops.clone(), ops].concat())
+        );
+    }
+
+    #[test]
+    fn an_answer_that_is_passed_on_looks_like_any_other() {
+        let message = v1::WriteResponse {
+            outcome: None,
+            receipt: Some(v1::Receipt {
+                index: 7,
+                ..Default::default()
+            }),
+        };
+        let mut builder = BatchBuilder::<v1::PipelineAnswer>::default();
+        builder.pass_on(300, PassedOn::Write, &message.encode_to_vec().into());
+        builder.pass_on(0, PassedOn::Get, &Bytes::new());
+        let expected = [
+            (300, v1::pipeline_answer::Answer::Write(message)),
+            (0, v1::pipeline_answer::Answer::Get(v1::GetResponse::default())),
+        ];
+        let expected = expected.map(|(id, answer)| v1::PipelineAnswer {
+            id,
+            answer: Some(answer),
+        });
+        assert_eq!(
+            builder.take().items().collect::<Result<Vec<_>, _>>(),
+            Ok(expected.to_vec())
+        );
+    }
+
+    #[test]
+    fn fields_of_a_newer_program_are_skipped() {
+        let plain = Plain {
+            ops: vec![op(1, "a")],
+            other: 77,
+        };
+        let decoded = PipelineRequest::decode(&plain.encode_to_vec()[..]).unwrap();
+        assert_eq!(decoded.items().collect::<Result<Vec<_>, _>>(), Ok(plain.ops));
+    }
+
+    #[test]
+    fn a_builder_goes_on_after_a_batch_is_taken() {
+        let mut builder = BatchBuilder::default();
+        builder.push(&op(1, "a"));
+        assert!(!builder.is_empty() && builder.bytes() > 0);
+        let first = builder.take();
+        builder.push(&op(2, "b"));
+        let second = builder.take();
+        assert!(builder.is_empty());
+        assert_eq!((first.count(), second.count()), (1, 1));
+    }
+
+    #[test]
+    fn random_and_cut_bytes_are_refused_without_harm() {
+        let whole = [op(1, "a"), op(2, "b")]
+            .into_iter()
+            .collect::<PipelineRequest>()
+            .encode_to_vec();
+        for end in 0..whole.len() {
+            let cut = PipelineRequest::decode(&whole[..end]).unwrap();
+            let items: Vec<_> = cut.items().collect();
+            assert!(items.len() <= 2 && items.iter().take(items.len().saturating_sub(1)).all(Result::is_ok));
+        }
+        let mut noise = 1u64;
+        for _ in 0..20_000 {
+            let bytes: Vec<u8> = (0..noise % 40)
+                .map(|_| {
+                    noise = noise
+                        .wrapping_mul(6_364_136_223_846_793_005)
+                        .wrapping_add(1_442_695_040_888_963_407);
+                    (noise >> 56) as u8
+                })
+                .collect();
+            noise = noise.wrapping_add(1);
+            let batch = PipelineRequest::decode(&bytes[..]).unwrap();
+            let _ = (batch.count(), batch.items().count());
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! Real processes over a real etcd: what an operator does, and what fails.
+
+mod support;
+
+use fulcrum_common::Metadata;
+use std::time::Duration;
+use support::{World, now, until};
+
+/// What a failover may take, from the kill to the first write acknowledged again.
+const FAILOVER: Duration = Duration::from_secs(3);
+const OUTAGE: Duration = Duration::from_secs(4);
+
+#[tokio::test]
+async fn a_cluster_of_processes() {
+    let Some(mut world) = World::new().await else { return };
+    starts_without_etcd_and_waits_for_it(&mut world).await;
+    keeps_what_it_is_given(&world).await;
+    survives_the_loss_of_a_primary(&mut world).await;
+    does_not_need_etcd_to_serve(&mut world).await;
+    hands_over_when_it_is_stopped(&mut world).await;
+    stops_in_good_order(&mut world).await;
+    does_not_join_a_namesake(&mut world).await;
+}
+
+async fn starts_without_etcd_and_waits_for_it(world: &mut World) {
+    world.etcd.stop();
+    world.add_router();
+    for _ in 0..3 {
+        world.add_node();
+    }
+    let endpoint = world.etcd.endpoint();
+    let router = world.router.as_ref().unwrap();
+    let node = &world.nodes[0];
+    until("both say for what they wait", || {
+        [
+            (router.log(), "waiting for the cluster's metadata"),
+            (node.log(), "cannot open the cluster's metadata yet"),
+        ]
+        .iter()
+        .all(|(log, what)| log.contains(what) && log.contains(&endpoint))
+    })
+    .await;
+    assert!(router.serves().is_none(), "a router without a map serves nobody");
+    world.etcd.start_again().await;
+    world.wait_for_router();
+}
+
+async fn keeps_what_it_is_given(world: &World) {
+    until("three nodes are known", || {
+        world.ok(&["status"])["nodes"]
+            .as_array()
+            .is_some_and(|nodes| nodes.len() == 3)
+    })
+    .await;
+    assert_eq!(world.ok(&["status"])["nodes"][1]["zone"], "zone-2");
+    world.ok(&["keyspace", "create", "users", "--groups", "1"]);
+    until("all replicas are in sync", || world.all_in_sync()).await;
+    world.ok(&["--deadline", "20s", "put", "users", "alice", "1"]);
+    let got = world.ok(&["get", "users", "alice"]);
+    assert_eq!(
+        (&got["value"], &got["receipt"]["achieved"]),
+        (&"1".into(), &"linearizable".into())
+    );
+}
+
+async fn survives_the_loss_of_a_primary(world: &mut World) {
+    let victim = world.primary().unwrap();
+    let killed = now();
+    world.nodes[victim - 1].kill();
+    world.ok(&["--deadline", "20s", "put", "users", "alice", "2"]);
+    let took = now().since(killed);
+    assert!(took < FAILOVER, "writes went on only after {took:?}");
+    assert_eq!(world.ok(&["get", "users", "alice"])["value"], "2");
+    assert_ne!(world.primary(), Some(victim));
+    world.restart_node(victim);
+    until("the node that was killed is in sync again", || world.all_in_sync()).await;
+}
+
+async fn does_not_need_etcd_to_serve(world: &mut World) {
+    let epoch = world.group()["epoch"].clone();
+    world.etcd.stop();
+    let (begun, mut round) = (now(), 0);
+    while now().since(begun) < OUTAGE {
+        round += 1;
+        let value = round.to_string();
+        world.ok(&["--deadline", "2s", "put", "users", "bob", &value]);
+        assert_eq!(
+            world.ok(&["--deadline", "2s", "get", "users", "bob"])["value"],
+            value.as_str()
+        );
+    }
+    let refused = world.fulcrum(&["keyspace", "create", "later"]);
+    assert!(
+        !refused.status.success(),
+        "without etcd nothing new can be agreed on: {refused:?}"
+    );
+    assert_eq!(world.group()["epoch"], epoch, "nobody took over meanwhile");
+
+    // A failover has to wait for etcd, and then goes on by itself.
+    let victim = world.primary().unwrap();
+    world.nodes[victim - 1].kill();
+    let put = world.fulcrum(&["--deadline", "2s", "put", "users", "bob", "lost?"]);
+    assert!(!put.status.success(), "acknowledged without a primary: {put:?}");
+    world.etcd.start_again().await;
+    world.ok(&["--deadline", "20s", "put", "users", "bob", "kept"]);
+    assert_eq!(world.ok(&["get", "users", "bob"])["value"], "kept");
+    world.restart_node(victim);
+    until("the node that was killed without etcd is in sync again", || {
+        world.all_in_sync()
+    })
+    .await;
+    until("keyspaces can be created again", || {
+        world
+            .fulcrum(&["keyspace", "create", "later", "--groups", "1"])
+            .status
+            .success()
+    })
+    .await;
+    world.ok(&["--deadline", "20s", "put", "later", "carol", "3"]);
+}
+
+async fn hands_over_when_it_is_stopped(world: &mut World) {
+    let leader = world.primary().unwrap();
+    world.nodes[leader - 1].ask_to_stop();
+    let status = world.nodes[leader - 1].ended().await;
+    assert_eq!(status.code(), Some(0), "{}", world.nodes[leader - 1].log());
+    let log = world.nodes[leader - 1].log();
+    assert!(!log.contains("still leading"), "it handed over first: {log}");
+    world.ok(&["--deadline", "20s", "put", "users", "alice", "4"]);
+
+    let data = world.data_dir(leader);
+    for (node, cluster, told) in [
+        (leader, "other", "belongs to cluster 'test'"),
+        (9, "test", "belongs to n"),
+    ] {
+        let mut stranger = world.shard_node(node, cluster, &data, "127.0.0.1:0");
+        let status = stranger.ended().await;
+        assert!(
+            !status.success() && stranger.log().contains(told),
+            "{status}: {}",
+            stranger.log()
+        );
+    }
+    world.restart_node(leader);
+    until("the node that was stopped is in sync again", || world.all_in_sync()).await;
+    assert_eq!(world.ok(&["get", "users", "alice"])["value"], "4");
+}
+
+async fn stops_in_good_order(world: &mut World) {
+    let mut all: Vec<_> = world.router.take().into_iter().chain(world.nodes.drain(..)).collect();
+    for service in &all {
+        service.ask_to_stop();
+    }
+    for service in &mut all {
+        let status = service.ended().await;
+        assert_eq!(status.code(), Some(0), "{}", service.log());
+    }
+}
+
+async fn does_not_join_a_namesake(world: &mut World) {
+    world.replace_etcd().await;
+    let mut node = world.shard_node(1, "test", &world.data_dir(1), "127.0.0.1:0");
+    let status = node.ended().await;
+    assert_eq!(status.code(), Some(1));
+    let log = node.log();
+    assert!(log.contains("another cluster named 'test'"), "{log}");
+    assert_eq!(
+        world.etcd.metadata().get("/fulcrum/test/map").await,
+        Ok(None),
+        "it has joined nothing"
+    );
+}
+
+/// What makes no sense is refused at once, by its name, with an exit code of its own.
+#[test]
+fn settings_that_make_no_sense_are_refused() {
+    let run = |program: &str, arguments: &[&str]| {
+        let output = std::process::Command::new(program).args(arguments).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let node = env!("CARGO_BIN_EXE_fulcrum-shard-node");
+    let router = env!("CARGO_BIN_EXE_fulcrum-router");
+    let cases = [
+        (node, vec![], "--node"),
+        (node, vec!["--nodes", "1"], "--nodes"),
+        (node, vec!["--node", "1", "--log-format", "yaml"], "telemetry.format"),
+        (router, vec!["--listen", "0.0.0.0:7400"], "insecure_listen"),
+        (router, vec!["--etcd", "https://127.0.0.1:2379"], "etcd.endpoints"),
+    ];
+    for (program, arguments, named) in cases {
+        let (code, said) = run(program, &arguments);
+        assert_eq!(code, Some(2), "{said}");
+        assert!(said.contains(named), "{named} is not in: {said}");
+    }
+    // From the environment, too, and also if another service would know it.
+    let told = std::process::Command::new(router)
+        .env("FULCRUM__SHARD_NODE__NODE", "1")
+        .output()
+        .unwrap();
+    assert_eq!(told.status.code(), Some(2));
+    assert!(
+        String::from_utf8(told.stderr)
+            .unwrap()
+            .contains("FULCRUM__SHARD_NODE__NODE")
+    );
+    let (code, help) = run(node, &["--help"]);
+    assert_eq!((code, help.as_str()), (Some(0), ""));
+}

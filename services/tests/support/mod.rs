@@ -1,0 +1,247 @@
+//! A cluster of real processes: an etcd, shard-nodes and a router, each in a process of its own, killed when dropped.
+
+use fulcrum_common::{Clock, SystemClock};
+use fulcrum_metadata_etcd::testing::Etcd;
+use fulcrum_types::Mono;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+use tempfile::TempDir;
+
+const NODE: &str = env!("CARGO_BIN_EXE_fulcrum-shard-node");
+const ROUTER: &str = env!("CARGO_BIN_EXE_fulcrum-router");
+/// Generous: a loaded machine is no bug.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+pub fn now() -> Mono {
+    SystemClock.now().mono
+}
+
+/// Waits until something is so.
+pub async fn until(what: &str, mut so: impl FnMut() -> bool) {
+    let begun = now();
+    while !so() {
+        assert!(now().since(begun) < PATIENCE, "not in time: {what}");
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// A service in a process of its own.
+pub struct Service {
+    child: Child,
+    /// What it says once it serves.
+    said: mpsc::Receiver<String>,
+    log: PathBuf,
+}
+
+impl Service {
+    fn spawn(program: &str, arguments: &[String], log: PathBuf) -> Self {
+        let file = File::options().create(true).append(true).open(&log).unwrap();
+        let mut child = Command::new(program)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(file)
+            .spawn()
+            .unwrap();
+        let output = child.stdout.take().unwrap();
+        let (say, said) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                let _ = say.send(line);
+            }
+        });
+        Self { child, said, log }
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    pub fn serves(&self) -> Option<Value> {
+        self.said
+            .try_recv()
+            .ok()
+            .map(|line| serde_json::from_str(&line).unwrap())
+    }
+
+    /// Waits until it serves; its address.
+    pub fn address(&self) -> String {
+        let line = self.said.recv_timeout(PATIENCE);
+        let line = line.unwrap_or_else(|_| panic!("it does not serve: {}", self.log()));
+        let told: Value = serde_json::from_str(&line).unwrap();
+        told["address"].as_str().unwrap().to_owned()
+    }
+
+    pub fn ask_to_stop(&self) {
+        let pid = Pid::from_raw(self.child.id().try_into().unwrap()).unwrap();
+        kill_process(pid, Signal::TERM).unwrap();
+    }
+
+    /// Waits for its end.
+    pub async fn ended(&mut self) -> ExitStatus {
+        let begun = now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(now().since(begun) < PATIENCE, "it does not end: {}", self.log());
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// As SIGKILL: nothing is handed over, nothing is flushed.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// All processes of a cluster, with its data.
+pub struct World {
+    folder: TempDir,
+    pub etcd: Etcd,
+    pub nodes: Vec<Service>,
+    /// Addresses of the nodes, the same in every life.
+    listen: Vec<String>,
+    pub router: Option<Service>,
+    pub router_address: String,
+}
+
+impl World {
+    /// Nothing but etcd; none where tests shall do without.
+    pub async fn new() -> Option<Self> {
+        Some(Self {
+            etcd: Etcd::start().await?,
+            folder: tempfile::tempdir().unwrap(),
+            nodes: Vec::new(),
+            listen: Vec::new(),
+            router: None,
+            router_address: String::new(),
+        })
+    }
+
+    pub fn data_dir(&self, node: usize) -> PathBuf {
+        self.folder.path().join(format!("node-{node}"))
+    }
+
+    fn log(&self, name: &str) -> PathBuf {
+        self.folder.path().join(format!("{name}.log"))
+    }
+
+    fn shared(&self, cluster: &str) -> Vec<String> {
+        let etcd = self.etcd.endpoint();
+        ["--etcd", &etcd, "--cluster-id", cluster].map(str::to_owned).to_vec()
+    }
+
+    /// A shard-node; it need not be one of the cluster's.
+    pub fn shard_node(&self, node: usize, cluster: &str, data_dir: &Path, listen: &str) -> Service {
+        let mut arguments = self.shared(cluster);
+        let data_dir = data_dir.display().to_string();
+        let (number, zone) = (node.to_string(), format!("zone-{node}"));
+        let own = [
+            "--node",
+            &number,
+            "--zone",
+            &zone,
+            "--data-dir",
+            &data_dir,
+            "--listen",
+            listen,
+        ];
+        arguments.extend(own.map(str::to_owned));
+        Service::spawn(NODE, &arguments, self.log(&format!("node-{node}-{cluster}")))
+    }
+
+    /// Starts the next node of the cluster.
+    pub fn add_node(&mut self) {
+        let node = self.nodes.len() + 1;
+        let service = self.shard_node(node, "test", &self.data_dir(node), "127.0.0.1:0");
+        self.listen.push(service.address());
+        self.nodes.push(service);
+    }
+
+    /// Starts a node again that has ended.
+    pub fn restart_node(&mut self, node: usize) {
+        let service = self.shard_node(node, "test", &self.data_dir(node), &self.listen[node - 1]);
+        service.address();
+        self.nodes[node - 1] = service;
+    }
+
+    /// Another etcd, empty, in place of the one there is: its processes are told nothing.
+    pub async fn replace_etcd(&mut self) {
+        self.etcd = Etcd::start().await.unwrap();
+    }
+
+    pub fn add_router(&mut self) {
+        let mut arguments = self.shared("test");
+        arguments.extend(["--listen", "127.0.0.1:0"].map(str::to_owned));
+        self.router = Some(Service::spawn(ROUTER, &arguments, self.log("router")));
+    }
+
+    /// Waits until the router serves.
+    pub fn wait_for_router(&mut self) {
+        self.router_address = self.router.as_ref().unwrap().address();
+    }
+
+    /// The command line, as a user has it.
+    pub fn fulcrum(&self, arguments: &[&str]) -> Output {
+        let services = Path::new(ROUTER).parent().unwrap();
+        let program = services.join("examples/fulcrum");
+        assert!(
+            program.exists(),
+            "{} is missing: `cargo test -p fulcrum-services` builds it, `--test` alone does not",
+            program.display()
+        );
+        Command::new(program)
+            .args(["--router", &self.router_address, "-o", "json"])
+            .args(arguments)
+            .output()
+            .unwrap()
+    }
+
+    /// A command that must succeed; what it prints.
+    pub fn ok(&self, arguments: &[&str]) -> Value {
+        let output = self.fulcrum(arguments);
+        assert!(output.status.success(), "{arguments:?}: {output:?}\n{}", self.logs());
+        serde_json::from_slice(&output.stdout).unwrap_or(Value::Null)
+    }
+
+    /// The first group, as its nodes tell it.
+    pub fn group(&self) -> Value {
+        self.ok(&["status"])["groups"][0].clone()
+    }
+
+    pub fn primary(&self) -> Option<usize> {
+        let primary = self.group()["primary"].as_u64()?;
+        usize::try_from(primary).ok()
+    }
+
+    pub fn all_in_sync(&self) -> bool {
+        let group = self.group();
+        group["ready"] == true
+            && group["in_sync"]
+                .as_array()
+                .is_some_and(|in_sync| in_sync.len() == self.nodes.len())
+    }
+
+    fn logs(&self) -> String {
+        let nodes = self.nodes.iter().map(Service::log);
+        nodes
+            .chain(self.router.iter().map(Service::log))
+            .collect::<Vec<_>>()
+            .join("\n--\n")
+    }
+}

@@ -1,0 +1,119 @@
+//! What applying an entry did beyond, or short of, what its command says.
+//!
+//! A watch is shown the log, not the state: by the time it comes, the state that decided a condition is gone. So what was
+//! decided at apply and cannot be told from the entry is noted beside it: writes without effect, retries, values whose time
+//! ran out. Most entries have nothing to note, and cost nothing.
+
+use crate::storage::{Decoder, Malformed, put_bytes, put_varint};
+use bytes::{BufMut, Bytes, BytesMut};
+use fulcrum_types::Version;
+
+/// What is noted of one entry.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Footnote {
+    /// The command did nothing: a retry, or refused.
+    pub(super) nothing: bool,
+    /// Numbers of the writes that changed nothing: their condition did not hold, or there was nothing to delete.
+    pub(super) idle: Vec<u32>,
+    /// Writes that came upon a value whose time had run out, and that value's version.
+    pub(super) upon_expired: Vec<(u32, Version)>,
+    /// Keys whose values were removed after the writes because their time had run out, and those values' versions.
+    pub(super) expired: Vec<(Bytes, Version)>,
+}
+
+/// Tags of what is noted.
+mod tag {
+    pub(super) const NOTHING: u8 = 1;
+    pub(super) const IDLE: u8 = 2;
+    pub(super) const UPON_EXPIRED: u8 = 3;
+    pub(super) const EXPIRED: u8 = 4;
+}
+
+impl Footnote {
+    pub(super) fn is_empty(&self) -> bool {
+        !self.nothing && self.idle.is_empty() && self.upon_expired.is_empty() && self.expired.is_empty()
+    }
+
+    pub(super) fn encode(&self) -> Bytes {
+        let mut buffer = BytesMut::new();
+        if self.nothing {
+            buffer.put_u8(tag::NOTHING);
+        }
+        for op in &self.idle {
+            buffer.put_u8(tag::IDLE);
+            put_varint(&mut buffer, u64::from(*op));
+        }
+        for (op, version) in &self.upon_expired {
+            buffer.put_u8(tag::UPON_EXPIRED);
+            put_varint(&mut buffer, u64::from(*op));
+            put_varint(&mut buffer, version.0);
+        }
+        for (key, version) in &self.expired {
+            buffer.put_u8(tag::EXPIRED);
+            put_bytes(&mut buffer, key);
+            put_varint(&mut buffer, version.0);
+        }
+        buffer.freeze()
+    }
+
+    pub(super) fn decode(bytes: Bytes) -> Result<Self, Malformed> {
+        let mut decoder = Decoder::new(bytes);
+        let mut footnote = Footnote::default();
+        while decoder.remaining() > 0 {
+            match decoder.u8()? {
+                tag::NOTHING => footnote.nothing = true,
+                tag::IDLE => footnote.idle.push(number(&mut decoder)?),
+                tag::UPON_EXPIRED => {
+                    let op = number(&mut decoder)?;
+                    footnote.upon_expired.push((op, Version(decoder.varint()?)));
+                }
+                tag::EXPIRED => {
+                    let key = decoder.bytes()?;
+                    footnote.expired.push((key, Version(decoder.varint()?)));
+                }
+                other => return Err(Malformed::Tag(other)),
+            }
+        }
+        Ok(footnote)
+    }
+}
+
+fn number(decoder: &mut Decoder) -> Result<u32, Malformed> {
+    u32::try_from(decoder.varint()?).map_err(|_| Malformed::Number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::testing::Random;
+
+    fn sample() -> Footnote {
+        Footnote {
+            nothing: true,
+            idle: vec![0, 1023],
+            upon_expired: vec![(3, Version(u64::MAX))],
+            expired: vec![(Bytes::from_static(b"k"), Version(7)), (Bytes::new(), Version(0))],
+        }
+    }
+
+    #[test]
+    fn footnotes_come_back_as_they_were() {
+        for footnote in [sample(), Footnote::default()] {
+            assert_eq!(Footnote::decode(footnote.encode()), Ok(footnote));
+        }
+    }
+
+    #[test]
+    fn damaged_footnotes_are_refused_without_harm() {
+        let whole = sample().encode();
+        let mut random = Random::new(3);
+        for _ in 0..20_000 {
+            let mut damaged = whole.to_vec();
+            let at = random.below(damaged.len() as u64) as usize;
+            damaged[at] = random.below(256) as u8;
+            damaged.truncate(random.below(damaged.len() as u64 + 1) as usize);
+            let _ = Footnote::decode(Bytes::from(damaged));
+        }
+        assert!(Footnote::decode(Bytes::from_static(&[9])).is_err());
+    }
+}
