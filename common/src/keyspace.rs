@@ -1,7 +1,7 @@
 //! A keyspace and its choices. Contradictory choices are refused here, by naming both.
 
 use crate::key::{Partitioning, slot_of};
-use crate::limits::MAX_NAME_BYTES;
+use crate::limits::{LONGEST_TRANSACTION, MAX_NAME_BYTES};
 use crate::map::SlotTable;
 use crate::metadata::MAX_TXN_OPS;
 use fulcrum_types::{Fsync, GroupId, KeyspaceId, Level, Mode, Slot};
@@ -221,6 +221,13 @@ impl KeyspaceOptions {
                 return Err(value(option, "not within 1 s to 30 days"));
             }
         }
+        if self.mode == Mode::Sync && self.tombstone_retention < 2 * LONGEST_TRANSACTION {
+            let reason = format!(
+                "at least {} s where transactions may run: no version that one of them has seen may recur (twice the longest transaction)",
+                2 * LONGEST_TRANSACTION.as_secs()
+            );
+            return Err(value("tombstone_retention", reason));
+        }
         self.timing.validate()
     }
 }
@@ -433,6 +440,10 @@ mod tests {
         refused(
             |s| s.idempotency_retention = Some(Duration::ZERO),
             &["idempotency_retention"],
+        );
+        refused(
+            |s| s.tombstone_retention = Some(Duration::from_secs(59)),
+            &["tombstone_retention", "at least 60 s"],
         );
         refused(
             |s| s.tombstone_retention = Some(Duration::ZERO),

@@ -56,13 +56,13 @@ struct Asked {
 struct Ordered {
     asked: Asked,
     acknowledged: Option<Acknowledged>,
-    outcome: Option<Result<Vec<WriteOutcome>, Refusal>>,
+    outcome: Option<Result<Answer, Refusal>>,
 }
 
 struct Complete {
     asked: Asked,
     acknowledged: Acknowledged,
-    outcome: Result<Vec<WriteOutcome>, Refusal>,
+    outcome: Result<Answer, Refusal>,
 }
 
 impl Writes {
@@ -189,7 +189,7 @@ impl Group {
                 version: Version(position.index.0),
                 existed: false,
             };
-            self.answer_write(shared, now.mono, &asked, &[], Ok(vec![outcome; ops]));
+            self.answer_write(shared, now.mono, &asked, &[], Ok(Answer::Written(vec![outcome; ops])));
             return;
         }
         self.writes.insert(Ordered {
@@ -247,7 +247,9 @@ impl Group {
             _ if write.asked.position != at => Err(Refusal::Unknown {
                 reason: "another primary's entry took its place".into(),
             }),
-            ApplyOutcome::Written(outcomes) | ApplyOutcome::Repeated(outcomes) => Ok(outcomes),
+            ApplyOutcome::Written(outcomes) | ApplyOutcome::Repeated(outcomes) => Ok(Answer::Written(outcomes)),
+            ApplyOutcome::Transaction(answer) => Ok(Answer::Transaction(answer)),
+            ApplyOutcome::Blocked { by } => Err(Refusal::Locked { by }),
             ApplyOutcome::Refused(refusal) => Err(refusal.into()),
             ApplyOutcome::Noop => Err(Refusal::Unknown {
                 reason: "its place in the log was left empty".into(),
@@ -302,9 +304,9 @@ impl Group {
         now: Mono,
         write: &Asked,
         by: &[NodeId],
-        outcome: Result<Vec<WriteOutcome>, Refusal>,
+        outcome: Result<Answer, Refusal>,
     ) {
-        let result = outcome.map(|outcomes| {
+        let result = outcome.map(|answer| {
             let mut receipt = self.receipt(shared, write.position, write.arrived, now);
             receipt.asked = self.level_of_writes();
             receipt.achieved = receipt.asked;
@@ -312,10 +314,7 @@ impl Group {
             receipt.durable = self.keyspace.options.fsync == Fsync::Always;
             receipt.rounds = u32::from(by.len() > 1);
             receipt.acknowledged_by = by.to_vec();
-            Answered {
-                answer: Answer::Written(outcomes),
-                receipt,
-            }
+            Answered { answer, receipt }
         });
         shared.reply(write.id, result);
     }

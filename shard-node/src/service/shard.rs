@@ -281,7 +281,7 @@ fn lost_to_wire(acknowledged: bool, entry: Entry) -> report::LostEntry {
     let writes = match entry.payload {
         Payload::Noop => Vec::new(),
         Payload::Command(command) => match Command::decode(command) {
-            Ok(Command::Write { ops, .. }) => ops.into_iter().map(Into::into).collect(),
+            Ok(command) => command.into_writes().into_iter().map(Into::into).collect(),
             // A newer program's command: its position is told, what it did is not.
             Err(_) => Vec::new(),
         },

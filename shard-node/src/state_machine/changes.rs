@@ -1,12 +1,13 @@
 //! What an applied entry changed, told from the entry and its footnote alone.
 //!
 //! A change is what a reader could have noticed: a value that was set, deleted, or went when its time was up. Its order within
-//! the entry is that of the writes, then that of the expiries. A resolve of a transaction will be a further command here: its
-//! writes become changes where they become visible.
+//! the entry is that of the writes, then that of the expiries. The writes of a transaction over several groups become changes
+//! where they become visible: with the entry that resolves it, whose footnote holds them.
 
 use super::command::{Command, CommandError};
 use super::expiry;
-use super::footnote::Footnote;
+use super::footnote::{Became, Footnote};
+use super::value::Content;
 use crate::storage::Noted;
 use bytes::Bytes;
 use fulcrum_types::{Change, ChangeKind, Entry, Mutation, Payload, Version, Versioned, WriteOp};
@@ -24,9 +25,10 @@ pub fn changes_of(noted: &Noted) -> Result<Vec<Change>, CommandError> {
         changes: Vec::new(),
     };
     if let (Payload::Command(bytes), false) = (&entry.payload, footnote.nothing) {
-        match Command::decode(bytes.clone())? {
-            Command::Write { ops, .. } => made.writes(ops, &footnote),
-        }
+        made.writes(Command::decode(bytes.clone())?.into_writes(), &footnote);
+    }
+    for became in footnote.became {
+        made.became(became);
     }
     for (key, version) in footnote.expired {
         made.push(key, ChangeKind::Expire { version });
@@ -59,6 +61,28 @@ impl Made<'_> {
             };
             self.push(op.key, kind);
         }
+    }
+
+    fn became(&mut self, became: Became) {
+        let Became {
+            key,
+            upon_expired,
+            record,
+        } = became;
+        if let Some(version) = upon_expired {
+            self.push(key.clone(), ChangeKind::Expire { version });
+        }
+        let Some(record) = record else { return };
+        let version = record.version;
+        let kind = match record.content {
+            Content::Value { value, expires_at_ms } => ChangeKind::Put(Versioned {
+                value,
+                version,
+                expires_at_ms,
+            }),
+            Content::Tombstone => ChangeKind::Delete { version },
+        };
+        self.push(key, kind);
     }
 
     fn push(&mut self, key: Bytes, kind: ChangeKind) {

@@ -1,11 +1,19 @@
 //! What log entries carry: the commands of the state machine, encoded.
 //!
 //! A command begins with a format version and a kind. A kind that this program does not know stops the replica with a typed
-//! error: to skip it would make replicas differ. Commands of transactions will be further kinds.
+//! error: to skip it would make replicas differ.
 
+use super::transactions::codec::{
+    get_decision, get_fingerprint, get_id, get_list, get_option, get_part, get_participant, get_resolution,
+    put_decision, put_fingerprint, put_id, put_list, put_option, put_part, put_participant, put_resolution,
+};
+use super::transactions::prepare::ops;
 use crate::storage::{Decoder, Malformed, put_bytes, put_varint};
 use bytes::{BufMut, Bytes, BytesMut};
-use fulcrum_types::{ClientId, Condition, IdempotencyKey, Mutation, Sequence, Version, WriteOp};
+use fulcrum_types::{
+    ClientId, Condition, Decide, IdempotencyKey, Mutation, Participant, PrepareRequest, Priority, Resolution, Sequence,
+    Transact, TransactionId, Version, WriteOp,
+};
 use std::time::Duration;
 
 const FORMAT: u8 = 1;
@@ -13,6 +21,11 @@ const FORMAT: u8 = 1;
 /// Tags of [`Command`].
 mod kind {
     pub(super) const WRITE: u8 = 1;
+    pub(super) const TRANSACT: u8 = 2;
+    pub(super) const PREPARE: u8 = 3;
+    pub(super) const DECIDE: u8 = 4;
+    pub(super) const RESOLVE: u8 = 5;
+    pub(super) const FORGET: u8 = 6;
 }
 
 /// Tags of [`Condition`].
@@ -41,6 +54,26 @@ pub enum Command {
         /// The writes.
         ops: Vec<WriteOp>,
     },
+    /// A whole transaction of this group. What its client has seen was checked before: it is not carried.
+    Transact {
+        /// This group, as the decision names it.
+        at: Participant,
+        /// What to do.
+        request: Box<Transact>,
+    },
+    /// Promise to commit. What its client has seen was checked before: it is not carried.
+    Prepare {
+        /// What to promise.
+        request: Box<PrepareRequest>,
+        /// An older transaction that waits for a lock which this one would overtake: give way to it.
+        give_way: Option<TransactionId>,
+    },
+    /// Record a decision.
+    Decide(Decide),
+    /// Do as was decided.
+    Resolve(Vec<Resolution>),
+    /// Every participant has resolved these.
+    Forget(Vec<TransactionId>),
 }
 
 /// Why a command could not be decoded. Fatal for the replica: it cannot apply what the group has committed.
@@ -63,6 +96,34 @@ impl Command {
     pub fn encode(&self) -> Bytes {
         match self {
             Command::Write { idempotency, ops } => encode_write(idempotency.as_ref(), ops),
+            Command::Transact { at, request } => headed(kind::TRANSACT, |buffer| {
+                put_participant(buffer, at);
+                put_id(buffer, request.id);
+                put_fingerprint(buffer, request.fingerprint);
+                put_part(buffer, &request.part);
+            }),
+            Command::Prepare { request, give_way } => headed(kind::PREPARE, |buffer| {
+                put_prepare(buffer, request);
+                put_option(buffer, *give_way, put_id);
+            }),
+            Command::Decide(decide) => headed(kind::DECIDE, |buffer| {
+                put_id(buffer, decide.id);
+                put_decision(buffer, &decide.decision);
+            }),
+            Command::Resolve(all) => headed(kind::RESOLVE, |buffer| put_list(buffer, all, put_resolution)),
+            Command::Forget(ids) => headed(kind::FORGET, |buffer| {
+                put_list(buffer, ids, |buffer, id| put_id(buffer, *id));
+            }),
+        }
+    }
+
+    /// What it writes by itself, whatever is decided elsewhere.
+    #[must_use]
+    pub fn into_writes(self) -> Vec<WriteOp> {
+        match self {
+            Command::Write { ops, .. } => ops,
+            Command::Transact { request, .. } => ops(&request.part),
+            Command::Prepare { .. } | Command::Decide(_) | Command::Resolve(_) | Command::Forget(_) => Vec::new(),
         }
     }
 
@@ -78,11 +139,64 @@ impl Command {
                 idempotency: get_idempotency(&mut decoder)?,
                 ops: get_ops(&mut decoder)?,
             },
+            kind::TRANSACT => Command::Transact {
+                at: get_participant(&mut decoder)?,
+                request: Box::new(get_transact(&mut decoder)?),
+            },
+            kind::PREPARE => Command::Prepare {
+                request: Box::new(get_prepare(&mut decoder)?),
+                give_way: get_option(&mut decoder, get_id)?,
+            },
+            kind::DECIDE => Command::Decide(Decide {
+                id: get_id(&mut decoder)?,
+                decision: get_decision(&mut decoder)?,
+            }),
+            kind::RESOLVE => Command::Resolve(get_list(&mut decoder, get_resolution)?),
+            kind::FORGET => Command::Forget(get_list(&mut decoder, get_id)?),
             other => return Err(CommandError::UnknownKind(other)),
         };
         decoder.finish()?;
         Ok(command)
     }
+}
+
+/// A command's format and kind, and what `fill` writes.
+fn headed(kind: u8, fill: impl FnOnce(&mut BytesMut)) -> Bytes {
+    let mut buffer = BytesMut::with_capacity(128);
+    buffer.put_u8(FORMAT);
+    buffer.put_u8(kind);
+    fill(&mut buffer);
+    buffer.freeze()
+}
+
+fn put_prepare(buffer: &mut BytesMut, request: &PrepareRequest) {
+    put_id(buffer, request.id);
+    put_id(buffer, request.priority.0);
+    put_fingerprint(buffer, request.fingerprint);
+    put_participant(buffer, &request.home);
+    put_list(buffer, &request.participants, put_participant);
+    put_part(buffer, &request.part);
+}
+
+fn get_transact(decoder: &mut Decoder) -> Result<Transact, Malformed> {
+    Ok(Transact {
+        id: get_id(decoder)?,
+        fingerprint: get_fingerprint(decoder)?,
+        seen: None,
+        part: get_part(decoder)?,
+    })
+}
+
+fn get_prepare(decoder: &mut Decoder) -> Result<PrepareRequest, Malformed> {
+    Ok(PrepareRequest {
+        id: get_id(decoder)?,
+        priority: Priority(get_id(decoder)?),
+        fingerprint: get_fingerprint(decoder)?,
+        home: get_participant(decoder)?,
+        participants: get_list(decoder, get_participant)?,
+        seen: None,
+        part: get_part(decoder)?,
+    })
 }
 
 /// Encodes a write without taking it apart first: the path of every request.
@@ -123,7 +237,12 @@ fn op_size(op: &WriteOp) -> usize {
 
 fn put_op(buffer: &mut BytesMut, op: &WriteOp) {
     put_bytes(buffer, &op.key);
-    match &op.condition {
+    put_condition(buffer, &op.condition);
+    put_mutation(buffer, &op.mutation);
+}
+
+pub(super) fn put_condition(buffer: &mut BytesMut, condition: &Condition) {
+    match condition {
         Condition::None => buffer.put_u8(condition::NONE),
         Condition::Absent => buffer.put_u8(condition::ABSENT),
         Condition::Exists => buffer.put_u8(condition::EXISTS),
@@ -136,7 +255,10 @@ fn put_op(buffer: &mut BytesMut, op: &WriteOp) {
             put_bytes(buffer, value);
         }
     }
-    match &op.mutation {
+}
+
+pub(super) fn put_mutation(buffer: &mut BytesMut, mutation: &Mutation) {
+    match mutation {
         Mutation::Put { value, ttl: None } => {
             buffer.put_u8(mutation::PUT);
             put_bytes(buffer, value);
@@ -178,16 +300,26 @@ fn get_ops(decoder: &mut Decoder) -> Result<Vec<WriteOp>, Malformed> {
 }
 
 fn get_op(decoder: &mut Decoder) -> Result<WriteOp, Malformed> {
-    let key = decoder.bytes()?;
-    let condition = match decoder.u8()? {
+    Ok(WriteOp {
+        key: decoder.bytes()?,
+        condition: get_condition(decoder)?,
+        mutation: get_mutation(decoder)?,
+    })
+}
+
+pub(super) fn get_condition(decoder: &mut Decoder) -> Result<Condition, Malformed> {
+    Ok(match decoder.u8()? {
         condition::NONE => Condition::None,
         condition::ABSENT => Condition::Absent,
         condition::EXISTS => Condition::Exists,
         condition::VERSION_IS => Condition::VersionIs(Version(decoder.varint()?)),
         condition::VALUE_IS => Condition::ValueIs(decoder.bytes()?),
         other => return Err(Malformed::Tag(other)),
-    };
-    let mutation = match decoder.u8()? {
+    })
+}
+
+pub(super) fn get_mutation(decoder: &mut Decoder) -> Result<Mutation, Malformed> {
+    Ok(match decoder.u8()? {
         mutation::PUT => Mutation::Put {
             value: decoder.bytes()?,
             ttl: None,
@@ -201,11 +333,6 @@ fn get_op(decoder: &mut Decoder) -> Result<WriteOp, Malformed> {
         }
         mutation::DELETE => Mutation::Delete,
         other => return Err(Malformed::Tag(other)),
-    };
-    Ok(WriteOp {
-        key,
-        condition,
-        mutation,
     })
 }
 
@@ -251,6 +378,115 @@ mod tests {
         }
     }
 
+    /// Commands of transactions, with everything in them that can be.
+    fn transactional() -> Vec<Command> {
+        use fulcrum_types::{
+            AbortCause, CommittedPart, Decision, Fingerprint, GroupId, KeyCondition, KeyWrite, KeyspaceId, Part,
+            ReadCheck, Verdict,
+        };
+        let id = |n| TransactionId {
+            begun_at_ms: 1_700_000_000_000,
+            client: ClientId(u64::MAX),
+            sequence: Sequence(n),
+        };
+        let at = Participant {
+            keyspace: KeyspaceId(3),
+            group: GroupId(300),
+        };
+        let fingerprint = Fingerprint(u128::MAX - 5);
+        let Command::Write { ops, .. } = sample() else {
+            unreachable!()
+        };
+        let part = Part {
+            reads: vec![ReadCheck {
+                key: "r".into(),
+                version: Version(9),
+                exists: true,
+            }],
+            conditions: ops
+                .iter()
+                .map(|op| KeyCondition {
+                    key: op.key.clone(),
+                    condition: op.condition.clone(),
+                })
+                .collect(),
+            writes: ops
+                .into_iter()
+                .map(|op| KeyWrite {
+                    key: op.key,
+                    mutation: op.mutation,
+                })
+                .collect(),
+        };
+        let group = at.group;
+        let causes = [
+            AbortCause::Conflict { with: id(1) },
+            AbortCause::LockTimeout { by: id(2) },
+            AbortCause::ReadInvalidated { group, read: 7 },
+            AbortCause::ConditionFailed {
+                group,
+                condition: 1,
+                current: Some(Version(5)),
+            },
+            AbortCause::ConditionFailed {
+                group,
+                condition: 1,
+                current: None,
+            },
+            AbortCause::NotPrepared { group },
+            AbortCause::OutOfTime,
+            AbortCause::Abandoned,
+            AbortCause::Client,
+            AbortCause::Operator,
+            AbortCause::TooOld,
+        ];
+        let aborts = causes.map(|cause| Resolution {
+            id: id(4),
+            verdict: Verdict::Abort(cause),
+        });
+        let commit = Resolution {
+            id: id(5),
+            verdict: Verdict::Commit(fingerprint),
+        };
+        let parts = vec![CommittedPart {
+            participant: at,
+            version: Version(8),
+        }];
+        vec![
+            Command::Transact {
+                at,
+                request: Box::new(Transact {
+                    id: id(6),
+                    fingerprint,
+                    seen: None,
+                    part: part.clone(),
+                }),
+            },
+            Command::Prepare {
+                request: Box::new(PrepareRequest {
+                    id: id(7),
+                    priority: Priority(id(1)),
+                    fingerprint,
+                    home: at,
+                    participants: vec![at, Participant::default()],
+                    seen: None,
+                    part,
+                }),
+                give_way: Some(id(3)),
+            },
+            Command::Decide(Decide {
+                id: id(8),
+                decision: Decision::Committed { fingerprint, parts },
+            }),
+            Command::Decide(Decide {
+                id: id(9),
+                decision: Decision::Aborted(AbortCause::TooOld),
+            }),
+            Command::Resolve(aborts.into_iter().chain([commit]).collect()),
+            Command::Forget(vec![id(10), id(11)]),
+        ]
+    }
+
     #[test]
     fn commands_come_back_as_they_were() {
         let command = sample();
@@ -259,7 +495,9 @@ mod tests {
             idempotency: None,
             ops: vec![],
         };
-        assert_eq!(Command::decode(empty.encode()), Ok(empty));
+        for command in transactional().into_iter().chain([empty]) {
+            assert_eq!(Command::decode(command.encode()), Ok(command));
+        }
     }
 
     #[test]
@@ -298,18 +536,20 @@ mod tests {
 
     #[test]
     fn damaged_commands_are_refused_without_harm() {
-        let whole = sample().encode();
-        for length in 0..whole.len() {
-            assert!(Command::decode(whole.slice(..length)).is_err(), "cut to {length}");
-        }
         let mut random = Random::new(2);
-        for _ in 0..20_000 {
-            let mut damaged = whole.to_vec();
-            for _ in 0..=random.below(3) {
-                let at = random.below(damaged.len() as u64) as usize;
-                damaged[at] = random.below(256) as u8;
+        for command in transactional().into_iter().chain([sample()]) {
+            let whole = command.encode();
+            for length in 0..whole.len() {
+                assert!(Command::decode(whole.slice(..length)).is_err(), "cut to {length}");
             }
-            let _ = Command::decode(Bytes::from(damaged));
+            for _ in 0..5_000 {
+                let mut damaged = whole.to_vec();
+                for _ in 0..=random.below(3) {
+                    let at = random.below(damaged.len() as u64) as usize;
+                    damaged[at] = random.below(256) as u8;
+                }
+                let _ = Command::decode(Bytes::from(damaged));
+            }
         }
     }
 }

@@ -4,6 +4,8 @@
 //! decided at apply and cannot be told from the entry is noted beside it: writes without effect, retries, values whose time
 //! ran out. Most entries have nothing to note, and cost nothing.
 
+use super::transactions::codec::{get_option, put_option};
+use super::value::Record;
 use crate::storage::{Decoder, Malformed, put_bytes, put_varint};
 use bytes::{BufMut, Bytes, BytesMut};
 use fulcrum_types::Version;
@@ -19,6 +21,18 @@ pub(super) struct Footnote {
     pub(super) upon_expired: Vec<(u32, Version)>,
     /// Keys whose values were removed after the writes because their time had run out, and those values' versions.
     pub(super) expired: Vec<(Bytes, Version)>,
+    /// What became of keys when a transaction was committed here: the entry that resolves it does not say.
+    pub(super) became: Vec<Became>,
+}
+
+/// What a key became by a transaction's commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Became {
+    pub(super) key: Bytes,
+    /// Version of the value that it came upon, if that value's time had run out.
+    pub(super) upon_expired: Option<Version>,
+    /// Its record; none if there was nothing to delete.
+    pub(super) record: Option<Record>,
 }
 
 /// Tags of what is noted.
@@ -27,11 +41,16 @@ mod tag {
     pub(super) const IDLE: u8 = 2;
     pub(super) const UPON_EXPIRED: u8 = 3;
     pub(super) const EXPIRED: u8 = 4;
+    pub(super) const BECAME: u8 = 5;
 }
 
 impl Footnote {
     pub(super) fn is_empty(&self) -> bool {
-        !self.nothing && self.idle.is_empty() && self.upon_expired.is_empty() && self.expired.is_empty()
+        !self.nothing
+            && self.idle.is_empty()
+            && self.upon_expired.is_empty()
+            && self.expired.is_empty()
+            && self.became.is_empty()
     }
 
     pub(super) fn encode(&self) -> Bytes {
@@ -53,6 +72,16 @@ impl Footnote {
             put_bytes(&mut buffer, key);
             put_varint(&mut buffer, version.0);
         }
+        for became in &self.became {
+            buffer.put_u8(tag::BECAME);
+            put_bytes(&mut buffer, &became.key);
+            put_option(&mut buffer, became.upon_expired, |buffer, version| {
+                put_varint(buffer, version.0);
+            });
+            put_option(&mut buffer, became.record.as_ref(), |buffer, record| {
+                put_bytes(buffer, &record.encode());
+            });
+        }
         buffer.freeze()
     }
 
@@ -71,6 +100,11 @@ impl Footnote {
                     let key = decoder.bytes()?;
                     footnote.expired.push((key, Version(decoder.varint()?)));
                 }
+                tag::BECAME => footnote.became.push(Became {
+                    key: decoder.bytes()?,
+                    upon_expired: get_option(&mut decoder, |decoder| decoder.varint().map(Version))?,
+                    record: get_option(&mut decoder, |decoder| Record::decode(decoder.bytes()?))?,
+                }),
                 other => return Err(Malformed::Tag(other)),
             }
         }
@@ -85,6 +119,7 @@ fn number(decoder: &mut Decoder) -> Result<u32, Malformed> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state_machine::value::Content;
     use crate::storage::testing::Random;
 
     fn sample() -> Footnote {
@@ -93,6 +128,21 @@ mod tests {
             idle: vec![0, 1023],
             upon_expired: vec![(3, Version(u64::MAX))],
             expired: vec![(Bytes::from_static(b"k"), Version(7)), (Bytes::new(), Version(0))],
+            became: vec![
+                Became {
+                    key: Bytes::from_static(b"k"),
+                    upon_expired: Some(Version(8)),
+                    record: Some(Record {
+                        version: Version(9),
+                        content: Content::Tombstone,
+                    }),
+                },
+                Became {
+                    key: Bytes::new(),
+                    upon_expired: None,
+                    record: None,
+                },
+            ],
         }
     }
 

@@ -8,10 +8,11 @@
 //! key is looked up in the retry table first (rule 10). A key's version is the index of the entry that wrote it; a delete
 //! leaves a tombstone with a version, so that versions never recur (rule 13). Expired values are invisible at once and
 //! removed in bounded steps as entries are applied. What an entry did that its command does not tell is noted beside it
-//! ([`changes_of`] reads both): a condition that did not hold, a retry, an expiry.
+//! ([`changes_of`] reads both): a condition that did not hold, a retry, an expiry. Transactions have a chapter of their own
+//! ([`transactions`]); a write of a key that one of them holds is *blocked*, as a whole, and leaves nothing behind.
 //!
 //! **Left out**: who may read when (the replication core says), admission limits on keys and values (checked before a command
-//! is proposed), locks and intents of transactions (further kinds of [`Command`]).
+//! is proposed).
 
 mod applied;
 mod cache;
@@ -23,23 +24,27 @@ mod read;
 mod retry;
 #[cfg(test)]
 mod tests;
+mod transactions;
 mod value;
 
 pub use applied::Applied;
 pub use changes::changes_of;
 pub use command::{Command, CommandError, encode_write};
 pub use read::Rows;
+pub use transactions::{Committed, Intent, Prepared, TransactionEvent};
 
 use crate::storage::{Generation, Reader, Space, StateKind, StorageError, Store, put_footnote, state_key};
 use bytes::Bytes;
 use cache::Cache;
 use footnote::Footnote;
+use fulcrum_common::limits::LONGEST_TRANSACTION;
 use fulcrum_types::{
-    Condition, Entry, GroupId, IdempotencyKey, Index, Mutation, Payload, RecordedOutcome, Refusal, ReplicatedTime,
-    Version, Versioned, WriteOp, WriteOutcome,
+    Condition, Entry, GroupId, IdempotencyKey, Index, Mutation, Participant, Payload, RecordedOutcome, Refusal,
+    ReplicatedTime, TransactionAnswer, TransactionId, Version, Versioned, WriteOp, WriteOutcome,
 };
 use retry::{Place, RetryTable, Seen};
 use std::time::Duration;
+use transactions::{Moment, Table};
 use value::{Content, Record};
 
 /// Records swept per applied entry: enough to outrun what one entry can add by default, little enough not to be felt.
@@ -58,6 +63,12 @@ pub struct Limits {
     pub clients: usize,
     /// Bytes that the retry table may take, about: one request may go beyond.
     pub retry_bytes: usize,
+    /// The longest transaction, from its begin to its decision: the horizon.
+    pub horizon: Duration,
+    /// Transactions that are prepared and not resolved.
+    pub prepared: usize,
+    /// Commits kept beyond the horizon for those who ask.
+    pub decided: usize,
 }
 
 impl Default for Limits {
@@ -68,18 +79,29 @@ impl Default for Limits {
             outcomes_per_client: 4096,
             clients: 100_000,
             retry_bytes: 16 * 1024 * 1024,
+            horizon: LONGEST_TRANSACTION,
+            prepared: 10_000,
+            decided: 200_000,
         }
     }
 }
 
 impl Limits {
     fn retention_ms(&self) -> u64 {
-        u64::try_from(self.retention.as_millis()).unwrap_or(u64::MAX)
+        millis(self.retention)
     }
 
     fn tombstone_ms(&self) -> u64 {
-        u64::try_from(self.tombstones.as_millis()).unwrap_or(u64::MAX)
+        millis(self.tombstones)
     }
+
+    fn horizon_ms(&self) -> u64 {
+        millis(self.horizon)
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// What applying an entry did. The same on every replica.
@@ -93,6 +115,13 @@ pub enum ApplyOutcome {
     Repeated(Vec<WriteOutcome>),
     /// It was not applied, and nothing changed.
     Refused(ApplyRefusal),
+    /// A command of a transaction was answered.
+    Transaction(TransactionAnswer),
+    /// A key that it needs is locked. Nothing changed, and nothing is remembered: propose it again (rule 16).
+    Blocked {
+        /// By whom.
+        by: TransactionId,
+    },
 }
 
 /// Why a committed command was not applied.
@@ -116,13 +145,33 @@ pub enum ApplyRefusal {
     /// No room in the retry table, in bytes.
     #[error("the retry table of this group is full: raise the low-water marks of its clients, or try again later")]
     RetryTableFull,
+    /// Begun further ahead than a transaction may last.
+    #[error("the transaction's id says that it begins far in the future: take a new client id, and a new attempt")]
+    TransactionOfTheFuture,
+    /// Another transaction has the id.
+    #[error("transaction id {0} was used for another transaction")]
+    TransactionIdReused(TransactionId),
+    /// No room for another promise.
+    #[error("too many transactions are prepared in this group")]
+    TooManyPrepared,
+    /// The decision belongs elsewhere.
+    #[error("the decision on transaction {id} is recorded in group {} of keyspace {}, not here: ask there", home.group, home.keyspace)]
+    NotTheHome {
+        /// Which.
+        id: TransactionId,
+        /// Where.
+        home: Participant,
+    },
 }
 
 impl From<ApplyRefusal> for Refusal {
     fn from(refusal: ApplyRefusal) -> Self {
         match refusal {
             ApplyRefusal::TooOldToTell => Refusal::TooOldToTell,
-            ApplyRefusal::TooManyClients | ApplyRefusal::RetryTableFull => Refusal::Overloaded,
+            ApplyRefusal::TooManyClients | ApplyRefusal::RetryTableFull | ApplyRefusal::TooManyPrepared => {
+                Refusal::Overloaded
+            }
+            ApplyRefusal::TransactionIdReused(id) => Refusal::TransactionIdReused { id },
             other => Refusal::Invalid {
                 reason: other.to_string(),
             },
@@ -166,6 +215,7 @@ pub struct StateMachine {
     cache: Cache,
     /// Of the entry that is being applied.
     footnote: Footnote,
+    transactions: Table,
 }
 
 impl StateMachine {
@@ -187,6 +237,7 @@ impl StateMachine {
             next_due_ms: due::first_due(store, place)?,
             cache: Cache::new(cache_bytes),
             footnote: Footnote::default(),
+            transactions: Table::load(store, place)?,
         })
     }
 
@@ -223,7 +274,12 @@ impl StateMachine {
                 self.execute(store, index, entry.time, &command)?
             }
         };
+        let moment = Moment {
+            index,
+            time: entry.time,
+        };
         self.sweep_due(store, entry.time, SWEEP_PER_ENTRY)?;
+        self.sweep_transactions(store, moment, SWEEP_PER_ENTRY)?;
         self.retries
             .sweep(store, self.place(), &self.limits, entry.time, SWEEP_PER_ENTRY);
         if !self.footnote.is_empty() {
@@ -250,8 +306,14 @@ impl StateMachine {
         now: ReplicatedTime,
         command: &Command,
     ) -> Result<ApplyOutcome, StorageError> {
+        let moment = Moment { index, time: now };
         match command {
             Command::Write { idempotency, ops } => self.write(store, index, now, idempotency.as_ref(), ops),
+            Command::Transact { at, request } => self.transact(store, moment, *at, request),
+            Command::Prepare { request, give_way } => self.prepare(store, moment, request, *give_way),
+            Command::Decide(decide) => self.decide(store, moment, decide),
+            Command::Resolve(resolutions) => self.resolve(store, moment, resolutions),
+            Command::Forget(ids) => self.forget(store, ids),
         }
     }
 
@@ -275,6 +337,10 @@ impl StateMachine {
                     return Ok(ApplyOutcome::Refused(refusal));
                 }
             }
+        }
+        if let Some(by) = self.writes_blocked_by(ops) {
+            self.footnote.nothing = true;
+            return Ok(ApplyOutcome::Blocked { by });
         }
         let mut outcomes = Vec::with_capacity(ops.len());
         for (number, op) in (0..).zip(ops) {
@@ -377,8 +443,7 @@ fn holds(condition: &Condition, current: Option<&Versioned>) -> bool {
 
 /// Never 0, which would mean for ever.
 fn expiry(now: ReplicatedTime, ttl: Duration) -> u64 {
-    let ttl = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
-    now.0.saturating_add(ttl).max(1)
+    now.0.saturating_add(millis(ttl)).max(1)
 }
 
 fn damaged(what: &str, reason: impl ToString) -> StorageError {

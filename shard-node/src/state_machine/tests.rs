@@ -1,6 +1,7 @@
 //! The machine against a memory store.
 
 mod changes;
+mod transactions;
 
 use super::*;
 use crate::storage::testing::Random;
@@ -381,7 +382,7 @@ fn no_retry_is_ever_applied_twice() {
                 }
                 ApplyOutcome::Repeated(outcomes) => assert_eq!(written.get(&name), Some(&outcomes)),
                 ApplyOutcome::Refused(_) => {}
-                ApplyOutcome::Noop => unreachable!("a write was asked"),
+                other => unreachable!("a write was asked: {other:?}"),
             }
             if random.below(20) == 0 {
                 let generation = bench.machine.generation;

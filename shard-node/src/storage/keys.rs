@@ -29,16 +29,25 @@ pub enum StateKind {
     Outcome = 4,
     /// Client -> issue time and low-water mark.
     Client = 5,
+    /// Key -> what a prepared transaction would make of it.
+    Intent = 6,
+    /// Transaction -> what is known of it here.
+    Transaction = 7,
+    /// Time and transaction: whose record has to be looked at once replicated time gets there.
+    TransactionDue = 8,
 }
 
 impl StateKind {
     /// All of them, in order.
-    pub const ALL: [StateKind; 5] = [
+    pub const ALL: [StateKind; 8] = [
         StateKind::Applied,
         StateKind::Value,
         StateKind::Due,
         StateKind::Outcome,
         StateKind::Client,
+        StateKind::Intent,
+        StateKind::Transaction,
+        StateKind::TransactionDue,
     ];
 
     /// The kind with this tag.

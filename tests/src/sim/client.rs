@@ -440,7 +440,10 @@ impl Lane {
                 open.look_up = false;
                 return self.again(now, now, process);
             }
-            Answer::Outcome(RecordedOutcome::TooOld) | Answer::Rows { .. } | Answer::Changes { .. } | Answer::Transaction(_) => {
+            Answer::Outcome(RecordedOutcome::TooOld)
+            | Answer::Rows { .. }
+            | Answer::Changes { .. }
+            | Answer::Transaction(_) => {
                 return self.end(now, Outcome::Unknown, Told::Nothing, process);
             }
         };

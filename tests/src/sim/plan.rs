@@ -10,6 +10,7 @@ use super::rng::Rng;
 use super::time::{MS, SEC, Time, US};
 use bytes::Bytes;
 use fulcrum_common::keyspace::{KeyspaceOptions, RATE_DRIFT_PPM, Timing};
+use fulcrum_common::limits::LONGEST_TRANSACTION;
 use fulcrum_common::map::{ClusterId, ClusterMap, NodeInfo};
 use fulcrum_replication::Options;
 use fulcrum_shard_node::state_machine::Limits;
@@ -266,12 +267,17 @@ fn cluster_map(nodes: &[NodeId], keyspace: KeyspaceOptions) -> ClusterMap {
 fn keyspace(rng: &mut Rng, beyond: bool, factor: usize, fsync: Fsync, options: &Options) -> KeyspaceOptions {
     // Replicated time runs by clocks: beyond the bound on their rates it may be ahead by seconds, for as long.
     let least = Duration::from_secs(if beyond { 60 } else { 0 });
+    // Where transactions may run no version recurs while one lasts.
+    let shortest = match options.mode {
+        Mode::Sync => 2 * LONGEST_TRANSACTION,
+        Mode::Async => Duration::ZERO,
+    };
     KeyspaceOptions {
         groups: rng.one_of(&[1, 1, 2, 3]),
         min_in_sync: options.min_in_sync as u32,
         fsync,
         idempotency_retention: Duration::from_secs(rng.one_of(&[3, 60, 600])).max(least),
-        tombstone_retention: Duration::from_secs(rng.one_of(&[1, 60])),
+        tombstone_retention: Duration::from_secs(rng.one_of(&[1, 60])).max(shortest),
         timing: Timing {
             heartbeat: options.heartbeat,
             lease: options.lease,

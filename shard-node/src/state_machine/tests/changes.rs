@@ -256,3 +256,64 @@ fn play(model: &mut BTreeMap<Bytes, (u64, Bytes, u64)>, change: Change, seed: u6
         }
     }
 }
+
+/// The writes of a transaction are told where they become visible, with the entry that resolves it.
+#[test]
+fn a_transaction_is_told_where_it_takes_effect() {
+    use super::transactions::{committed, elsewhere, fingerprint, here, id, part, prepare_at};
+    use crate::state_machine::Command;
+    use fulcrum_types::{AbortCause, Decide, Resolution, Verdict};
+    const T: u64 = 1_000_000;
+    let mut logged = Logged::new(MemoryDisk::new());
+    let prepare = |id, home, wanted| Command::Prepare {
+        request: Box::new(prepare_at(id, home, wanted)),
+        give_way: None,
+    };
+    let resolve = |id, verdict| Command::Resolve(vec![Resolution { id, verdict }]);
+    let mut command = |time: u64, command: Command| {
+        let index = logged.apply(time, Payload::Command(command.encode()));
+        logged.told(index)
+    };
+    let write = |op| Command::Write {
+        idempotency: None,
+        ops: vec![op],
+    };
+    command(T, write(put("b", "old")));
+    command(T, write(put_for("x", "old", 50)));
+    let wanted = part().put("a", "1").delete("b").delete("none").put("x", "new");
+    assert!(command(T, prepare(id(1), elsewhere(), wanted)).is_empty());
+    let commit = resolve(id(1), Verdict::Commit(fingerprint(id(1))));
+    assert_eq!(
+        command(T + 100, commit.clone()),
+        ["a=1@3", "b deleted@3", "x expired@2", "x=new@3"]
+    );
+    assert!(command(T + 100, commit).is_empty(), "once");
+
+    assert!(command(T + 100, prepare(id(2), elsewhere(), part().put("a", "2"))).is_empty());
+    let blocked = write(put("a", "3"));
+    assert!(command(T + 100, blocked).is_empty(), "blocked");
+    assert!(command(T + 100, resolve(id(2), Verdict::Abort(AbortCause::Client))).is_empty());
+
+    assert!(command(T + 100, prepare(id(3), here(), part().put("a", "4"))).is_empty());
+    let decide = Command::Decide(Decide {
+        id: id(3),
+        decision: committed(id(3), 9),
+    });
+    assert_eq!(command(T + 100, decide), ["a=4@9"]);
+
+    let transact = |n, wanted: super::transactions::Wanted| Command::Transact {
+        at: here(),
+        request: Box::new(fulcrum_types::Transact {
+            id: id(n),
+            fingerprint: fingerprint(id(n)),
+            seen: None,
+            part: wanted.0,
+        }),
+    };
+    assert_eq!(
+        command(T + 100, transact(4, part().put("a", "5").delete("none"))),
+        ["a=5@11"]
+    );
+    assert!(command(T + 100, transact(4, part().put("a", "5").delete("none"))).is_empty());
+    assert!(command(T + 100, transact(5, part().read("a", 1).put("a", "6"))).is_empty());
+}
