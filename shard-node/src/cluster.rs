@@ -5,7 +5,7 @@
 //! whose answer did not come in time counts as *unknown* (rule 2), never as failed.
 
 use crate::event::Event;
-use crate::inbox::{Inbox, Notice};
+use crate::inbox::Inbox;
 use crate::metrics::NodeMetrics;
 use fulcrum_common::{CasResult, ClusterEvent, ClusterId, ClusterMap, ClusterStore, Metadata, NodeInfo, StoreError};
 use fulcrum_replication::{CasId, CasOutcome};
@@ -101,7 +101,7 @@ impl Cluster {
                         attempt,
                         outcome: CasOutcome::Unknown,
                     };
-                    self.inbox.notice(Notice::Event(event));
+                    self.inbox.event(event);
                 }
                 // The core asks again.
                 Call::ReadConfiguration { .. } => {}
@@ -213,10 +213,10 @@ async fn follow(
         match change {
             ClusterEvent::Map(newer) => {
                 map.send_replace(newer.clone());
-                inbox.notice(Notice::Event(Event::Map(newer)));
+                inbox.event(Event::Map(newer));
             }
             ClusterEvent::Configuration(group, configuration) => {
-                inbox.notice(Notice::Event(Event::Configuration { group, configuration }));
+                inbox.event(Event::Configuration { group, configuration });
             }
         }
     }
@@ -269,18 +269,18 @@ impl Caller {
                     let result = within(deadline, swap).await;
                     metrics.metadata_call("compare_and_swap", outcome_of(&result));
                     let outcome = cas_outcome(group, result);
-                    inbox.notice(Notice::Event(Event::CasOutcome {
+                    inbox.event(Event::CasOutcome {
                         group,
                         attempt,
                         outcome,
-                    }));
+                    });
                 }
                 Call::ReadConfiguration { group } => {
                     let result = within(deadline, async { store.await?.configuration(group).await }).await;
                     metrics.metadata_call("read_configuration", outcome_of(&result));
                     match result {
                         Ok(Some(configuration)) => {
-                            inbox.notice(Notice::Event(Event::Configuration { group, configuration }));
+                            inbox.event(Event::Configuration { group, configuration });
                         }
                         Ok(None) => {}
                         Err(error) => tracing::debug!(%group, %error, "configuration not read"),

@@ -1,15 +1,17 @@
 //! Runs what the node asks for: the only match that touches the world.
 
 use crate::cluster::{Call, Cluster};
-use crate::event::{Observation, Output, RequestId};
-use crate::inbox::Reply;
+use crate::event::{AskId, Event, Observation, Output, RequestId};
+use crate::inbox::{Inbox, Reply};
 use crate::metrics::{Kind, NodeMetrics, RequestMetrics};
 use crate::transport::Transport;
 use foldhash::fast::RandomState;
 use fulcrum_common::ClusterMap;
-use fulcrum_types::{Answered, GroupId, Mono, Refusal};
+use fulcrum_common::routing::Groups;
+use fulcrum_types::{Answered, GroupId, Mono, Operation, Participant, Refusal};
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Who waits for an answer.
 struct Waiter {
@@ -25,14 +27,40 @@ pub(crate) struct Effects {
     metrics: Arc<NodeMetrics>,
     requests: RequestMetrics,
     waiters: HashMap<RequestId, Waiter, RandomState>,
+    asker: Asker,
+}
+
+/// Asks other groups, if the node was given a way to.
+pub(crate) struct Asker {
+    pub(crate) groups: Option<Arc<dyn Groups>>,
+    /// Where the answers go.
+    pub(crate) inbox: Arc<Inbox>,
+}
+
+impl Asker {
+    /// Asks in the background. Exactly one answer comes, at the deadline at the latest.
+    fn ask(&self, ask: AskId, to: Participant, operation: Operation, deadline: Duration) {
+        let inbox = self.inbox.clone();
+        let answer = move |result| inbox.event(Event::Answered { ask, result });
+        let Some(groups) = self.groups.clone() else {
+            let reason = "this node was started without a way to ask other groups".to_owned();
+            return answer(Err(Refusal::Unreachable { reason }));
+        };
+        tokio::spawn(async move {
+            let asked = groups.ask(to, operation, deadline);
+            let result = tokio::time::timeout(deadline, asked).await;
+            answer(result.unwrap_or(Err(Refusal::DeadlineExceeded)));
+        });
+    }
 }
 
 impl Effects {
-    pub(crate) fn new(transport: Transport, cluster: Arc<Cluster>, metrics: Arc<NodeMetrics>) -> Self {
+    pub(crate) fn new(transport: Transport, cluster: Arc<Cluster>, metrics: Arc<NodeMetrics>, asker: Asker) -> Self {
         let requests = RequestMetrics::new(metrics.clone());
         Self {
             transport,
             cluster,
+            asker,
             metrics,
             requests,
             waiters: HashMap::default(),
@@ -82,6 +110,12 @@ impl Effects {
                     proposal,
                 });
             }
+            Output::Ask {
+                ask,
+                to,
+                operation,
+                deadline,
+            } => self.asker.ask(ask, to, operation, deadline),
             Output::ReadConfiguration { group } => self.cluster.call(Call::ReadConfiguration { group }),
             Output::Observed(observation) => self.observe(&observation),
             Output::Fatal { reason } => return Some(reason),
@@ -102,7 +136,19 @@ impl Effects {
         let keyspace = self.requests.keyspace_of(group_of(observation));
         self.metrics.observe(keyspace, observation);
         match observation {
-            Observation::Applied { .. } => {}
+            Observation::Applied { .. }
+            | Observation::LockWaited { .. }
+            | Observation::TransactionCommitted { .. }
+            | Observation::TransactionAborted { .. } => {}
+            Observation::TransactionResolved { on_its_own: false, .. } => {}
+            Observation::TransactionResolved {
+                group, took, committed, ..
+            } => {
+                tracing::info!(%group, keyspace, ?took, committed, "a transaction that its coordinator left was resolved");
+            }
+            Observation::TransactionContradicted { group, id } => {
+                tracing::error!(%group, keyspace, %id, "a committed transaction was to be aborted: nothing was changed");
+            }
             Observation::RoleChanged {
                 group,
                 was,
@@ -139,6 +185,11 @@ fn group_of(observation: &Observation) -> GroupId {
         | O::NewData { group, .. }
         | O::ReplicaAdded { group }
         | O::ReplicaRemoved { group }
+        | O::LockWaited { group, .. }
+        | O::TransactionCommitted { group }
+        | O::TransactionAborted { group, .. }
+        | O::TransactionResolved { group, .. }
+        | O::TransactionContradicted { group, .. }
         | O::Applied { group, .. } => *group,
     }
 }

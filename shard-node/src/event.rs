@@ -8,8 +8,8 @@ use crate::storage::BatchDone;
 use fulcrum_common::map::ClusterMap;
 use fulcrum_replication::{CasId, CasOutcome, Message, TransferId};
 use fulcrum_types::{
-    Answered, ConfigVersion, Epoch, GroupConfiguration, GroupId, GroupRequest, Index, LogPosition, NodeId, Refusal,
-    Role,
+    AbortCause, Answered, ConfigVersion, Epoch, GroupConfiguration, GroupId, GroupRequest, Index, LogPosition, NodeId,
+    Operation, Participant, Refusal, Role, TransactionId,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +17,10 @@ use std::time::Duration;
 /// The event loop's name for a client's request. Never used twice in one life of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub u64);
+
+/// The node's name for a question to another group. Never used twice in one life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AskId(pub u64);
 
 /// The closed list of all that can happen to this node.
 #[derive(Debug)]
@@ -49,6 +53,13 @@ pub enum Event {
     },
     /// The storage has done a batch, or failed.
     BatchDone(BatchDone),
+    /// Another group has answered what it was asked ([`Output::Ask`]), or did not until the deadline.
+    Answered {
+        /// Which question.
+        ask: AskId,
+        /// The answer, or why there is none.
+        result: Result<Answered, Refusal>,
+    },
     /// The cluster map: from a read that saw the newest, or from a watch. Older ones are ignored.
     Map(Arc<ClusterMap>),
     /// A group's configuration as the metadata store has it. May be old or repeated.
@@ -101,6 +112,18 @@ pub enum Output {
         id: RequestId,
         /// The answer with its receipt, or why there is none.
         result: Result<Answered, Refusal>,
+    },
+    /// Ask another group, whoever leads it: find out who can answer, follow redirects, send again what got lost (every
+    /// step may be repeated). Ends with exactly one [`Event::Answered`], at the deadline at the latest.
+    Ask {
+        /// The node's name for it.
+        ask: AskId,
+        /// Whom.
+        to: Participant,
+        /// What.
+        operation: Operation,
+        /// For how long an answer is of use.
+        deadline: Duration,
     },
     /// Change a group's configuration in the metadata store; ends with [`Event::CasOutcome`].
     CompareAndSwap {
@@ -252,6 +275,45 @@ pub enum Observation {
     ReplicaRemoved {
         /// The group.
         group: GroupId,
+    },
+    /// A request waited for a lock.
+    LockWaited {
+        /// The group.
+        group: GroupId,
+        /// How long.
+        took: Duration,
+        /// It was refused then, to be sent again; else it was proposed again.
+        cut: bool,
+    },
+    /// A transaction was committed in this home group, as its primary saw.
+    TransactionCommitted {
+        /// The group.
+        group: GroupId,
+    },
+    /// A transaction was refused by this participant or aborted in this home group, as its primary saw.
+    TransactionAborted {
+        /// The group.
+        group: GroupId,
+        /// Why.
+        cause: AbortCause,
+    },
+    /// A promise was kept or dropped, as this participant's primary saw.
+    TransactionResolved {
+        /// The group.
+        group: GroupId,
+        /// How long it had been in doubt.
+        took: Duration,
+        /// Whether its writes took effect.
+        committed: bool,
+        /// This primary found the decision out on its own.
+        on_its_own: bool,
+    },
+    /// A participant was told to abort what is committed: that cannot be.
+    TransactionContradicted {
+        /// The group.
+        group: GroupId,
+        /// Which.
+        id: TransactionId,
     },
     /// Entries were applied.
     Applied {

@@ -93,7 +93,7 @@ impl EventLoop {
         let mut end = None;
         for notice in waiting.notices.drain(..) {
             match notice {
-                Notice::Event(event) => self.event(now, event),
+                Notice::Event(event) => self.event(now, *event),
                 Notice::Inquiry(inquiry) => self.answer(now, inquiry),
                 Notice::Stop => end = Some(End::Asked),
             }

@@ -34,7 +34,7 @@ pub(crate) struct FromPeer {
 /// What is neither a request nor a peer's message.
 pub(crate) enum Notice {
     /// An event for the node as it is.
-    Event(Event),
+    Event(Box<Event>),
     /// Somebody asks about the node itself.
     Inquiry(Inquiry),
     /// The event loop shall end, in good order.
@@ -160,6 +160,11 @@ impl Inbox {
         queues.waiting.peers.drain(..over);
         queues.shed.peer_messages += over as u64;
         self.wake(queues);
+    }
+
+    /// Takes in something that happened.
+    pub(crate) fn event(&self, event: Event) {
+        self.notice(Notice::Event(Box::new(event)));
     }
 
     /// Takes in anything else.

@@ -3,7 +3,7 @@
 use crate::cluster::{Cluster, Membership};
 use crate::config::ShardNodeConfig;
 use crate::disk::{DiskWatch, Watched, notifier};
-use crate::effects::Effects;
+use crate::effects::{Asker, Effects};
 use crate::event::Event;
 use crate::event_loop::{End, EventLoop, Inquiry};
 use crate::inbox::{Inbox, Notice};
@@ -16,6 +16,7 @@ use crate::storage::{FjallBackend, FjallOptions, Identity as DataIdentity, Stora
 use crate::transport::{Identity, Network, PeerService, Transport};
 use fulcrum_common::entropy::random_u64;
 use fulcrum_common::metrics_server::{MetricsServer, Readiness};
+use fulcrum_common::routing::Groups;
 use fulcrum_common::{Clock, ClusterId, ClusterMap, Metadata, NodeInfo, StartError};
 use fulcrum_replication::Replica;
 use fulcrum_replication::primary_backup::PrimaryBackup;
@@ -37,6 +38,7 @@ pub(crate) struct Life {
     pub(crate) metadata: Arc<dyn Metadata>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) network: Network,
+    pub(crate) groups: Option<Arc<dyn Groups>>,
     pub(crate) orders: Orders,
     pub(crate) started: oneshot::Sender<Result<Started, StartError>>,
 }
@@ -59,6 +61,7 @@ impl Life {
             metadata,
             clock,
             network,
+            groups,
             orders,
             started,
         } = self;
@@ -77,7 +80,7 @@ impl Life {
         };
         let hand_over = config.times.hand_over;
         let result = runtime.block_on(async {
-            let (parts, event_loop, at) = match start(config, metadata, clock, network).await {
+            let (parts, event_loop, at) = match start(config, metadata, clock, network, groups).await {
                 Ok(all) => all,
                 Err(error) => {
                     let _ = started.send(Err(error));
@@ -126,7 +129,7 @@ async fn work(parts: Parts, event_loop: EventLoop, orders: &Orders, hand_over: D
 
 /// Hands over every group that this node leads and others hold, for at most `within`.
 async fn drain(inbox: &Inbox, within: Duration) {
-    inbox.notice(Notice::Event(Event::Drain));
+    inbox.event(Event::Drain);
     let led = async {
         loop {
             let (reply, status) = oneshot::channel();
@@ -164,6 +167,7 @@ async fn start(
     metadata: Arc<dyn Metadata>,
     clock: Arc<dyn Clock>,
     network: Network,
+    groups: Option<Arc<dyn Groups>>,
 ) -> Result<(Parts, EventLoop, Started), StartError> {
     let cluster_id = config.cluster()?;
     let bind = |error| StartError::bind("the shard-node", config.listen, error);
@@ -210,7 +214,11 @@ async fn start(
         map.clone(),
         config.limits.queued_bytes_per_peer,
     );
-    let effects = Effects::new(transport, cluster.clone(), metrics.clone());
+    let asker = Asker {
+        groups,
+        inbox: inbox.clone(),
+    };
+    let effects = Effects::new(transport, cluster.clone(), metrics.clone(), asker);
     let door = Door {
         inbox: inbox.clone(),
         map: map.clone(),
@@ -263,9 +271,7 @@ fn open_node(
         node: config.node(),
     };
     let to = inbox.clone();
-    let notifier = notifier(disk.clone(), move |done| {
-        to.notice(Notice::Event(Event::BatchDone(done)))
-    });
+    let notifier = notifier(disk.clone(), move |done| to.event(Event::BatchDone(done)));
     let (backend, clean) =
         FjallBackend::open(&config.data_dir, &identity, FjallOptions::default(), notifier).map_err(refused)?;
     let store = Store::new(Box::new(Watched {

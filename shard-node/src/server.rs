@@ -11,6 +11,7 @@ use crate::config::ShardNodeConfig;
 use crate::life::Life;
 use crate::transport::Network;
 use fulcrum_common::config::Validate;
+use fulcrum_common::routing::Groups;
 use fulcrum_common::{Clock, Metadata, StartError};
 use fulcrum_types::NodeId;
 use prometheus::Registry;
@@ -46,6 +47,21 @@ impl ShardNode {
         metadata: Arc<dyn Metadata>,
         clock: Arc<dyn Clock>,
     ) -> Result<RunningShardNode, StartError> {
+        Self::start_asking(network, config, metadata, clock, None).await
+    }
+
+    /// The same, with a way to ask other groups: without one, transactions over several groups are served, but what a
+    /// coordinator leaves in doubt stays so, and reads that meet it are refused.
+    ///
+    /// # Errors
+    /// As [`ShardNode::start`].
+    pub async fn start_asking(
+        network: Network,
+        config: ShardNodeConfig,
+        metadata: Arc<dyn Metadata>,
+        clock: Arc<dyn Clock>,
+        groups: Option<Arc<dyn Groups>>,
+    ) -> Result<RunningShardNode, StartError> {
         config.validate()?;
         let node = config.node();
         let orders = Orders::default();
@@ -56,6 +72,7 @@ impl ShardNode {
             metadata,
             clock,
             network,
+            groups,
             orders: orders.clone(),
             started,
         };

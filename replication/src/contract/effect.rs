@@ -211,6 +211,14 @@ pub enum Effect {
         /// Only to be said before this moment: in `async` the lease may run out before the answer leaves.
         recheck_before: Option<Mono>,
     },
+    /// These proposals may be answered with their outcomes, once applied, although others before them may not yet: they end
+    /// doubt, and are committed (rule 6).
+    AcknowledgeAlone {
+        /// Where they stand, in order.
+        at: Vec<Index>,
+        /// Who had them durable.
+        by: Vec<NodeId>,
+    },
     /// Proposals ordered here and not yet acknowledged, up to this index, must be answered UNKNOWN.
     Abandon {
         /// The last of them.

@@ -11,6 +11,29 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ProposalId(pub u64);
 
+/// A client's command, to be ordered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proposal {
+    /// The runner's name for it.
+    pub id: ProposalId,
+    /// Encoded; opaque to the core.
+    pub command: Bytes,
+    /// It ends what is in doubt: an abort, a resolve. Ordered below `min_in_sync`, too, and answered once it is committed (rule 6).
+    pub ends_doubt: bool,
+}
+
+impl Proposal {
+    /// A command that needs `min_in_sync`.
+    #[must_use]
+    pub fn new(id: ProposalId, command: Bytes) -> Self {
+        Self {
+            id,
+            command,
+            ends_doubt: false,
+        }
+    }
+}
+
 /// The runner's name for a read, echoed in the effects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ReadId(pub u64);
@@ -96,8 +119,8 @@ pub enum Input {
     /// Clients' commands, all that one turn of the event loop collected: they share one write and one message a peer.
     /// Each is answered by [`super::Effect::Proposed`] or [`super::Effect::ProposalRefused`] in the same step.
     Propose {
-        /// The runner's name for each, and the encoded command.
-        commands: Vec<(ProposalId, Bytes)>,
+        /// In the order in which they are to be ordered.
+        commands: Vec<Proposal>,
     },
     /// A read. Answered by [`super::Effect::AnswerRead`], now or later.
     Read {

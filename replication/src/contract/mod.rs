@@ -7,7 +7,9 @@ mod options;
 mod status;
 
 pub use effect::{Answered, Divergence, Effect, LogChange, ProposalRefusal, ReadPermit, ReadRefusal, SnapshotMeta};
-pub use input::{CasId, CasOutcome, Input, ProposalId, ReadId, ReadWanted, Restored, SnapshotChunk, TransferId};
+pub use input::{
+    CasId, CasOutcome, Input, Proposal, ProposalId, ReadId, ReadWanted, Restored, SnapshotChunk, TransferId,
+};
 pub use message::{Header, Message};
 pub use options::Options;
 pub use status::{HardState, PeerStatus, Status};

@@ -4,10 +4,31 @@ use super::core::PrimaryBackup;
 use super::hand_over::HandOver;
 use super::progress::{Flow, Progress};
 use super::reads::WaitingRead;
-use crate::contract::{Effect, PeerStatus, ProposalId, ProposalRefusal, ReadRefusal};
-use bytes::Bytes;
+use crate::contract::{Effect, PeerStatus, Proposal, ProposalRefusal, ReadRefusal};
 use fulcrum_types::{Entry, Index, LogPosition, Mono, NodeId, Now, Payload};
 use std::collections::{BTreeMap, VecDeque};
+
+/// What may be ordered now.
+struct Admission {
+    room: usize,
+    /// What is said without room.
+    full: ProposalRefusal,
+    /// What is said to all but those that end doubt.
+    short: Option<ProposalRefusal>,
+}
+
+impl Admission {
+    fn take_one(&mut self, ends_doubt: bool) -> Result<(), ProposalRefusal> {
+        if self.room == 0 {
+            return Err(self.full.clone());
+        }
+        if let Some(short) = self.short.as_ref().filter(|_| !ends_doubt) {
+            return Err(short.clone());
+        }
+        self.room -= 1;
+        Ok(())
+    }
+}
 
 #[derive(Clone, Debug)]
 pub(super) struct Primary {
@@ -18,6 +39,10 @@ pub(super) struct Primary {
     pub(super) ready: bool,
     /// Up to here proposals were answered (or given up as unknown).
     pub(super) acknowledged: Index,
+    /// Proposals above that which end doubt: they wait for their commit only (rule 6).
+    pub(super) ends_doubt: VecDeque<Index>,
+    /// The last of them that was answered ahead of others.
+    pub(super) answered_alone: Index,
     /// Since when committed entries wait for `min_in_sync`, or in `async` for the lease.
     pub(super) withheld: Option<Mono>,
     pub(super) next_beat: Mono,
@@ -27,6 +52,14 @@ pub(super) struct Primary {
     pub(super) reads: VecDeque<WaitingRead>,
     pub(super) hand_over: Option<HandOver>,
     pub(super) last_transfer: u64,
+}
+
+impl Primary {
+    /// Takes out the committed proposals that end doubt.
+    fn take_ends_of_doubt(&mut self, commit: Index) -> Vec<Index> {
+        let committed = self.ends_doubt.partition_point(|index| *index <= commit);
+        self.ends_doubt.drain(..committed).collect()
+    }
 }
 
 impl PrimaryBackup {
@@ -49,6 +82,8 @@ impl PrimaryBackup {
             since: now.mono,
             ready: false,
             acknowledged: noop,
+            ends_doubt: VecDeque::new(),
+            answered_alone: Index::ZERO,
             withheld: None,
             next_beat: now.mono + self.options.heartbeat,
             round: 0,
@@ -78,7 +113,8 @@ impl PrimaryBackup {
     /// Fenced, or the configuration names another: what is not acknowledged has an unknown outcome.
     pub(super) fn step_down(&mut self, reason: &'static str, effects: &mut Vec<Effect>) {
         let Some(primary) = self.primary.take() else { return };
-        self.acknowledged_here = Some((self.hard.epoch, primary.acknowledged));
+        let answered = primary.acknowledged.max(primary.answered_alone);
+        self.acknowledged_here = Some((self.hard.epoch, answered));
         let last = self.log.last().index;
         if last > primary.acknowledged {
             effects.push(Effect::Abandon { through: last, reason });
@@ -93,31 +129,27 @@ impl PrimaryBackup {
         }
     }
 
-    pub(super) fn on_propose(&mut self, now: Now, commands: Vec<(ProposalId, Bytes)>, effects: &mut Vec<Effect>) {
-        let mut room = match self.admission(now) {
-            Ok(room) => room,
-            Err(reason) => {
-                let refuse = |(id, _)| Effect::ProposalRefused {
-                    id,
-                    reason: reason.clone(),
-                };
-                effects.extend(commands.into_iter().map(refuse));
-                return;
-            }
-        };
-        let mut entries = Vec::with_capacity(commands.len().min(room));
-        for (id, command) in commands {
-            if room == 0 {
-                let reason = ProposalRefusal::Overloaded;
+    pub(super) fn on_propose(&mut self, now: Now, commands: Vec<Proposal>, effects: &mut Vec<Effect>) {
+        let mut admitted = self.admission(now);
+        let mut entries = Vec::with_capacity(commands.len());
+        for Proposal {
+            id,
+            command,
+            ends_doubt,
+        } in commands
+        {
+            if let Err(reason) = admitted.take_one(ends_doubt) {
                 effects.push(Effect::ProposalRefused { id, reason });
                 continue;
             }
-            room -= 1;
             let entry = self.next_entry(now, Payload::Command(command));
             effects.push(Effect::Proposed {
                 id,
                 position: entry.position,
             });
+            if let Some(primary) = self.primary.as_mut().filter(|_| ends_doubt) {
+                primary.ends_doubt.push_back(entry.position.index);
+            }
             self.log.append(entry.clone());
             entries.push(entry);
         }
@@ -132,30 +164,30 @@ impl PrimaryBackup {
         }
     }
 
-    /// How many more proposals may be ordered, or why none may (rule 6).
-    fn admission(&self, now: Now) -> Result<usize, ProposalRefusal> {
+    /// How many more proposals may be ordered, and why none, or only some (rule 6).
+    fn admission(&self, now: Now) -> Admission {
+        let none = |reason| Admission {
+            room: 0,
+            full: reason,
+            short: None,
+        };
         let Some(primary) = &self.primary else {
-            return Err(ProposalRefusal::NotPrimary);
+            return none(ProposalRefusal::NotPrimary);
         };
         if !primary.ready || !self.time.is_anchored() {
-            return Err(ProposalRefusal::NotReady);
+            return none(ProposalRefusal::NotReady);
         }
         if primary.hand_over.is_some() || (self.is_async() && !self.may_acknowledge_async(now.mono)) {
-            return Err(ProposalRefusal::Fenced);
+            return none(ProposalRefusal::Fenced);
         }
         let (have, need) = (self.hard.configuration.in_sync.len(), self.options.min_in_sync);
-        if have < need && !planted!(self, IgnoreMinInSync) {
-            return Err(ProposalRefusal::NotEnoughReplicas { have, need });
-        }
+        let short = have < need && !planted!(self, IgnoreMinInSync);
         let waiting = self.log.last().index.0.saturating_sub(primary.acknowledged.0);
-        let room = self
-            .options
-            .waiting_max
-            .saturating_sub(usize::try_from(waiting).unwrap_or(usize::MAX));
-        if room == 0 {
-            Err(ProposalRefusal::Overloaded)
-        } else {
-            Ok(room)
+        let waiting = usize::try_from(waiting).unwrap_or(usize::MAX);
+        Admission {
+            room: self.options.waiting_max.saturating_sub(waiting),
+            full: ProposalRefusal::Overloaded,
+            short: short.then_some(ProposalRefusal::NotEnoughReplicas { have, need }),
         }
     }
 
@@ -232,7 +264,13 @@ impl PrimaryBackup {
             });
             primary.acknowledged = commit;
             primary.withheld = None;
+            primary.take_ends_of_doubt(commit);
             return;
+        }
+        let at = primary.take_ends_of_doubt(commit);
+        if let Some(last) = at.last().copied().filter(|_| leased) {
+            primary.answered_alone = last;
+            effects.push(Effect::AcknowledgeAlone { at, by });
         }
         let since = *primary.withheld.get_or_insert(now.mono);
         if now.mono.since(since) > self.options.acknowledge_within {

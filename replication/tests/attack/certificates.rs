@@ -2,7 +2,7 @@
 
 use crate::rig::{ME, Rig, SECOND, append, at, beat, changes, configuration, entries, hard, new_group};
 use fulcrum_replication::primary_backup::{Beat, Body};
-use fulcrum_replication::{Answered, Divergence, Effect, Input, LogChange, ProposalId, ReadId, ReadWanted};
+use fulcrum_replication::{Answered, Divergence, Effect, Input, LogChange, Proposal, ProposalId, ReadId, ReadWanted};
 use fulcrum_types::{BootId, DataId, Epoch, Index, Mode};
 
 /// The old primary of epoch 1, started again, with `log` entries of it, all committed.
@@ -61,7 +61,7 @@ fn what_a_later_primary_may_have_acknowledged_counts_as_acknowledged() {
     rig.win();
     // With a second clock it knows the time, and takes writes.
     rig.hear(2, 1, 2, Body::Probe { last: at(0, 0) });
-    let commands = (0..4).map(|i| (ProposalId(i), "put".into())).collect();
+    let commands = (0..4).map(|i| Proposal::new(ProposalId(i), "put".into())).collect();
     rig.take(Input::Propose { commands });
     assert_eq!(rig.status().last, at(5, 1));
     // Epoch 2 keeps all that and orders one more; epoch 3 starts from a backup that lagged far behind.

@@ -2,7 +2,7 @@
 
 use crate::rig::{ME, Rig, append, at, beat, configuration, new_group};
 use fulcrum_replication::primary_backup::Body;
-use fulcrum_replication::{Effect, Header, Input, ProposalId};
+use fulcrum_replication::{Effect, Header, Input, Proposal, ProposalId};
 use fulcrum_types::{BootId, ConfigVersion, DataId, Epoch, Mode, NodeId};
 
 fn stands(effects: &[Effect]) -> bool {
@@ -45,7 +45,7 @@ fn a_learner_that_is_always_a_little_behind_joins_under_load() {
     rig.grant(&effects).expect("node 3 holds everything");
     for _ in 0..400 {
         rig.ms += 5;
-        let commands = vec![(ProposalId(0), "put".into())];
+        let commands = vec![Proposal::new(ProposalId(0), "put".into())];
         rig.take(Input::Propose { commands });
         let last = rig.status().last.index.0;
         // Node 3 is always faster: when node 2 has one entry, the next is durable on both others.

@@ -3,7 +3,7 @@
 use crate::rig::{Rig, append, at, beat, changes, configuration, entries, new_group};
 use bytes::Bytes;
 use fulcrum_replication::primary_backup::Body;
-use fulcrum_replication::{Effect, Input, LogChange, ProposalId, SnapshotChunk, SnapshotMeta, TransferId};
+use fulcrum_replication::{Effect, Input, LogChange, Proposal, ProposalId, SnapshotChunk, SnapshotMeta, TransferId};
 use fulcrum_types::{Epoch, Index, Mode, NodeId, ReplicatedTime};
 
 fn learner() -> Rig {
@@ -129,7 +129,7 @@ fn a_slow_learner_catches_up_under_constant_load_however_little_the_log_retains(
     assert!(joined.is_some(), "replica 2 joins");
     let mut learner = SlowLearner::default();
     for round in 0..40 * ROUNDS {
-        let commands = (0..5).map(|i| (ProposalId(round * 5 + i), Bytes::from(vec![b'x'; 100])));
+        let commands = (0..5).map(|i| Proposal::new(ProposalId(round * 5 + i), Bytes::from(vec![b'x'; 100])));
         let mut effects = rig.take(Input::Propose {
             commands: commands.collect(),
         });

@@ -5,6 +5,7 @@
 //! | `cluster MODE N [min=N] [retain=BYTES] [lag=ENTRIES]` | N nodes with empty disks, a new group, all started |
 //! | `run MS [silently]` | real time passes in steps of 25 ms: ticks, disks, network |
 //! | `settle` | disks and network come to rest, no time passes |
+//! | `resolve NODE TEXT...` | the same as `propose`, of what ends doubt |
 //! | `propose NODE TEXT...`, `read NODE LEVEL`, `handover NODE [NODE]`, `force NODE` | what clients and operators ask |
 //! | `cut A B`, `isolate A`, `hold A B`, `release A B`, `heal` | the network: lose, keep for later, deliver what was kept |
 //! | `deliver A B [twice]`, `drop A B`, `overtake A B` | the next message of a held link; the newest becomes the next |
@@ -125,6 +126,10 @@ fn act(world: &mut World, verb: &str, rest: &[&str]) -> Result<bool, String> {
         "tick" => world.tick(node(rest.first())?),
         "propose" => {
             world.propose(node(rest.first())?, &rest[1..]);
+            world.settle();
+        }
+        "resolve" => {
+            world.propose_as(node(rest.first())?, &rest[1..], true);
             world.settle();
         }
         "send" => world.propose(node(rest.first())?, &rest[1..]),

@@ -93,6 +93,28 @@ pub fn succession(old: &GroupConfiguration, new: &GroupConfiguration) -> Option<
 }
 
 impl World {
+    /// What ends doubt is answered ahead of others: committed, and durable where it says.
+    pub fn acknowledged_alone(&mut self, id: NodeId, at: &[Index], by: &[NodeId]) {
+        for index in at {
+            if *index > self.nodes[&id].commit {
+                self.checks
+                    .fail(format!("{id} acknowledges {index}, which is not committed"));
+            }
+            let position = self.nodes[&id]
+                .volatile
+                .history_to(*index)
+                .last()
+                .map(|entry| entry.position);
+            let lacking = by
+                .iter()
+                .find(|node| !position.is_some_and(|at| self.nodes[node].durable.holds(at)));
+            if let Some(node) = lacking {
+                self.checks
+                    .fail(format!("{id} says {node} holds {index} durably, it does not"));
+            }
+        }
+    }
+
     pub fn acknowledged(&mut self, id: NodeId, through: Index, by: &[NodeId]) {
         let time = self.time;
         let entries = self.nodes[&id].volatile.history_to(through);

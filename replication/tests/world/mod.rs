@@ -11,8 +11,8 @@ use checks::Checks;
 use disk::Disk;
 use fulcrum_replication::primary_backup::PrimaryBackup;
 use fulcrum_replication::{
-    CasId, CasOutcome, Effect, Input, LogChange, Message, Options, ProposalId, Replica, SnapshotChunk, SnapshotMeta,
-    Status, TransferId,
+    CasId, CasOutcome, Effect, Input, LogChange, Message, Options, Proposal, ProposalId, Replica, SnapshotChunk,
+    SnapshotMeta, Status, TransferId,
 };
 use fulcrum_types::{BootId, ConfigVersion, DataId, GroupConfiguration, NodeId, Now, Role};
 use node::Node;
@@ -167,6 +167,7 @@ impl World {
             }
             Effect::Proposed { .. } | Effect::ProposalRefused { .. } | Effect::Abandon { .. } => {}
             Effect::Acknowledge { through, by, .. } => self.acknowledged(id, through, &by),
+            Effect::AcknowledgeAlone { at, by } => self.acknowledged_alone(id, &at, &by),
             Effect::AnswerRead { id: read, answer } => self.answered(id, read, answer),
             Effect::CompareAndSwap {
                 attempt,
@@ -350,10 +351,17 @@ impl World {
     }
 
     pub fn propose(&mut self, id: NodeId, commands: &[&str]) {
+        self.propose_as(id, commands, false);
+    }
+
+    pub fn propose_as(&mut self, id: NodeId, commands: &[&str], ends_doubt: bool) {
         let commands: Vec<_> = commands
             .iter()
-            .map(|c| (c.to_string(), ProposalId(self.next_id())))
-            .map(|(c, p)| (p, bytes::Bytes::from(c)))
+            .map(|command| Proposal {
+                id: ProposalId(self.next_id()),
+                command: bytes::Bytes::from(command.to_string()),
+                ends_doubt,
+            })
             .collect();
         self.step(id, Input::Propose { commands });
     }

@@ -66,6 +66,13 @@ pub fn effect(effect: &Effect) -> Option<String> {
             let by: Vec<_> = by.iter().map(ToString::to_string).collect();
             format!("acknowledges {through}, durable on {}", by.join(" "))
         }
+        Effect::AcknowledgeAlone { at, by } => {
+            let [at, by] = [
+                at.iter().map(ToString::to_string).collect::<Vec<_>>(),
+                by.iter().map(ToString::to_string).collect(),
+            ];
+            format!("acknowledges {} alone, durable on {}", at.join(" "), by.join(" "))
+        }
         Effect::Abandon { through, reason } => format!("answers UNKNOWN through {through}: {reason}"),
         Effect::AnswerRead { answer: a, .. } => answer(a),
         Effect::CompareAndSwap { expected, proposal, .. } => {

@@ -38,6 +38,17 @@ pub(crate) struct NodeMetrics {
     rebuilds: IntCounterVec,
     applied: IntCounterVec,
 
+    lock_waits: HistogramVec,
+    transactions_committed: IntCounterVec,
+    transactions_aborted: IntCounterVec,
+    in_doubt_time: HistogramVec,
+    contradictions: IntCounterVec,
+    in_doubt: IntGaugeVec,
+    in_doubt_age: GaugeVec,
+    unresolved: IntGaugeVec,
+    locked_keys: IntGaugeVec,
+    lock_waiters: IntGaugeVec,
+
     pub(crate) turns: IntCounter,
     pub(crate) turn_operations: Histogram,
     pub(crate) write: Histogram,
@@ -101,6 +112,13 @@ impl NodeMetrics {
             ),
             &["keyspace", "peer"],
         );
+        let in_doubt_age = GaugeVec::new(
+            Opts::new(
+                "fulcrum_shard_node_transactions_in_doubt_oldest_seconds",
+                "How long the oldest transaction has been in doubt in groups led here, as their primaries know.",
+            ),
+            by_keyspace,
+        );
         let built = Self {
             latency: make.seconds(
                 "request_seconds",
@@ -152,6 +170,49 @@ impl NodeMetrics {
             )?,
             rebuilds: make.counter("rebuilds_total", "Replicas here rebuilt from their peers.", by_keyspace)?,
             applied: make.counter("applied_entries_total", "Log entries applied.", by_keyspace)?,
+            lock_waits: make.seconds(
+                "lock_wait_seconds",
+                "Time that requests waited for locks, until they were tried again or refused.",
+                &["keyspace", "outcome"],
+            )?,
+            transactions_committed: make.counter(
+                "transactions_committed_total",
+                "Transactions committed in home groups led here.",
+                by_keyspace,
+            )?,
+            transactions_aborted: make.counter(
+                "transactions_aborted_total",
+                "Transactions refused by participants or aborted in home groups led here, by cause.",
+                &["keyspace", "cause"],
+            )?,
+            in_doubt_time: make.histogram(
+                "transaction_in_doubt_seconds",
+                "From the prepare to its end in participants led here; by: coordinator, or participant if it had to ask.",
+                &["keyspace", "by"],
+                PHASE_BUCKETS,
+            )?,
+            contradictions: make.counter(
+                "transaction_contradictions_total",
+                "Aborts told of committed transactions: none is ever right.",
+                by_keyspace,
+            )?,
+            in_doubt: make.gauge(
+                "transactions_in_doubt",
+                "Transactions prepared in groups led here and not resolved.",
+                by_keyspace,
+            )?,
+            in_doubt_age: Self::register(metrics.registry(), in_doubt_age)?,
+            unresolved: make.gauge(
+                "transactions_unresolved",
+                "Transactions committed in groups led here and not known to be resolved everywhere.",
+                by_keyspace,
+            )?,
+            locked_keys: make.gauge("locked_keys", "Keys locked in groups led here.", by_keyspace)?,
+            lock_waiters: make.gauge(
+                "lock_waiters",
+                "Requests that wait for locks in groups led here.",
+                by_keyspace,
+            )?,
             turns: make
                 .counter("turns_total", "Turns of the event loop.", &[])?
                 .with_label_values::<&str>(&[]),
@@ -243,7 +304,7 @@ impl NodeMetrics {
         metric: prometheus::Result<M>,
     ) -> Result<M, MetricError> {
         let wrong = |error: prometheus::Error| MetricError {
-            name: "fulcrum_shard_node_replication_lag_seconds".to_owned(),
+            name: "a gauge of seconds".to_owned(),
             reason: error.to_string(),
         };
         let metric = metric.map_err(wrong)?;
@@ -284,6 +345,23 @@ impl NodeMetrics {
             Observation::SnapshotInstalled { .. } => self.snapshots.with_label_values(&[keyspace, "installed"]).inc(),
             Observation::Rebuilding { .. } => count(&self.rebuilds, 1),
             Observation::Applied { entries, .. } => count(&self.applied, *entries),
+            Observation::LockWaited { took, cut, .. } => {
+                let outcome = if *cut { "refused" } else { "tried_again" };
+                let labels = &[keyspace, outcome];
+                self.lock_waits.with_label_values(labels).observe(took.as_secs_f64());
+            }
+            Observation::TransactionCommitted { .. } => count(&self.transactions_committed, 1),
+            Observation::TransactionAborted { cause, .. } => {
+                self.transactions_aborted
+                    .with_label_values(&[keyspace, cause.name()])
+                    .inc();
+            }
+            Observation::TransactionResolved { took, on_its_own, .. } => {
+                let by = if *on_its_own { "participant" } else { "coordinator" };
+                let labels = &[keyspace, by];
+                self.in_doubt_time.with_label_values(labels).observe(took.as_secs_f64());
+            }
+            Observation::TransactionContradicted { .. } => count(&self.contradictions, 1),
             Observation::SnapshotEnded { .. }
             | Observation::NewData { .. }
             | Observation::ReplicaAdded { .. }

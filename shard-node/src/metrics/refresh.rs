@@ -2,7 +2,7 @@
 
 use super::NodeMetrics;
 use crate::inbox::Shed;
-use crate::node::GroupStatus;
+use crate::node::{GroupStatus, TransactionsStatus};
 use crate::transport::Depth;
 use fulcrum_replication::Status;
 use fulcrum_types::{MapVersion, NodeId, Role};
@@ -18,6 +18,20 @@ struct Lag {
 }
 
 impl NodeMetrics {
+    /// Adds what a group led here does for transactions.
+    fn transactions(&self, keyspace: &str, status: &TransactionsStatus) {
+        for (sum, more) in [
+            (&self.in_doubt, status.in_doubt),
+            (&self.unresolved, status.unresolved),
+            (&self.locked_keys, status.locked_keys),
+            (&self.lock_waiters, status.waiting),
+        ] {
+            sum.with_label_values(&[keyspace]).add(gauge(more as u64));
+        }
+        let age = self.in_doubt_age.with_label_values(&[keyspace]);
+        age.set(age.get().max(status.oldest.as_secs_f64()));
+    }
+
     /// Takes in how the replicas are.
     pub(crate) fn replicas(&self, statuses: &[GroupStatus]) {
         for gauge in [
@@ -26,15 +40,21 @@ impl NodeMetrics {
             &self.in_sync,
             &self.ready,
             &self.lag_entries,
+            &self.in_doubt,
+            &self.unresolved,
+            &self.locked_keys,
+            &self.lock_waiters,
         ] {
             gauge.reset();
         }
         self.lag_seconds.reset();
+        self.in_doubt_age.reset();
         let mut lags: BTreeMap<(&str, NodeId), Lag> = BTreeMap::new();
         for GroupStatus {
             group,
             name: keyspace,
             core: status,
+            transactions,
             ..
         } in statuses
         {
@@ -50,6 +70,7 @@ impl NodeMetrics {
             self.in_sync
                 .with_label_values(&labels)
                 .set(gauge(status.configuration.in_sync.len() as u64));
+            self.transactions(keyspace, transactions);
             self.ready.with_label_values(&labels).set(i64::from(status.ready));
             for peer in &status.peers {
                 let lag = lags.entry((keyspace, peer.node)).or_default();

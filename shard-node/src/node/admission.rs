@@ -4,6 +4,7 @@ use super::bugs::Bug;
 use super::group::Group;
 use super::reads::{Read, Wanted};
 use super::shared::{Failure, Shared};
+use super::transactions::Asked;
 use crate::event::RequestId;
 use bytes::Bytes;
 use fulcrum_common::key::{validate_batch, validate_key, validate_value};
@@ -64,12 +65,9 @@ impl Group {
                 self.queue_write(shared, now.mono, id, idempotency, &ops);
                 Ok(())
             }
-            Operation::Transaction(_) => {
-                let refusal = Refusal::Invalid {
-                    reason: "not served by this node".into(),
-                };
-                shared.reply(id, Err(refusal));
-                Ok(())
+            Operation::Transaction(operation) => {
+                let asked = Asked { id, now, deadline };
+                self.admit_transaction(shared, &asked, operation)
             }
             Operation::Outcome(key) => {
                 let level = self.level_of_writes();
@@ -113,7 +111,13 @@ impl Group {
     }
 
     /// Only a read that is not answered within the turn needs a deadline.
-    fn admitted_read(&mut self, shared: &mut Shared, now: Now, id: RequestId, read: Read) -> Result<(), Failure> {
+    pub(super) fn admitted_read(
+        &mut self,
+        shared: &mut Shared,
+        now: Now,
+        id: RequestId,
+        read: Read,
+    ) -> Result<(), Failure> {
         let deadline = read.deadline;
         self.start_read(shared, now, id, read)?;
         if self.reads.is_waiting(id) {
@@ -194,7 +198,7 @@ impl Group {
     }
 
     /// The group must own the key's slot by this node's map: the asker may have gone by an older one.
-    fn check_owner(&self, shared: &Shared, key: &Bytes) -> Result<(), Refusal> {
+    pub(super) fn check_owner(&self, shared: &Shared, key: &Bytes) -> Result<(), Refusal> {
         if self.keyspace.group_of(key) == self.id || shared.bugs.has(Bug::SkipOwnershipCheck) {
             return Ok(());
         }

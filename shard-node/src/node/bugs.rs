@@ -22,11 +22,29 @@ pub enum Bug {
     SkipOwnershipCheck,
     /// Answers a read before the index that it was promised is applied.
     ReadBeforeApplied,
+    /// A new primary knows of no lock that was taken before.
+    ForgetLocksOnFailover,
+    /// Answers a decision as soon as it is ordered.
+    AnswerBeforeDecided,
+    /// Takes no locks on what was only read.
+    ReleaseReadLocksEarly,
+    /// Does a commit again when it is told of it again.
+    ApplyIntentsTwice,
+    /// Prepares an attempt that was refused or resolved before.
+    PrepareAfterTheMark,
+    /// Records a commit although an abort is recorded.
+    CommitAfterTheAbort,
+    /// Drops the record of a commit that not every participant has resolved.
+    DropUnresolvedCommits,
+    /// Gives writes the version of the resolve instead of the prepare's.
+    VersionOfTheResolve,
+    /// Reads the old value under an intent, decided or not.
+    ReadPastIntents,
 }
 
 /// The bugs planted in a node.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Bugs {
+pub(crate) struct Bugs {
     #[cfg(feature = "planted-bugs")]
     planted: std::collections::BTreeSet<Bug>,
 }
@@ -38,12 +56,12 @@ impl Bugs {
     }
 
     #[cfg(feature = "planted-bugs")]
-    pub(super) fn has(&self, bug: Bug) -> bool {
+    pub(crate) fn has(&self, bug: Bug) -> bool {
         self.planted.contains(&bug)
     }
 
     #[cfg(not(feature = "planted-bugs"))]
-    pub(super) const fn has(&self, _bug: Bug) -> bool {
+    pub(crate) const fn has(&self, _bug: Bug) -> bool {
         false
     }
 }

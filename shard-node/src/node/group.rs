@@ -3,21 +3,26 @@
 //! A replica is moved by [`Group::step`]: one input goes into the core, the effects are run in order, what became committed is
 //! applied, and what came up meanwhile for the core (the next part of a snapshot, a read asked again) goes in after it.
 
+use super::asking::Purpose;
 use super::failover::Failover;
 use super::history::History;
+use super::home::Home;
+use super::in_doubt::InDoubt;
+use super::meeting::Meetings;
 use super::reads::Reads;
 use super::shared::{Failure, Shared};
 use super::snapshots::Transfers;
+use super::waiting::Waiting;
 use super::watches::Watches;
 use super::writes::Writes;
-use crate::event::{Observation, Output};
+use crate::event::{AskId, Observation, Output, RequestId};
 use crate::state_machine::StateMachine;
 use crate::storage::{BatchId, GroupStore};
 use fulcrum_common::keyspace::Keyspace;
 use fulcrum_replication::{Effect, Input, Message, Replica, Status};
 use fulcrum_types::{
     ConfigVersion, Entry, Epoch, GroupId, Index, LogPosition, Mode, Mono, NodeId, Now, Receipt, Refusal, Role,
-    StalenessBasis, WriteId,
+    StalenessBasis, TransactionId, Verdict, WriteId,
 };
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -65,6 +70,16 @@ pub(super) struct Group {
     pub(super) writes: Writes,
     pub(super) reads: Reads,
     pub(super) watches: Watches,
+    /// Reads that wait for the decisions of other groups.
+    pub(super) meetings: Meetings,
+    /// Requests that wait for locks.
+    pub(super) waiting: Waiting,
+    pub(super) in_doubt: InDoubt,
+    pub(super) home: Home,
+    /// What other groups are asked.
+    pub(super) asking: BTreeMap<AskId, Purpose>,
+    /// Decisions learned in this turn.
+    pub(super) decisions: BTreeMap<TransactionId, Verdict>,
     pub(super) transfers: Transfers,
     pub(super) view: View,
     pub(super) failover: Failover,
@@ -73,6 +88,18 @@ pub(super) struct Group {
     /// What is to go into the core next.
     pub(super) inputs: VecDeque<Input>,
     effects: Vec<Effect>,
+}
+
+/// How far a request had come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Forgotten {
+    /// Nothing of it was ordered.
+    #[default]
+    NotOrdered,
+    /// It waited for a transaction; nothing of it was ordered.
+    Locked { by: TransactionId },
+    /// It was ordered: it may be applied.
+    Ordered,
 }
 
 /// What a replica is made of.
@@ -104,6 +131,12 @@ impl Group {
             writes: Writes::default(),
             reads: Reads::default(),
             watches: Watches::default(),
+            meetings: Meetings::default(),
+            waiting: Waiting::default(),
+            in_doubt: InDoubt::default(),
+            home: Home::default(),
+            asking: BTreeMap::new(),
+            decisions: BTreeMap::new(),
             transfers: Transfers::default(),
             view,
             failover: Failover::new(now.mono),
@@ -158,7 +191,9 @@ impl Group {
                 role: new.role,
                 epoch: new.epoch,
             });
+            self.lead_transactions(shared, now);
         }
+        let new = &self.view;
         if new.role != Role::Primary {
             self.transfers = Transfers::default();
         } else {
@@ -175,6 +210,61 @@ impl Group {
                 epoch: new.epoch,
                 phases,
             });
+        }
+    }
+
+    /// Another role, or the same in another epoch: who waited here is not served here any more, or has to be asked after anew.
+    fn lead_transactions(&mut self, shared: &mut Shared, now: Now) {
+        let hint = self.hint(shared);
+        self.forget_transactions(shared, &Refusal::NotPrimary { hint });
+        if self.view.role == Role::Primary {
+            #[cfg(feature = "planted-bugs")]
+            self.machine.take_over();
+            self.take_over_doubts(shared, now.mono);
+            self.take_over_commits(now.mono);
+        }
+    }
+
+    /// Lets go of what only a primary does for transactions. Those who wait for locks were not ordered.
+    pub(super) fn forget_transactions(&mut self, shared: &mut Shared, refusal: &Refusal) {
+        self.refuse_waiters(shared, refusal);
+        self.in_doubt.clear();
+        self.home.clear();
+        self.decisions.clear();
+    }
+
+    /// What time brings for transactions.
+    pub(super) fn tend_transactions(&mut self, shared: &mut Shared, now: Now) {
+        self.cut_waits(shared, now);
+        self.ask_homes_again(shared);
+        if self.view.role == Role::Primary {
+            self.tend_doubts(shared, now);
+            self.tend_commits(shared, now);
+        }
+        #[cfg(debug_assertions)]
+        self.check_waiting();
+    }
+
+    /// Whether something is left that a further turn can do at once.
+    pub(super) fn has_more_to_do(&self) -> bool {
+        self.reads.is_evaluated() || self.writes.is_queued() || self.watches.is_behind(self.applied().index)
+    }
+
+    /// Forgets a request whose client is gone or was told, and says how far it had come.
+    pub(super) fn forget(&mut self, shared: &mut Shared, now: Now, id: RequestId) -> Forgotten {
+        let blocked_by = self.waiting.blocked_by(id).or_else(|| self.meetings.waits_for(id));
+        self.reads.forget(id);
+        self.meetings.forget(id);
+        self.watches.forget(id);
+        self.waiting.take(id);
+        match (self.writes.forget(id), blocked_by) {
+            (Some(true), _) => Forgotten::Ordered,
+            (Some(false), _) => {
+                self.will_not_be_ordered(shared, now, id);
+                Forgotten::NotOrdered
+            }
+            (None, Some(by)) => Forgotten::Locked { by },
+            (None, None) => Forgotten::NotOrdered,
         }
     }
 
@@ -224,9 +314,11 @@ impl Group {
                 }),
             );
         }
-        for id in self.reads.take_all().into_iter().chain(self.watches.take_all()) {
+        let reads = self.reads.take_all().into_iter().chain(self.meetings.take_all());
+        for id in reads.chain(self.watches.take_all()) {
             shared.reply(id, Err(refusal.clone()));
         }
+        self.refuse_waiters(shared, refusal);
     }
 
     /// Releases what waited for writes that are durable now, and tells the core.

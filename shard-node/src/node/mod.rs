@@ -17,15 +17,23 @@
 //! **Trouble.** A damaged replica is rebuilt from its peers, one that meets a command it cannot know stops; a node whose disk
 //! fails answers everyone, acknowledges nothing more, and asks to be stopped ([`Output::Fatal`]).
 //!
-//! **Left out.** Moving slots between groups, transactions: they will be further commands and requests.
+//! **Transactions.** What was promised, decided and resolved is replicated state. The primary adds what needs no replication:
+//! requests that meet a lock wait (`waiting`), reads that meet an intent ask its home group (`meeting`), a participant that
+//! hears nothing asks, too (`in_doubt`), and a home group finishes what a coordinator left (`home`).
+//!
+//! **Left out.** Moving slots between groups: it will be further commands and requests.
 
 mod admission;
 mod apply;
+mod asking;
 mod bugs;
 mod failover;
 mod group;
 mod history;
+mod home;
 mod hosting;
+mod in_doubt;
+mod meeting;
 mod reads;
 mod requests;
 mod restart;
@@ -36,12 +44,16 @@ mod snapshots;
 mod status;
 #[cfg(test)]
 mod tests;
+mod transactions;
+mod waiting;
 mod watches;
 mod writes;
 
 pub use bugs::Bug;
+#[cfg(feature = "planted-bugs")]
+pub(crate) use bugs::Bugs;
 pub use settings::NodeSettings;
-pub use status::{GroupStatus, NodeStatus};
+pub use status::{GroupStatus, NodeStatus, TransactionsStatus};
 
 use crate::event::{Event, Output, RequestId};
 use crate::storage::{BatchDone, Durability, Reader, Space, StorageError, Store};
@@ -49,7 +61,7 @@ use bytes::Buf;
 use fulcrum_replication::primary_backup::PrimaryBackup;
 use fulcrum_replication::{Input, Message, Options, Replica, Restored};
 use fulcrum_types::{BootId, Fsync, GroupId, GroupRequest, Mono, NodeId, Now, Refusal, Role};
-use group::Group;
+use group::{Forgotten, Group};
 use shared::{Failure, Shared};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -113,6 +125,8 @@ impl Node {
             store,
             map: None,
             requests: Default::default(),
+            questions: Default::default(),
+            own_proposals: 0,
             out: Vec::new(),
             bugs: Default::default(),
         };
@@ -134,6 +148,9 @@ impl Node {
     #[cfg(feature = "planted-bugs")]
     pub fn plant(&mut self, bug: Bug) {
         self.shared.bugs.plant(bug);
+        for group in self.groups.values_mut() {
+            group.machine.plant(self.shared.bugs.clone());
+        }
     }
 
     /// Takes in one thing that happened.
@@ -145,7 +162,12 @@ impl Node {
             Event::Tick { disk_healthy } => self.tick(now, disk_healthy),
             Event::Peer { from, group, message } => self.receive(now, from, group, message),
             Event::Request { id, request } => self.request(now, id, request),
-            Event::Cancel { id } => self.cancel(id),
+            Event::Cancel { id } => self.cancel(now, id),
+            Event::Answered { ask, result } => {
+                if let Some(group) = self.shared.questions.close(ask) {
+                    self.with(now, group, |group, shared| group.answered(shared, now, ask, result));
+                }
+            }
             Event::BatchDone(done) => self.batch_done(now, done),
             Event::Map(map) => self.adopt_map(now, map),
             Event::Configuration { group, configuration } => {
@@ -179,7 +201,8 @@ impl Node {
                 group.release_writes(shared, now);
                 group.propose(shared, now)?;
                 group.look_for_changes(shared, now)?;
-                again |= group.reads.is_evaluated() || group.watches.is_behind(group.applied().index);
+                group.meetings.end_turn();
+                again |= group.has_more_to_do();
                 Ok(())
             });
         }
@@ -205,6 +228,7 @@ impl Node {
         self.each(now, |group, shared| {
             group.step(shared, now, Input::Tick { disk_healthy })?;
             group.refresh(shared, now);
+            group.tend_transactions(shared, now);
             group.end_waits(shared, now)?;
             group.log.sweep(&mut shared.store, sweep)?;
             Ok(())
@@ -260,33 +284,24 @@ impl Node {
         self.shared.reply(id, Err(refusal));
     }
 
-    fn cancel(&mut self, id: RequestId) {
-        let Some(group) = self
-            .shared
-            .requests
-            .remove(id)
-            .and_then(|group| self.groups.get_mut(&group))
-        else {
-            return;
-        };
-        group.reads.forget(id);
-        group.watches.forget(id);
-        group.writes.forget(id);
+    fn cancel(&mut self, now: Now, id: RequestId) {
+        let group = self.shared.requests.remove(id);
+        if let Some(group) = group.and_then(|group| self.groups.get_mut(&group)) {
+            group.forget(&mut self.shared, now, id);
+        }
     }
 
     /// Answers the requests whose deadline has passed: what was ordered may yet be applied.
     fn expire(&mut self, now: Now) {
         while let Some((id, group)) = self.shared.requests.expired(now.mono) {
-            let ordered = self.groups.get_mut(&group).and_then(|group| {
-                group.reads.forget(id);
-                group.watches.forget(id);
-                group.writes.forget(id)
-            });
-            let refusal = match ordered {
-                Some(true) => Refusal::Unknown {
+            let group = self.groups.get_mut(&group);
+            let forgotten = group.map(|group| group.forget(&mut self.shared, now, id));
+            let refusal = match forgotten.unwrap_or_default() {
+                Forgotten::Ordered => Refusal::Unknown {
                     reason: "the deadline passed before it was acknowledged".into(),
                 },
-                _ => Refusal::DeadlineExceeded,
+                Forgotten::Locked { by } => Refusal::Locked { by },
+                Forgotten::NotOrdered => Refusal::DeadlineExceeded,
             };
             self.shared.reply(id, Err(refusal));
         }

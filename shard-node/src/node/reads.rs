@@ -8,14 +8,15 @@
 
 use super::bugs::Bug;
 use super::group::Group;
+use super::meeting::Met;
 use super::shared::{Failure, Shared};
 use crate::event::RequestId;
 use bytes::Bytes;
 use fulcrum_common::limits::MAX_BATCH_BYTES;
 use fulcrum_replication::{Answered as Permitted, Input, ReadId, ReadPermit, ReadRefusal, ReadWanted};
 use fulcrum_types::{
-    Answer, Answered, IdempotencyKey, Index, Level, LogPosition, Mode, Mono, Now, Query, RecordedOutcome, Refusal,
-    Role, StalenessBasis, WriteOutcome,
+    Answer, Answered, IdempotencyKey, Index, Level, LogPosition, Mode, Mono, Now, Query, ReadCheck, RecordedOutcome,
+    Refusal, Role, StalenessBasis, TransactionId, WriteOutcome,
 };
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,6 +27,16 @@ use std::time::Duration;
 pub(super) enum Wanted {
     Query(Query),
     Outcome(IdempotencyKey),
+    Transactional(TransactionRead),
+}
+
+/// What is to be read for a transaction.
+#[derive(Debug)]
+pub(super) enum TransactionRead {
+    LookUp(TransactionId),
+    Observe { begun_at_ms: u64, keys: Vec<Bytes> },
+    Validate { begun_at_ms: u64, reads: Vec<ReadCheck> },
+    List { limit: u32 },
 }
 
 /// A read that is not answered yet.
@@ -61,7 +72,7 @@ impl Read {
         }
     }
 
-    fn tried(&self) -> Level {
+    pub(super) fn tried(&self) -> Level {
         match self.choice {
             0 => self.level,
             n => self.acceptable.get(n - 1).copied().unwrap_or(self.level),
@@ -80,14 +91,19 @@ impl Read {
     }
 }
 
-struct Evaluated {
-    id: RequestId,
-    read: Read,
+/// A read that was evaluated.
+pub(super) struct Evaluated {
+    pub(super) id: RequestId,
+    pub(super) read: Read,
     permit: ReadPermit,
-    answer: Result<Answer, Refusal>,
+    pub(super) answer: Result<Answer, Refusal>,
     at: LogPosition,
     /// What this replica was when it was evaluated: it may have been deposed since.
     role: Role,
+    /// Intents whose decisions are to be known first.
+    pub(super) met: Met,
+    /// The lease held when it was evaluated: that was checked, and other groups were asked since.
+    pub(super) is_checked: bool,
 }
 
 /// The reads of a replica that are not answered yet.
@@ -97,7 +113,7 @@ pub(super) struct Reads {
     /// Permitted, and waiting for their index to be applied.
     due: BTreeSet<(Index, RequestId)>,
     /// Evaluated, and waiting for the turn's end.
-    evaluated: Vec<Evaluated>,
+    pub(super) evaluated: Vec<Evaluated>,
 }
 
 impl Reads {
@@ -154,7 +170,7 @@ impl Group {
         self.drain(shared, now)
     }
 
-    fn ask(&mut self, id: RequestId, mut read: Read) {
+    pub(super) fn ask(&mut self, id: RequestId, mut read: Read) {
         let wanted = match read.tried() {
             // Whoever tells that a write is there acknowledges it: in `async`, too, only a primary that nobody has replaced.
             _ if matches!(read.wanted, Wanted::Outcome(_)) => ReadWanted::Linearizable,
@@ -252,9 +268,13 @@ impl Group {
     }
 
     fn evaluate(&mut self, shared: &mut Shared, id: RequestId, read: Read, permit: ReadPermit) -> Result<(), Failure> {
-        let answer = match self.contradiction(shared, &read) {
+        let mut answer = match self.contradiction(shared, &read) {
             Some(refusal) => Err(refusal),
-            None => self.look_up(shared, &read.wanted)?,
+            None => self.look_up(shared, &read)?,
+        };
+        let met = match &mut answer {
+            Ok(answer) => self.meet(shared, &read, answer)?,
+            Err(_) => Met::default(),
         };
         let index = match &answer {
             Ok(Answer::Outcome(RecordedOutcome::Known(outcomes))) => place_of(outcomes),
@@ -272,12 +292,15 @@ impl Group {
             answer,
             at,
             role: self.view.role,
+            met,
+            is_checked: false,
         });
         Ok(())
     }
 
-    fn look_up(&mut self, shared: &Shared, wanted: &Wanted) -> Result<Result<Answer, Refusal>, Failure> {
-        Ok(match wanted {
+    fn look_up(&mut self, shared: &Shared, read: &Read) -> Result<Result<Answer, Refusal>, Failure> {
+        Ok(match &read.wanted {
+            Wanted::Transactional(wanted) => self.read_for_transaction(shared, read.arrived, wanted)?,
             Wanted::Outcome(key) => Ok(Answer::Outcome(self.machine.outcome(&shared.store, key)?)),
             Wanted::Query(Query::Get(keys)) => self.get(shared, keys)?,
             Wanted::Query(Query::Changes(query)) => self.changes(shared, query)?,
@@ -346,6 +369,12 @@ impl Group {
     }
 
     fn release(&mut self, shared: &mut Shared, now: Now, evaluated: Evaluated) {
+        let permit = &evaluated.permit;
+        let lapsed = !evaluated.is_checked && permit.recheck_before.is_some_and(|before| now.mono >= before);
+        let lapsed = lapsed && !shared.bugs.has(Bug::SkipLeaseRecheck);
+        if !lapsed && !evaluated.met.is_empty() {
+            return self.put_aside(shared, evaluated);
+        }
         let Evaluated {
             id,
             mut read,
@@ -353,14 +382,14 @@ impl Group {
             answer,
             at,
             role,
+            ..
         } = evaluated;
-        let lapsed = permit.recheck_before.is_some_and(|before| now.mono >= before);
         let staleness = staleness(&permit, now.mono);
         let too_stale = match read.tried() {
             Level::Bounded(bound) => staleness.is_none_or(|s| s > bound),
             _ => false,
         };
-        if (lapsed && !shared.bugs.has(Bug::SkipLeaseRecheck)) || too_stale {
+        if lapsed || too_stale {
             read.tries += 1;
             if read.tries < shared.settings.read_tries {
                 shared.requests.insert(id, self.id, read.deadline);

@@ -138,5 +138,13 @@ impl Opener<'_> {
 
 fn open_machine(shared: &Shared, opened: &OpenedGroup, keyspace: &Keyspace) -> Result<StateMachine, StorageError> {
     let (group, generation) = (opened.storage.group(), opened.storage.generation());
-    StateMachine::open(&shared.store, group, generation, limits(keyspace), shared.cache_share)
+    let limits = limits(keyspace);
+    let machine = StateMachine::open(&shared.store, group, generation, limits, shared.cache_share)?;
+    #[cfg(feature = "planted-bugs")]
+    let machine = {
+        let mut machine = machine;
+        machine.plant(shared.bugs.clone());
+        machine
+    };
+    Ok(machine)
 }

@@ -18,7 +18,7 @@ impl Group {
             Effect::Send { to, message, after } => self.send(shared, to, message, after),
             Effect::Commit { through } => self.commit = self.commit.max(through),
             Effect::Proposed { id, position } => self.proposed(shared, now, RequestId(id.0), position),
-            Effect::ProposalRefused { id, reason } => self.proposal_refused(shared, RequestId(id.0), &reason),
+            Effect::ProposalRefused { id, reason } => self.proposal_refused(shared, now, RequestId(id.0), &reason),
             Effect::Acknowledge {
                 through,
                 by,
@@ -26,6 +26,10 @@ impl Group {
             } => {
                 let by = by.into();
                 self.acknowledge(shared, now, through, &Acknowledged { by, recheck_before });
+            }
+            Effect::AcknowledgeAlone { at, by } => {
+                let (by, recheck_before) = (by.into(), None);
+                self.acknowledge_alone(shared, now.mono, &at, &Acknowledged { by, recheck_before });
             }
             Effect::Abandon { through, reason } => self.abandon(shared, through, reason),
             Effect::AnswerRead { id, answer } => self.answer_read(shared, RequestId(id.0), answer)?,

@@ -29,6 +29,15 @@ pub struct NodeSettings {
     pub watch_log_bytes: usize,
     /// How long a group counts as watched after the last step of a watch.
     pub watched_for: Duration,
+    /// How long a request waits for locks before it is refused, to be sent again: shorter than a router takes a silent node
+    /// for dead.
+    pub lock_wait: Duration,
+    /// Requests that may wait for locks at one group; more are refused as overload.
+    pub lock_waiters_max: usize,
+    /// How long a participant waits for a sign of life of a coordinator before it asks the home group.
+    pub patience: Duration,
+    /// How long it waits at most, whatever it hears.
+    pub in_doubt_max: Duration,
     /// How often a read asks again for a lease that ran out while it was evaluated.
     pub read_tries: u32,
 }
@@ -48,6 +57,10 @@ impl NodeSettings {
             watch_steps_a_turn: 8,
             watch_log_bytes: 32 * 1024 * 1024,
             watched_for: Duration::from_secs(600),
+            lock_wait: Duration::from_millis(600),
+            lock_waiters_max: 10_000,
+            patience: Duration::from_secs(1),
+            in_doubt_max: Duration::from_secs(4),
             read_tries: 3,
         }
     }

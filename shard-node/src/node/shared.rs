@@ -1,5 +1,6 @@
 //! What all replicas of a node have in common, and how trouble with one of them is told from trouble with all.
 
+use super::asking::Questions;
 use super::bugs::Bugs;
 use super::requests::Requests;
 use super::settings::NodeSettings;
@@ -7,8 +8,12 @@ use crate::event::{Observation, Output, RequestId};
 use crate::state_machine::ApplyError;
 use crate::storage::{StorageError, Store};
 use fulcrum_common::map::ClusterMap;
+use fulcrum_replication::ProposalId;
 use fulcrum_types::{Answered, BootId, MapVersion, Refusal};
 use std::sync::Arc;
+
+/// Marks the names of proposals that answer no request. Those of requests count up from 1.
+const OWN: u64 = 1 << 63;
 
 /// The node around its replicas.
 pub(super) struct Shared {
@@ -17,6 +22,9 @@ pub(super) struct Shared {
     pub(super) store: Store,
     pub(super) map: Option<Arc<ClusterMap>>,
     pub(super) requests: Requests,
+    pub(super) questions: Questions,
+    /// Proposals of the node's own so far.
+    pub(super) own_proposals: u64,
     /// Bytes of the cache that each group may take.
     pub(super) cache_share: usize,
     pub(super) out: Vec<Output>,
@@ -31,6 +39,12 @@ impl Shared {
     pub(super) fn reply(&mut self, id: RequestId, result: Result<Answered, Refusal>) {
         self.requests.remove(id);
         self.out.push(Output::Reply { id, result });
+    }
+
+    /// A name for a proposal that answers no request.
+    pub(super) fn own_proposal(&mut self) -> ProposalId {
+        self.own_proposals += 1;
+        ProposalId(OWN | self.own_proposals)
     }
 
     pub(super) fn observe(&mut self, observation: Observation) {

@@ -5,6 +5,7 @@ use crate::storage::{Certificate, StorageError, certificates};
 use fulcrum_replication::Status;
 use fulcrum_types::{BootId, GroupId, Index, KeyspaceId, MapVersion, Mode, NodeId, Now};
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// A node at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +43,23 @@ pub struct GroupStatus {
     pub mode: Mode,
     /// What the core says.
     pub core: Status,
+    /// What it does for transactions.
+    pub transactions: TransactionsStatus,
+}
+
+/// A replica's transactions at one moment, as far as it looks after them: only a primary does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TransactionsStatus {
+    /// Prepared here, and the decision is not known here.
+    pub in_doubt: usize,
+    /// How long the oldest of them has been so, as this primary knows.
+    pub oldest: Duration,
+    /// Committed here, and not known to be resolved everywhere.
+    pub unresolved: usize,
+    /// Keys that are locked.
+    pub locked_keys: usize,
+    /// Requests that wait for locks.
+    pub waiting: usize,
 }
 
 impl Node {
@@ -69,6 +87,13 @@ impl Node {
             name: group.keyspace.name.clone(),
             mode: group.mode(),
             core: group.core.status(now),
+            transactions: TransactionsStatus {
+                in_doubt: group.in_doubt.len(),
+                oldest: group.in_doubt.oldest(now.mono),
+                unresolved: group.home.len(),
+                locked_keys: group.machine.locked_keys(),
+                waiting: group.waiting.len(),
+            },
         })
     }
 

@@ -11,8 +11,7 @@
 //!
 //! A group that is watched keeps more of its log than replication needs, on disk, for watches that lag or come back; one that
 //! nobody watches keeps nothing and pays nothing.
-//!
-//! **Left out.** Changes of a transaction's commit: they will come out of the entry that resolves it (`state_machine`).
+//! What a transaction over several groups changed is told with the entry that resolves it here, where it became visible.
 
 use super::group::Group;
 use super::reads::{Read, Wanted};

@@ -13,10 +13,10 @@ use crate::event::{Observation, RequestId};
 use crate::state_machine::{ApplyOutcome, encode_write};
 use bytes::Bytes;
 use foldhash::fast::RandomState;
-use fulcrum_replication::{Input, ProposalId, ProposalRefusal};
+use fulcrum_replication::{Input, Proposal, ProposalId, ProposalRefusal};
 use fulcrum_types::{
-    Answer, Answered, Epoch, Fsync, IdempotencyKey, Index, LogPosition, Mono, NodeId, Now, Refusal, Role, Version,
-    WriteOp, WriteOutcome,
+    Answer, Answered, Decision, Entry, Epoch, Fsync, IdempotencyKey, Index, LogPosition, Mono, NodeId, Now, Payload,
+    Refusal, Role, TransactionAnswer, Version, WriteOp, WriteOutcome,
 };
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use std::sync::Arc;
 #[derive(Default)]
 pub(super) struct Writes {
     /// For the core, at the end of the turn.
-    queue: Vec<(ProposalId, Bytes)>,
+    queue: Vec<Proposal>,
     unordered: HashMap<RequestId, Unordered, RandomState>,
     ordered: BTreeMap<Index, Ordered>,
     /// Where an ordered write stands.
@@ -43,7 +43,30 @@ pub(super) struct Acknowledged {
 
 struct Unordered {
     arrived: Mono,
-    ops: usize,
+    /// What a planted bug says as soon as it is ordered.
+    early: Option<Early>,
+}
+
+/// What a planted bug answers too early.
+pub(super) enum Early {
+    /// So many writes.
+    Written(usize),
+    Decided(Decision),
+}
+
+impl Early {
+    fn answer(self, position: LogPosition) -> Answer {
+        match self {
+            Early::Written(ops) => {
+                let outcome = WriteOutcome::Applied {
+                    version: Version(position.index.0),
+                    existed: false,
+                };
+                Answer::Written(vec![outcome; ops])
+            }
+            Early::Decided(decision) => Answer::Transaction(TransactionAnswer::Decision(decision)),
+        }
+    }
 }
 
 /// Who asked, when, and where it was ordered.
@@ -73,7 +96,7 @@ impl Writes {
     /// Forgets a write whose client is gone or was told. Whether it had been ordered; none if it was not here.
     pub(super) fn forget(&mut self, id: RequestId) -> Option<bool> {
         if self.unordered.remove(&id).is_some() {
-            self.queue.retain(|(queued, _)| queued.0 != id.0);
+            self.queue.retain(|queued| queued.id.0 != id.0);
             return Some(false);
         }
         let complete = self.complete.len();
@@ -125,12 +148,15 @@ impl Writes {
         Some(write)
     }
 
-    /// Takes out the first write if it can be answered.
-    fn take_complete(&mut self) -> Option<Ordered> {
-        let (index, first) = self.ordered.first_key_value()?;
-        let complete = first.acknowledged.is_some() && first.outcome.is_some();
-        let index = *index;
+    /// Takes out a write if it can be answered.
+    fn take_complete(&mut self, index: Index) -> Option<Ordered> {
+        let write = self.ordered.get(&index)?;
+        let complete = write.acknowledged.is_some() && write.outcome.is_some();
         complete.then(|| self.remove(index)).flatten()
+    }
+
+    fn first(&self) -> Option<Index> {
+        self.ordered.first_key_value().map(|(index, _)| *index)
     }
 }
 
@@ -145,16 +171,28 @@ impl Group {
         ops: &[WriteOp],
     ) {
         let idempotency = idempotency.filter(|_| !shared.bugs.has(Bug::SkipRetryTable));
-        self.writes
-            .queue
-            .push((ProposalId(id.0), encode_write(idempotency.as_ref(), ops)));
-        self.writes.unordered.insert(
-            id,
-            Unordered {
-                arrived: now,
-                ops: ops.len(),
-            },
-        );
+        let early = shared
+            .bugs
+            .has(Bug::ReplyBeforeAcknowledged)
+            .then_some(Early::Written(ops.len()));
+        let command = encode_write(idempotency.as_ref(), ops);
+        self.queue(id, now, Proposal::new(ProposalId(id.0), command), early);
+    }
+
+    /// Takes a command in for the end of the turn.
+    pub(super) fn queue(&mut self, id: RequestId, arrived: Mono, proposal: Proposal, early: Option<Early>) {
+        self.writes.queue.push(proposal);
+        self.writes.unordered.insert(id, Unordered { arrived, early });
+    }
+
+    /// Takes a command in that was blocked when it was applied.
+    pub(super) fn queue_again(&mut self, id: RequestId, arrived: Mono, command: Bytes) {
+        self.queue(id, arrived, Proposal::new(ProposalId(id.0), command), None);
+    }
+
+    /// Takes a command in that nobody waits for.
+    pub(super) fn queue_unasked(&mut self, proposal: Proposal) {
+        self.writes.queue.push(proposal);
     }
 
     /// Rule 8 for writes: one that follows what this history lacks is refused. Only the primary can tell.
@@ -172,6 +210,10 @@ impl Group {
 
     /// Puts the turn's writes into the core.
     pub(super) fn propose(&mut self, shared: &mut Shared, now: Now) -> Result<(), Failure> {
+        if !self.decisions.is_empty() {
+            self.propose_decisions(shared);
+        }
+        self.propose_forgetting(shared);
         if !self.writes.is_queued() {
             return Ok(());
         }
@@ -180,17 +222,12 @@ impl Group {
     }
 
     pub(super) fn proposed(&mut self, shared: &mut Shared, now: Now, id: RequestId, position: LogPosition) {
-        let Some(Unordered { arrived, ops }) = self.writes.unordered.remove(&id) else {
+        let Some(Unordered { arrived, early }) = self.writes.unordered.remove(&id) else {
             return;
         };
         let asked = Asked { id, arrived, position };
-        if shared.bugs.has(Bug::ReplyBeforeAcknowledged) {
-            let outcome = WriteOutcome::Applied {
-                version: Version(position.index.0),
-                existed: false,
-            };
-            self.answer_write(shared, now.mono, &asked, &[], Ok(Answer::Written(vec![outcome; ops])));
-            return;
+        if let Some(early) = early {
+            return self.answer_write(shared, now.mono, &asked, &[], Ok(early.answer(position)));
         }
         self.writes.insert(Ordered {
             asked,
@@ -199,10 +236,11 @@ impl Group {
         });
     }
 
-    pub(super) fn proposal_refused(&mut self, shared: &mut Shared, id: RequestId, reason: &ProposalRefusal) {
+    pub(super) fn proposal_refused(&mut self, shared: &mut Shared, now: Now, id: RequestId, reason: &ProposalRefusal) {
         if self.writes.unordered.remove(&id).is_none() {
             return;
         }
+        self.will_not_be_ordered(shared, now, id);
         let refusal = match reason {
             ProposalRefusal::NotPrimary if self.view.stranded => Refusal::NoDataLeft,
             ProposalRefusal::NotPrimary => Refusal::NotPrimary {
@@ -238,41 +276,79 @@ impl Group {
         self.answer_writes(shared, now.mono);
     }
 
+    /// These may be answered ahead of those before them: they end doubt.
+    pub(super) fn acknowledge_alone(&mut self, shared: &mut Shared, now: Mono, at: &[Index], how: &Acknowledged) {
+        for index in at {
+            if let Some(write) = self.writes.ordered.get_mut(index) {
+                write.acknowledged.get_or_insert_with(|| how.clone());
+                self.answer_if_complete(shared, now, *index);
+            }
+        }
+    }
+
     /// An entry was applied: if a client waits for it, its outcome is known now.
-    pub(super) fn applied_one(&mut self, shared: &mut Shared, now: Now, at: LogPosition, outcome: ApplyOutcome) {
+    pub(super) fn applied_one(&mut self, shared: &mut Shared, now: Now, entry: &Entry, outcome: ApplyOutcome) {
+        if let Payload::Command(command) = &entry.payload
+            && !self.waiting.is_empty()
+        {
+            self.passed(shared, now, command, &outcome);
+        }
+        let at = entry.position;
         let Some(write) = self.writes.ordered.get_mut(&at.index) else {
             return;
         };
+        if let (ApplyOutcome::Blocked { by }, Payload::Command(command)) = (&outcome, &entry.payload)
+            && write.asked.position == at
+        {
+            if let Some(Ordered { asked, .. }) = self.writes.remove(at.index) {
+                self.wait_for_lock(shared, now, asked.id, asked.arrived, *by, command);
+            }
+            return;
+        }
         write.outcome = Some(match outcome {
             _ if write.asked.position != at => Err(Refusal::Unknown {
                 reason: "another primary's entry took its place".into(),
             }),
             ApplyOutcome::Written(outcomes) | ApplyOutcome::Repeated(outcomes) => Ok(Answer::Written(outcomes)),
             ApplyOutcome::Transaction(answer) => Ok(Answer::Transaction(answer)),
+            // Only with no command, or another's entry: both were dealt with.
             ApplyOutcome::Blocked { by } => Err(Refusal::Locked { by }),
             ApplyOutcome::Refused(refusal) => Err(refusal.into()),
             ApplyOutcome::Noop => Err(Refusal::Unknown {
                 reason: "its place in the log was left empty".into(),
             }),
         });
-        self.answer_writes(shared, now.mono);
+        self.answer_if_complete(shared, now.mono, at.index);
     }
 
     /// Both acknowledgements and outcomes come in the order of the log: whoever has both stands at the front.
     fn answer_writes(&mut self, shared: &mut Shared, now: Mono) {
-        while let Some(write) = self.writes.take_complete() {
-            let (Some(acknowledged), Some(outcome)) = (write.acknowledged, write.outcome) else {
+        while let Some(first) = self.writes.first() {
+            if !self.answer_if_complete(shared, now, first) {
                 return;
-            };
-            match acknowledged.recheck_before {
-                None => self.answer_write(shared, now, &write.asked, &acknowledged.by, outcome),
-                Some(_) => self.writes.complete.push(Complete {
-                    asked: write.asked,
-                    acknowledged,
-                    outcome,
-                }),
             }
         }
+    }
+
+    /// Whether it was.
+    fn answer_if_complete(&mut self, shared: &mut Shared, now: Mono, index: Index) -> bool {
+        let Some(Ordered {
+            asked,
+            acknowledged: Some(acknowledged),
+            outcome: Some(outcome),
+        }) = self.writes.take_complete(index)
+        else {
+            return false;
+        };
+        match acknowledged.recheck_before {
+            None => self.answer_write(shared, now, &asked, &acknowledged.by, outcome),
+            Some(_) => self.writes.complete.push(Complete {
+                asked,
+                acknowledged,
+                outcome,
+            }),
+        }
+        true
     }
 
     /// Answers what was acknowledged before `now`, if the lease still holds, or holds again.

@@ -149,7 +149,7 @@ impl internal::shard_server::Shard for ShardService {
             let reason = format!("node {to} is not in the in-sync set of group {group}: choose one that is");
             return Err(refusal_to_status(&Refusal::Invalid { reason }));
         }
-        self.door.inbox.notice(Notice::Event(Event::HandOver { group, to }));
+        self.door.inbox.event(Event::HandOver { group, to });
         Ok(Response::new(internal::HandOverResponse {}))
     }
 
@@ -162,7 +162,7 @@ impl internal::shard_server::Shard for ShardService {
             let reason = format!("group {group} has, or may get back, data that is listed: force would lose it");
             return Err(refusal_to_status(&Refusal::Invalid { reason }));
         }
-        self.door.inbox.notice(Notice::Event(Event::ForcePromotion { group }));
+        self.door.inbox.event(Event::ForcePromotion { group });
         Ok(Response::new(internal::ForceStartResponse {}))
     }
 }

@@ -216,6 +216,8 @@ pub struct StateMachine {
     /// Of the entry that is being applied.
     footnote: Footnote,
     transactions: Table,
+    #[cfg(feature = "planted-bugs")]
+    bugs: crate::node::Bugs,
 }
 
 impl StateMachine {
@@ -238,6 +240,8 @@ impl StateMachine {
             cache: Cache::new(cache_bytes),
             footnote: Footnote::default(),
             transactions: Table::load(store, place)?,
+            #[cfg(feature = "planted-bugs")]
+            bugs: Default::default(),
         })
     }
 

@@ -201,6 +201,8 @@ impl World {
             } => {
                 self.send_swap(node, group, attempt, expected, proposal);
             }
+            // Nothing prepares here: the load has no transactions, so that nobody has to be asked.
+            Output::Ask { ask, to, .. } => self.fail("group asked", format!("{node} asks {to:?} as {ask:?}")),
             Output::ReadConfiguration { group } => {
                 let boot = self.hosts[&node].boot;
                 self.look_up(node, boot, group);

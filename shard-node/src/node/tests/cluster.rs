@@ -1,9 +1,10 @@
 //! Whole stories: three nodes with the real core, a perfect network, and a metadata store that answers at once.
 
+mod transactions;
 mod watches;
 
 use super::fake::{GROUP, KEYSPACE, at, get, map, options, put, write};
-use crate::event::{Event, FailoverPhases, Observation, Output, RequestId};
+use crate::event::{AskId, Event, FailoverPhases, Observation, Output, RequestId};
 use crate::node::{Boot, Node, NodeSettings};
 use crate::storage::{BatchDone, MemoryDisk, Store};
 use fulcrum_common::keyspace::KeyspaceOptions;
@@ -24,6 +25,8 @@ struct World {
     replies: BTreeMap<u64, Result<Answered, Refusal>>,
     observed: Vec<(NodeId, Observation)>,
     requests: u64,
+    /// What nodes have asked other groups, and were not answered yet.
+    asked: Vec<(NodeId, AskId, Participant, Operation)>,
 }
 
 impl World {
@@ -45,6 +48,7 @@ impl World {
             replies: BTreeMap::new(),
             observed: Vec::new(),
             requests: 0,
+            asked: Vec::new(),
         };
         nodes.for_each(|node| world.start(node));
         world
@@ -149,6 +153,7 @@ impl World {
                 self.inbox
                     .push_back((from, Event::Configuration { group, configuration }));
             }
+            Output::Ask { ask, to, operation, .. } => self.asked.push((from, ask, to, operation)),
             Output::Observed(observation) => self.observed.push((from, observation)),
             Output::Fatal { reason } => panic!("node {from}: {reason}"),
         }

@@ -127,8 +127,8 @@ fn a_failed_disk_ends_the_node_and_acknowledges_nothing() {
     });
     bench.script(|_, input| match input {
         Input::Propose { commands } => {
-            let proposed = commands.iter().map(|(id, _)| Effect::Proposed {
-                id: *id,
+            let proposed = commands.iter().map(|proposal| Effect::Proposed {
+                id: proposal.id,
                 position: position(1, 1),
             });
             std::iter::once(append(1, 1, 1, &[put("a", "1")]))

@@ -3,7 +3,7 @@
 use super::fake::*;
 use crate::event::{Event, Output, RequestId};
 use fulcrum_replication::primary_backup::Body;
-use fulcrum_replication::{Effect, Header, Input, LogChange, Message, ProposalRefusal};
+use fulcrum_replication::{Effect, Header, Input, LogChange, Message, Proposal, ProposalRefusal};
 use fulcrum_types::*;
 
 /// A core that orders every command from index 1 on, in epoch 1, with write 1.
@@ -11,17 +11,17 @@ fn order(_: Now, input: Input) -> Vec<Effect> {
     let Input::Propose { commands } = input else {
         return Vec::new();
     };
-    let entries = (1..).zip(&commands).map(|(index, (_, payload))| Entry {
+    let entries = (1..).zip(&commands).map(|(index, proposal)| Entry {
         position: position(1, index),
         time: ReplicatedTime(1),
-        payload: Payload::Command(payload.clone()),
+        payload: Payload::Command(proposal.command.clone()),
     });
     let mut effects = vec![Effect::Write {
         id: WriteId(1),
         change: LogChange::Append(entries.collect()),
     }];
-    effects.extend((1..).zip(commands).map(|(i, (id, _))| Effect::Proposed {
-        id,
+    effects.extend((1..).zip(commands).map(|(i, proposal)| Effect::Proposed {
+        id: proposal.id,
         position: position(1, i),
     }));
     effects
@@ -202,8 +202,8 @@ fn a_refused_proposal_names_who_must_act() {
     bench.handle(0, Event::Tick { disk_healthy: true });
     bench.script(|_, input| match input {
         Input::Propose { commands } => {
-            let refuse = |(id, _)| Effect::ProposalRefused {
-                id,
+            let refuse = |proposal: Proposal| Effect::ProposalRefused {
+                id: proposal.id,
                 reason: ProposalRefusal::NotPrimary,
             };
             commands.into_iter().map(refuse).collect()

@@ -3,6 +3,7 @@
 use super::record::{Committed, Record};
 use super::table::TransactionEvent;
 use super::{Age, Moment};
+use crate::node::Bug;
 use crate::state_machine::{ApplyOutcome, ApplyRefusal, StateMachine};
 use crate::storage::{StorageError, Store};
 use fulcrum_types::{AbortCause, Decide, Decision, TransactionAnswer, TransactionId};
@@ -17,6 +18,22 @@ impl StateMachine {
         let id = asked.id;
         let known = self.transaction(store, id)?;
         match &known {
+            Some(Record::Aborted(_) | Record::Refused(_))
+                if self.has(Bug::CommitAfterTheAbort) && matches!(asked.decision, Decision::Committed { .. }) =>
+            {
+                let Decision::Committed { fingerprint, parts } = asked.decision.clone() else {
+                    return Ok(recorded(asked.decision.clone()));
+                };
+                let (at_ms, unresolved) = (moment.time.0, true);
+                let committed = Committed {
+                    fingerprint,
+                    parts,
+                    at_ms,
+                    unresolved,
+                };
+                self.record_commit(store, id, committed);
+                return Ok(recorded(asked.decision.clone()));
+            }
             Some(Record::Committed(committed)) => return Ok(recorded(committed.decision())),
             Some(Record::Aborted(cause) | Record::Refused(cause)) => return Ok(recorded(Decision::Aborted(*cause))),
             // A promise given here rests on what another group decides: to let go of it would part them.
@@ -74,6 +91,9 @@ impl StateMachine {
     pub(super) fn record_commit(&mut self, store: &mut Store, id: TransactionId, committed: Committed) {
         self.put_transaction(store, id, Record::Committed(committed.clone()).encode());
         self.transactions.events.push(TransactionEvent::Committed(id));
+        if committed.unresolved && self.has(Bug::DropUnresolvedCommits) {
+            return self.drop_transaction(store, id);
+        }
         if committed.unresolved {
             self.transactions.unresolved.insert(id, committed);
             self.transactions.events.push(TransactionEvent::Unresolved(id));

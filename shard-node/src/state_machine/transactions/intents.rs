@@ -1,7 +1,9 @@
 //! What a prepared transaction would write: beside the values, out of sight, until the decision is known.
 
+use super::Moment;
 use super::codec::{ID_BYTES, id_from_key, id_key};
 use super::record::Prepared;
+use crate::node::Bug;
 use crate::state_machine::footnote::Became;
 use crate::state_machine::value::{Content, Record};
 use crate::state_machine::{StateMachine, damaged, expiry};
@@ -48,32 +50,47 @@ impl StateMachine {
         let mut buffer = BytesMut::with_capacity(ID_BYTES + record.len());
         buffer.put_slice(&id_key(id));
         buffer.put_slice(&record);
+        let (key, intent) = (self.intent_key(&write.key), buffer.freeze());
+        if self.has(Bug::ForgetLocksOnFailover) {
+            return store.put(Space::State, key, intent);
+        }
         // The lock is exclusive: nobody else's is there, and most go again before they are written.
-        store.put_new(Space::State, self.intent_key(&write.key), buffer.freeze());
+        store.put_new(Space::State, key, intent);
     }
 
     /// The intents of a prepared transaction become values, or go.
     pub(super) fn settle_intents(
         &mut self,
         store: &mut Store,
+        moment: Moment,
+        id: TransactionId,
         prepared: &Prepared,
-        now: ReplicatedTime,
         commit: bool,
     ) -> Result<(), StorageError> {
         for key in &prepared.exclusive {
             let intent_key = self.intent_key(key);
-            if commit {
-                let intent = store.get(Space::State, &intent_key)?;
-                let intent = intent.ok_or_else(|| damaged("intent", "missing"))?;
-                let (_, record) = decode(intent)?;
-                self.become_value(store, key, record, now)?;
-            }
+            let intent = store.get(Space::State, &intent_key)?;
+            let own = intent.map(decode).transpose()?.filter(|(owner, _)| *owner == id);
+            let Some((_, mut record)) = own else {
+                if self.has(Bug::ForgetLocksOnFailover) {
+                    continue;
+                }
+                return Err(damaged("intent", "missing"));
+            };
             store.delete(Space::State, intent_key);
+            if !commit {
+                continue;
+            }
+            if self.has(Bug::VersionOfTheResolve) {
+                record.version = Version(moment.index.0);
+            }
+            self.keep_applied(id, key, &record);
+            self.become_value(store, key, record, moment.time)?;
         }
         Ok(())
     }
 
-    fn become_value(
+    pub(super) fn become_value(
         &mut self,
         store: &mut Store,
         key: &Bytes,

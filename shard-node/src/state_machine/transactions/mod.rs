@@ -19,6 +19,7 @@ pub(super) mod codec;
 mod decide;
 mod intents;
 mod locks;
+mod planted;
 pub(super) mod prepare;
 mod record;
 mod resolve;

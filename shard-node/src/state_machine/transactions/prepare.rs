@@ -6,6 +6,7 @@ use super::locks::Mode;
 use super::record::{Committed, Prepared, Record};
 use super::table::TransactionEvent;
 use super::{Age, Moment, decided, vote};
+use crate::node::Bug;
 use crate::state_machine::{ApplyOutcome, ApplyRefusal, StateMachine, holds};
 use crate::storage::{StorageError, Store};
 use bytes::Bytes;
@@ -103,8 +104,10 @@ impl StateMachine {
         give_way: Option<TransactionId>,
     ) -> Result<ApplyOutcome, StorageError> {
         let id = request.id;
-        if let Some(known) = self.transaction(store, id)? {
-            return Ok(repeated(id, known, request));
+        match self.transaction(store, id)? {
+            Some(Record::Refused(_) | Record::Resolved { .. }) if self.has(Bug::PrepareAfterTheMark) => {}
+            Some(known) => return Ok(repeated(id, known, request)),
+            None => {}
         }
         if let Some(refusal) = self.refused_by_age(id, moment) {
             return Ok(ApplyOutcome::Refused(refusal));
@@ -160,6 +163,9 @@ impl StateMachine {
             Record::decode(encoded).map_err(|e| crate::state_machine::damaged("transaction", e))?
         {
             self.transactions.hold(request.id, Arc::new(prepared));
+        }
+        if self.has(Bug::ReleaseReadLocksEarly) {
+            self.transactions.release_shared(request.id);
         }
         self.transactions.events.push(TransactionEvent::Prepared(request.id));
         Ok(())

@@ -3,6 +3,7 @@
 use super::record::Record;
 use super::table::TransactionEvent;
 use super::{Age, Moment};
+use crate::node::Bug;
 use crate::state_machine::{ApplyOutcome, StateMachine};
 use crate::storage::{StorageError, Store};
 use fulcrum_types::{AbortCause, Resolution, Resolved, TransactionAnswer, TransactionId, Verdict};
@@ -53,6 +54,10 @@ impl StateMachine {
                 self.transactions.events.push(TransactionEvent::Contradicted(id));
                 Ok(Resolved::Before)
             }
+            (Some(Record::Resolved { .. }), Verdict::Commit(_)) if self.has(Bug::ApplyIntentsTwice) => {
+                self.apply_again(store, moment, id)?;
+                Ok(Resolved::Before)
+            }
             (Some(_), _) => Ok(Resolved::Before),
             (None, Verdict::Commit(_)) => Ok(Resolved::Nothing),
             (None, Verdict::Abort(cause)) => {
@@ -96,7 +101,7 @@ impl StateMachine {
         let Some(prepared) = self.transactions.prepared.get(&id).cloned() else {
             return Ok(());
         };
-        self.settle_intents(store, &prepared, moment.time, committed)?;
+        self.settle_intents(store, moment, id, &prepared, committed)?;
         self.transactions.release(id);
         self.transactions
             .events

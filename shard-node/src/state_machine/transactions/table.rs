@@ -47,6 +47,8 @@ pub(in crate::state_machine) struct Table {
     /// No record is due before.
     pub(super) next_due_ms: u64,
     pub(super) events: Vec<TransactionEvent>,
+    #[cfg(feature = "planted-bugs")]
+    pub(super) planted: super::planted::Planted,
 }
 
 impl Table {
@@ -83,6 +85,13 @@ impl Table {
             self.locks.take(key, Mode::Shared, id);
         }
         self.prepared.insert(id, prepared);
+    }
+
+    /// Lets its shared locks go.
+    pub(super) fn release_shared(&mut self, id: TransactionId) {
+        for key in self.prepared.get(&id).iter().flat_map(|prepared| &prepared.shared) {
+            self.locks.release(key, id);
+        }
     }
 
     /// Lets all its locks go.

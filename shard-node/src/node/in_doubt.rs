@@ -1,0 +1,226 @@
+//! Promises whose decision is not known here, and how the primary of a participant finds it out on its own.
+//!
+//! **The promise.** Nothing stays in doubt because a coordinator died: within its patience after the last sign of life, and
+//! within a bound whatever is heard, a participant asks the home group to record an abort, again and again, and does
+//! as is recorded there, this abort or what was recorded before it. A new primary begins with all its patience.
+//!
+//! **The protocol.** Every prepared transaction has one moment at which it is looked at again. Signs of life move that moment
+//! when it comes, not before: they cost nothing. Where the home group is this very group, the abort is proposed here.
+
+use super::asking::Purpose;
+use super::group::Group;
+use super::shared::Shared;
+use fulcrum_types::{
+    AbortCause, Answer, Answered, Decide, Decision, Mono, Now, Refusal, Resolution, Role, TransactionAnswer,
+    TransactionId, TransactionOperation, Verdict,
+};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// Questions to home groups that are under way at a time.
+const QUESTIONS: usize = 256;
+/// How long the home group has to answer before it is asked again.
+const ANSWER_WITHIN: Duration = Duration::from_secs(1);
+/// Pause before the next try of what did not succeed.
+const AGAIN_AFTER: Duration = Duration::from_millis(200);
+
+struct Doubt {
+    since: Mono,
+    /// When its coordinator was last heard of.
+    heard: Option<Mono>,
+    /// When it is looked at next; none while the home group is asked.
+    next: Option<Mono>,
+    /// This primary has tried to find its decision out.
+    asked_after: bool,
+}
+
+/// The transactions in doubt at a primary.
+#[derive(Default)]
+pub(super) struct InDoubt {
+    known: BTreeMap<TransactionId, Doubt>,
+    due: BTreeSet<(Mono, TransactionId)>,
+    asked: usize,
+}
+
+impl InDoubt {
+    fn insert(&mut self, id: TransactionId, since: Mono, next: Mono) {
+        self.due.insert((next, id));
+        self.known.insert(
+            id,
+            Doubt {
+                since,
+                heard: None,
+                next: Some(next),
+                asked_after: false,
+            },
+        );
+    }
+
+    /// Whether it was asked after.
+    fn remove(&mut self, id: TransactionId) -> bool {
+        let Some(doubt) = self.known.remove(&id) else {
+            return false;
+        };
+        match doubt.next {
+            Some(next) => {
+                self.due.remove(&(next, id));
+            }
+            None => self.asked -= 1,
+        }
+        doubt.asked_after
+    }
+
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    pub(super) fn heard_of(&mut self, ids: &[TransactionId], now: Mono) {
+        for id in ids {
+            if let Some(doubt) = self.known.get_mut(id) {
+                doubt.heard = Some(now);
+            }
+        }
+    }
+
+    /// Since when its coordinator was not heard of, if it ever was.
+    pub(super) fn silent(&self, id: TransactionId, now: Mono) -> Option<Duration> {
+        Some(now.since(self.known.get(&id)?.heard?))
+    }
+
+    /// Since when this primary knows of it.
+    pub(super) fn age(&self, id: TransactionId, now: Mono) -> Option<Duration> {
+        Some(now.since(self.known.get(&id)?.since))
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.known.len()
+    }
+
+    /// The longest that one has been in doubt, as this primary knows.
+    pub(super) fn oldest(&self, now: Mono) -> Duration {
+        let since = self.known.values().map(|doubt| doubt.since).min();
+        since.map_or(Duration::ZERO, |since| now.since(since))
+    }
+
+    /// Looks at it again at that moment. An answer may come when it is no longer in doubt.
+    fn again(&mut self, id: TransactionId, at: Mono) {
+        let Some(doubt) = self.known.get_mut(&id) else { return };
+        match doubt.next.replace(at) {
+            Some(before) => {
+                self.due.remove(&(before, id));
+            }
+            None => self.asked -= 1,
+        }
+        self.due.insert((at, id));
+    }
+
+    fn asking(&mut self, id: TransactionId) {
+        let Some(doubt) = self.known.get_mut(&id) else { return };
+        doubt.asked_after = true;
+        if let Some(next) = doubt.next.take() {
+            self.due.remove(&(next, id));
+            self.asked += 1;
+        }
+    }
+
+    fn next_due(&self, now: Mono) -> Option<TransactionId> {
+        let (_, id) = *self.due.first().filter(|(next, _)| *next <= now)?;
+        (self.asked < QUESTIONS).then_some(id)
+    }
+
+    fn patience_ends(&self, id: TransactionId, patience: Duration, at_most: Duration) -> Mono {
+        let Some(doubt) = self.known.get(&id) else {
+            return Mono(0);
+        };
+        let quiet = doubt.heard.unwrap_or(doubt.since) + patience;
+        quiet.min(doubt.since + at_most)
+    }
+}
+
+impl Group {
+    /// A transaction is prepared here: it is in doubt from now on.
+    pub(super) fn begin_doubt(&mut self, shared: &Shared, now: Mono, id: TransactionId) {
+        if self.view.role == Role::Primary {
+            self.in_doubt.insert(id, now, now + shared.settings.patience);
+        }
+    }
+
+    /// It is resolved. Whether this primary had to ask for it.
+    pub(super) fn end_doubt(&mut self, id: TransactionId) -> bool {
+        self.decisions.remove(&id);
+        self.in_doubt.remove(id)
+    }
+
+    /// A new primary takes over what is in doubt, with all its patience.
+    pub(super) fn take_over_doubts(&mut self, shared: &Shared, now: Mono) {
+        self.in_doubt.clear();
+        let ids: Vec<TransactionId> = self.machine.prepared().map(|(id, _)| id).collect();
+        for id in ids {
+            self.begin_doubt(shared, now, id);
+        }
+    }
+
+    /// Asks after those whose patience is over.
+    pub(super) fn tend_doubts(&mut self, shared: &mut Shared, now: Now) {
+        let (patience, at_most) = (shared.settings.patience, shared.settings.in_doubt_max);
+        while let Some(id) = self.in_doubt.next_due(now.mono) {
+            let ends = self.in_doubt.patience_ends(id, patience, at_most);
+            if ends > now.mono {
+                self.in_doubt.again(id, ends);
+                continue;
+            }
+            let Some(home) = self.machine.promise_to(id).map(|promise| promise.home) else {
+                self.in_doubt.remove(id);
+                continue;
+            };
+            let decision = Decision::Aborted(AbortCause::Abandoned);
+            let decide = Decide { id, decision };
+            if home.group == self.id {
+                self.propose_own(shared, &crate::state_machine::Command::Decide(decide));
+                self.in_doubt.again(id, now.mono + AGAIN_AFTER);
+                continue;
+            }
+            let operation = TransactionOperation::Decide(decide);
+            self.ask_group(shared, home, operation, ANSWER_WITHIN, Purpose::Settle(id));
+            self.in_doubt.asking(id);
+        }
+    }
+
+    /// The home group has answered what became of a transaction in doubt here, or did not.
+    pub(super) fn settled(&mut self, now: Mono, id: TransactionId, result: Result<Answered, Refusal>) {
+        self.in_doubt.again(id, now + AGAIN_AFTER);
+        let Ok(Answered {
+            answer: Answer::Transaction(TransactionAnswer::Decision(decision)),
+            ..
+        }) = result
+        else {
+            return;
+        };
+        self.learn(id, verdict_of(&decision));
+    }
+
+    /// A decision has become known: it is proposed at the end of the turn, if the promise still stands.
+    pub(super) fn learn(&mut self, id: TransactionId, verdict: Verdict) {
+        if self.view.role == Role::Primary && self.machine.promise_to(id).is_some() {
+            self.decisions.insert(id, verdict);
+        }
+    }
+
+    /// Proposes what was learned, so many bytes of values an entry.
+    pub(super) fn propose_decisions(&mut self, shared: &mut Shared) {
+        let learned = std::mem::take(&mut self.decisions);
+        let all: Vec<Resolution> = learned
+            .into_iter()
+            .map(|(id, verdict)| Resolution { id, verdict })
+            .collect();
+        self.propose_resolutions(shared, all);
+    }
+}
+
+/// A decision as a participant needs it.
+pub(super) fn verdict_of(decision: &Decision) -> Verdict {
+    match decision {
+        Decision::Committed { fingerprint, .. } => Verdict::Commit(*fingerprint),
+        Decision::Aborted(cause) => Verdict::Abort(*cause),
+    }
+}

@@ -1,0 +1,177 @@
+//! Coordinators that fall silent: what participants and home groups do on their own.
+
+use super::*;
+
+fn asked_to_abort(id: TransactionId) -> TransactionOperation {
+    TransactionOperation::Decide(Decide {
+        id,
+        decision: Decision::Aborted(AbortCause::Abandoned),
+    })
+}
+
+/// Passes time until another group is asked.
+fn until_asked(world: &mut World, at_most_ms: u64) -> Vec<(NodeId, AskId, Participant, TransactionOperation)> {
+    for _ in 0..at_most_ms / 20 {
+        let asked = world.questions();
+        if !asked.is_empty() {
+            return asked;
+        }
+        world.pass(20);
+    }
+    panic!("nobody was asked within {at_most_ms} ms");
+}
+
+#[test]
+fn a_participant_asks_the_home_when_its_patience_is_over() {
+    let (mut world, primary) = World::settled();
+    let id = world.id(1);
+    assert!(is_prepared(world.ask(primary, prepare(id, part(&[], &[("a", "1")])))));
+    world.pass(900);
+    assert!(world.questions().is_empty(), "not yet");
+    let asked = until_asked(&mut world, 300);
+    let [(node, ask, to, operation)] = &asked[..] else {
+        panic!("{asked:?}")
+    };
+    assert_eq!((*node, *to, operation), (primary, elsewhere(), &asked_to_abort(id)));
+    world.other_is_silent(*node, *ask);
+    let again = until_asked(&mut world, 400);
+    assert_eq!(again[0].3, asked_to_abort(id), "again and again");
+    world.other_answers(primary, again[0].1, TransactionAnswer::Decision(committed(id)));
+    world.pass(20);
+    assert_eq!(
+        world.value(primary, "a").as_deref(),
+        Some("1"),
+        "the first record had won"
+    );
+    assert!(world.has_no_locks(primary));
+    let own = |(_, fact): &(NodeId, Observation)| {
+        matches!(
+            fact,
+            Observation::TransactionResolved {
+                on_its_own: true,
+                committed: true,
+                ..
+            }
+        )
+    };
+    assert!(world.observed.iter().any(own));
+    world.pass(2000);
+    assert!(world.questions().is_empty(), "it is settled");
+}
+
+#[test]
+fn signs_of_life_lengthen_its_patience_but_not_for_ever() {
+    let (mut world, primary) = World::settled();
+    let id = world.id(1);
+    assert!(is_prepared(world.ask(primary, prepare(id, part(&[], &[("a", "1")])))));
+    let heartbeat = Operation::Transaction(TransactionOperation::Heartbeat(vec![id]));
+    for _ in 0..7 {
+        world.pass(500);
+        assert_eq!(
+            answer_of(world.ask(primary, heartbeat.clone())),
+            TransactionAnswer::Done
+        );
+        assert!(world.questions().is_empty());
+    }
+    let info = world.pending(primary);
+    assert!(info[0].silent.is_some_and(|silent| silent < Duration::from_millis(100)));
+    assert!(info[0].age >= Duration::from_secs(3));
+    world.ask(primary, heartbeat).unwrap();
+    let asked = until_asked(&mut world, 700);
+    assert_eq!(asked[0].3, asked_to_abort(id));
+    let backup = (1..=3).map(NodeId).find(|node| *node != primary).unwrap();
+    let refused = world.ask(
+        backup,
+        Operation::Transaction(TransactionOperation::Heartbeat(vec![id])),
+    );
+    assert_eq!(refused.unwrap_err().code(), "NOT_PRIMARY");
+}
+
+#[test]
+fn a_new_primary_takes_over_the_doubt_with_all_its_patience() {
+    let (mut world, old) = World::settled();
+    let id = world.id(1);
+    assert!(is_prepared(world.ask(old, prepare(id, part(&[], &[("a", "1")])))));
+    world.crash(old);
+    let new = world.primary();
+    world.questions();
+    let asked = until_asked(&mut world, 1500);
+    assert_eq!((asked[0].0, &asked[0].3), (new, &asked_to_abort(id)));
+    let aborted = Decision::Aborted(AbortCause::Abandoned);
+    world.other_answers(new, asked[0].1, TransactionAnswer::Decision(aborted));
+    world.pass(20);
+    assert_eq!(world.value(new, "a"), None);
+    assert!(world.has_no_locks(new));
+}
+
+#[test]
+fn the_home_group_gives_its_own_up_without_asking_anybody() {
+    let (mut world, primary) = World::settled();
+    let id = world.id(1);
+    let promise = prepare_at(id, here(), part(&[], &[("a", "1")]));
+    assert!(is_prepared(world.ask(primary, promise)));
+    world.pass(1300);
+    assert!(world.questions().is_empty() && world.has_no_locks(primary));
+    let late = world.ask(primary, decide(id, committed(id)));
+    let aborted = Decision::Aborted(AbortCause::Abandoned);
+    assert_eq!(
+        answer_of(late),
+        TransactionAnswer::Decision(aborted),
+        "a late commit fails"
+    );
+    assert_eq!(world.value(primary, "a"), None);
+}
+
+#[test]
+fn the_home_group_tells_participants_what_their_coordinator_did_not() {
+    let (mut world, old) = World::settled();
+    let id = world.id(1);
+    let promise = prepare_at(id, here(), part(&[], &[("a", "1")]));
+    assert!(is_prepared(world.ask(old, promise)));
+    let decision = committed(id);
+    assert_eq!(
+        answer_of(world.ask(old, decide(id, decision.clone()))),
+        TransactionAnswer::Decision(decision)
+    );
+    assert_eq!(world.value(old, "a").as_deref(), Some("1"));
+    world.pass(1800);
+    assert!(world.questions().is_empty(), "the coordinator has its time");
+    let told = until_asked(&mut world, 400);
+    let verdict = Verdict::Commit(fingerprint(id));
+    let expected = TransactionOperation::Resolve(vec![Resolution { id, verdict }]);
+    assert_eq!((told[0].2, &told[0].3), (elsewhere(), &expected));
+    world.other_is_silent(old, told[0].1);
+    world.crash(old);
+    let new = world.primary();
+    world.questions();
+    let told = until_asked(&mut world, 2600);
+    assert_eq!((told[0].0, &told[0].3), (new, &expected), "its successor, too");
+    assert_eq!(world.pending(new)[0].pending, Pending::Unresolved);
+    world.other_answers(new, told[0].1, TransactionAnswer::Resolved(vec![Resolved::Before]));
+    world.pass(100);
+    assert!(world.pending(new).is_empty());
+    world.pass(3000);
+    assert!(world.questions().is_empty());
+}
+
+#[test]
+fn many_in_doubt_are_settled_together() {
+    let (mut world, primary) = World::settled();
+    let keys = ["a", "b", "c", "d", "e"];
+    let ids: Vec<TransactionId> = (0..5).map(|n| world.id(n)).collect();
+    for (id, key) in ids.iter().zip(keys) {
+        assert!(is_prepared(world.ask(primary, prepare(*id, part(&[], &[(key, "1")])))));
+    }
+    let asked = until_asked(&mut world, 1300);
+    let mut asked: Vec<_> = asked.into_iter().collect();
+    world.pass(60);
+    asked.extend(world.questions());
+    assert_eq!(asked.len(), 5);
+    for (node, ask, _, _) in asked {
+        let aborted = Decision::Aborted(AbortCause::Abandoned);
+        let answer = TransactionAnswer::Decision(aborted);
+        world.other_answers(node, ask, answer);
+    }
+    world.pass(20);
+    assert!(world.has_no_locks(primary));
+}
