@@ -5,10 +5,10 @@ use crate::look_up::LookingUp;
 use crate::reads::Reading;
 use crate::tell::Group;
 use crate::timers::{Timer, Timers};
-use crate::transaction::{Stage, Transaction};
+use crate::transaction::{Key, Stage, Transaction};
 use fulcrum_types::{
-    Act, Answer, Answered, Mono, Participant, Receipt, Refusal, Resolution, TransactionAnswer, TransactionId,
-    TransactionOperation,
+    Act, Answer, Answered, Mono, Participant, Receipt, Refusal, TransactionAnswer, TransactionId, TransactionOperation,
+    Verdict,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,7 +18,7 @@ pub struct TwoPhase {
     pub(crate) options: Options,
     pub(crate) now: Mono,
     pub(crate) requests: BTreeMap<RequestId, Request>,
-    pub(crate) transactions: BTreeMap<TransactionId, Transaction>,
+    pub(crate) transactions: BTreeMap<Key, Transaction>,
     pub(crate) reads: BTreeMap<RequestId, Reading>,
     pub(crate) look_ups: BTreeMap<RequestId, LookingUp>,
     /// Decisions and permissions to forget, on their way to each group.
@@ -45,7 +45,7 @@ pub(crate) struct Request {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Of {
     /// A transaction, which it shares with all requests for the same attempt.
-    Transaction(TransactionId),
+    Transaction(Key),
     /// A read of its own.
     Read,
     /// A look-up of its own.
@@ -56,11 +56,11 @@ pub(crate) enum Of {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Question {
     /// A participant's vote, or the one group's decision.
-    Vote(TransactionId, usize),
+    Vote(Key, usize),
     /// The home group's record.
-    Home(TransactionId),
+    Home(Key),
     /// That a group takes note of decisions.
-    Tell(Participant, Vec<Resolution>),
+    Tell(Participant, Vec<(Key, Verdict)>),
     /// That a home group forgets; each until it is left to find out for itself.
     Forget(Participant, Vec<(TransactionId, Mono)>),
     /// That a participant stays patient.
@@ -141,7 +141,7 @@ impl TwoPhase {
     }
 
     fn commit(&mut self, request: RequestId, plan: Plan, deadline: Mono) {
-        if let Err(refusal) = self.check_plan(&plan) {
+        if let Err(refusal) = check_plan(&plan) {
             self.effects.push(Effect::Reply {
                 request,
                 result: Err(refusal),
@@ -150,21 +150,8 @@ impl TwoPhase {
             if self.admit(request, Of::Read, deadline) {
                 self.begin_read(request, Reading::of_commit(plan, self.now));
             }
-        } else if self.admit(request, Of::Transaction(plan.id), deadline) {
+        } else if self.admit(request, Of::Transaction(plan.key()), deadline) {
             self.begin_commit(request, plan, deadline);
-        }
-    }
-
-    fn check_plan(&self, plan: &Plan) -> Result<(), Refusal> {
-        let id = plan.id;
-        match self.transactions.get(&id) {
-            Some(known) if known.fingerprint() != plan.fingerprint => Err(Refusal::TransactionIdReused { id }),
-            _ if plan.parts.iter().all(|planned| planned.participant != plan.home) && !plan.is_read_only() => {
-                Err(Refusal::Invalid {
-                    reason: format!("group {} is home, but has no part in the transaction", plan.home.group),
-                })
-            }
-            _ => Ok(()),
         }
     }
 
@@ -239,8 +226,8 @@ impl TwoPhase {
         };
         let result = of_a_transaction(result);
         match question {
-            Question::Vote(id, part) => self.voted(id, part, result),
-            Question::Home(id) => self.home_answered(id, result),
+            Question::Vote(key, part) => self.voted(key, part, result),
+            Question::Home(key) => self.home_answered(key, result),
             Question::Tell(to, batch) => self.told(to, &batch, result),
             Question::Forget(to, batch) => self.forgotten(to, batch, &result),
             Question::Heartbeat(_) => {}
@@ -297,7 +284,7 @@ impl TwoPhase {
             return;
         }
         let mut alive: BTreeMap<Participant, BTreeSet<TransactionId>> = BTreeMap::new();
-        for (id, transaction) in &self.transactions {
+        for ((id, _), transaction) in &self.transactions {
             if !matches!(transaction.stage, Stage::Preparing | Stage::Deciding(_)) {
                 continue;
             }
@@ -376,4 +363,15 @@ pub(crate) fn is_final(refusal: &Refusal) -> bool {
         Refusal::WrongGroup { .. } => true,
         refusal => refusal.act() == Act::Reject,
     }
+}
+
+fn check_plan(plan: &Plan) -> Result<(), Refusal> {
+    let has_home = plan.parts.iter().any(|planned| planned.participant == plan.home);
+    if has_home || plan.is_read_only() {
+        return Ok(());
+    }
+    let group = plan.home.group;
+    Err(Refusal::Invalid {
+        reason: format!("group {group} is home, but has no part in the transaction"),
+    })
 }

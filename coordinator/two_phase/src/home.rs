@@ -4,134 +4,134 @@
 use crate::contract::{Observation, Phase};
 use crate::core::{Question, StepResult, TwoPhase};
 use crate::timers::{Timer, Wait};
-use crate::transaction::{Evidence, Outcome, Stage, Transaction, Why};
+use crate::transaction::{Evidence, Key, Outcome, Stage, Transaction, Why};
 use fulcrum_types::{
-    AbortCause, CommittedPart, Decision, Receipt, Refusal, TransactionAnswer, TransactionId, TransactionState, Verdict,
+    AbortCause, CommittedPart, Decision, Receipt, Refusal, TransactionAnswer, TransactionState, Verdict,
 };
 
 impl TwoPhase {
     /// All votes are yes: the commit is to be recorded.
-    pub(crate) fn decide(&mut self, id: TransactionId, parts: Vec<CommittedPart>) {
+    pub(crate) fn decide(&mut self, key: Key, parts: Vec<CommittedPart>) {
         if planted!(self, AnswerBeforeRecord)
-            && let Some(transaction) = self.transactions.get_mut(&id)
+            && let Some(transaction) = self.transactions.get_mut(&key)
         {
             transaction.outcome = Some(Outcome::Committed(parts.clone()));
-            self.answer(id);
+            self.answer(key);
         }
-        self.drop_votes(id);
-        self.enter(id, Stage::Deciding(parts));
-        self.ask_home(id);
+        self.drop_votes(key);
+        self.enter(key, Stage::Deciding(parts));
+        self.ask_home(key);
     }
 
     /// It cannot go on: an abort is to be recorded. Nobody is told of it before that.
-    pub(crate) fn abort(&mut self, id: TransactionId, cause: AbortCause, refusal: Option<Refusal>) {
-        self.drop_votes(id);
+    pub(crate) fn abort(&mut self, key: Key, cause: AbortCause, refusal: Option<Refusal>) {
+        self.drop_votes(key);
         if planted!(self, TellAbortUnrecorded)
-            && let Some(transaction) = self.transactions.get_mut(&id)
+            && let Some(transaction) = self.transactions.get_mut(&key)
         {
-            let refused = Refusal::Aborted { id, cause };
+            let refused = Refusal::Aborted { id: key.0, cause };
             transaction.outcome = Some(Outcome::Refused(refused));
-            self.answer(id);
+            self.answer(key);
         }
-        self.enter(id, Stage::Aborting { cause, refusal });
-        self.ask_home(id);
+        self.enter(key, Stage::Aborting { cause, refusal });
+        self.ask_home(key);
     }
 
     /// A vote says that there may be a record: it is looked up before anything is done.
-    pub(crate) fn find(&mut self, id: TransactionId, why: Why) {
-        self.drop_votes(id);
-        self.enter(id, Stage::Finding(why));
-        self.ask_home(id);
+    pub(crate) fn find(&mut self, key: Key, why: Why) {
+        self.drop_votes(key);
+        self.enter(key, Stage::Finding(why));
+        self.ask_home(key);
     }
 
-    pub(crate) fn enter(&mut self, id: TransactionId, stage: Stage) {
+    pub(crate) fn enter(&mut self, key: Key, stage: Stage) {
         let now = self.now;
-        if let Some(transaction) = self.transactions.get_mut(&id) {
+        if let Some(transaction) = self.transactions.get_mut(&key) {
             transaction.stage = stage;
             transaction.since = now;
         }
     }
 
-    pub(crate) fn ask_home(&mut self, id: TransactionId) {
-        let Some(transaction) = self.transactions.get(&id) else {
+    pub(crate) fn ask_home(&mut self, key: Key) {
+        let Some(transaction) = self.transactions.get(&key) else {
             return;
         };
         let Some(operation) = transaction.home_asked() else {
             return;
         };
         let (home, deadline) = (transaction.plan.home, self.patience());
-        let ask = self.ask(home, operation, deadline, Question::Home(id));
-        self.wait_for_home(id, Wait::Answer(ask));
+        let ask = self.ask(home, operation, deadline, Question::Home(key));
+        self.wait_for_home(key, Wait::Answer(ask));
     }
 
-    fn wait_for_home(&mut self, id: TransactionId, wait: Wait) {
-        if let Some(transaction) = self.transactions.get_mut(&id) {
+    fn wait_for_home(&mut self, key: Key, wait: Wait) {
+        if let Some(transaction) = self.transactions.get_mut(&key) {
             transaction.home = wait;
         }
     }
 
-    pub(crate) fn home_answered(&mut self, id: TransactionId, result: StepResult) {
-        self.wait_for_home(id, Wait::Nothing);
+    pub(crate) fn home_answered(&mut self, key: Key, result: StepResult) {
+        self.wait_for_home(key, Wait::Nothing);
         match result {
-            Ok((TransactionAnswer::Decision(decision), receipt)) => self.decided(id, decision, receipt),
-            Ok((TransactionAnswer::State(state), receipt)) => self.found(id, state, receipt),
-            Ok(_) => self.ask_home_again(id),
+            Ok((TransactionAnswer::Decision(decision), receipt)) => self.decided(key, decision, receipt),
+            Ok((TransactionAnswer::State(state), receipt)) => self.found(key, state, receipt),
+            Ok(_) => self.ask_home_again(key),
             Err(_) => {
                 if planted!(self, DecideTwice) {
-                    self.lose_a_part(id);
+                    self.lose_a_part(key);
                 }
-                self.ask_home_again(id);
+                self.ask_home_again(key);
             }
         }
     }
 
-    fn lose_a_part(&mut self, id: TransactionId) {
-        if let Some(Stage::Deciding(parts)) = self.transactions.get_mut(&id).map(|known| &mut known.stage) {
+    fn lose_a_part(&mut self, key: Key) {
+        if let Some(Stage::Deciding(parts)) = self.transactions.get_mut(&key).map(|known| &mut known.stage) {
             let home = parts.len().saturating_sub(1);
             parts.truncate(home.max(1));
         }
     }
 
     /// Whatever it said, it is asked until it answers: after a commit was asked for, neither time nor the client change that.
-    fn ask_home_again(&mut self, id: TransactionId) {
+    fn ask_home_again(&mut self, key: Key) {
         let at = self.now + self.options.pause;
-        self.timers.set(at, Timer::Home(id));
-        self.wait_for_home(id, Wait::Until(at));
+        self.timers.set(at, Timer::Home(key));
+        self.wait_for_home(key, Wait::Until(at));
     }
 
-    fn found(&mut self, id: TransactionId, state: TransactionState, receipt: Receipt) {
-        let Some(Stage::Finding(why)) = self.transactions.get(&id).map(|known| known.stage.clone()) else {
-            self.ask_home_again(id);
+    fn found(&mut self, key: Key, state: TransactionState, receipt: Receipt) {
+        let Some(Stage::Finding(why)) = self.transactions.get(&key).map(|known| known.stage.clone()) else {
+            self.ask_home_again(key);
             return;
         };
         match (state, why) {
-            (TransactionState::Decided(decision), _) => self.decided(id, decision, receipt),
+            (TransactionState::Decided(decision), _) => self.decided(key, decision, receipt),
             (TransactionState::TooOld, Why::TooOld(_)) => {
-                self.decided(id, Decision::Aborted(AbortCause::TooOld), receipt);
+                self.decided(key, Decision::Aborted(AbortCause::TooOld), receipt);
             }
             // Committed, resolved everywhere and forgotten since: what its parts were is not known any more.
-            (TransactionState::TooOld, Why::Resolved) => self.refuse(id, Refusal::TooOldToTell),
+            (TransactionState::TooOld, Why::Resolved) => self.refuse(key, Refusal::TooOldToTell),
             (TransactionState::Undecided | TransactionState::NotSeen, Why::TooOld(part)) => {
-                let transaction = self.transactions.get(&id);
+                let transaction = self.transactions.get(&key);
                 let cause = transaction.map_or(AbortCause::OutOfTime, |known| known.not_prepared(part));
-                self.abort(id, cause, None);
+                self.abort(key, cause, None);
             }
-            (TransactionState::Undecided | TransactionState::NotSeen, Why::Resolved) => self.ask_home_again(id),
+            (TransactionState::Undecided | TransactionState::NotSeen, Why::Resolved) => self.ask_home_again(key),
         }
     }
 
     /// The home group has recorded a decision, or it makes none any more.
-    pub(crate) fn decided(&mut self, id: TransactionId, decision: Decision, receipt: Receipt) {
-        self.drop_votes(id);
+    pub(crate) fn decided(&mut self, key: Key, decision: Decision, receipt: Receipt) {
+        self.drop_votes(key);
         let other_is_own = planted!(self, IgnoreFingerprint);
         let too_old_is_aborted = planted!(self, TooOldIsAborted);
-        let Some(transaction) = self.transactions.get_mut(&id) else {
+        let Some(transaction) = self.transactions.get_mut(&key) else {
             return;
         };
         if transaction.evidence == Some(Evidence::Marked) {
             // All are told already; only the home group's own part was open.
-            self.enter(id, Stage::Resolving);
-            self.end_if_done(id);
+            self.enter(key, Stage::Resolving);
+            self.end_if_done(key);
             return;
         }
         let took = self.now.since(transaction.since);
@@ -141,32 +141,32 @@ impl TwoPhase {
         }
         match decision {
             Decision::Committed { fingerprint, parts } if fingerprint == transaction.fingerprint() || other_is_own => {
-                self.committed(id, parts, receipt);
+                self.committed(key, parts, receipt);
             }
             Decision::Committed { .. } => {
                 let cause = transaction.refused_by_home();
-                let refusal = Refusal::TransactionIdReused { id };
-                self.aborted(id, Evidence::OtherCommitted, cause, Outcome::Refused(refusal));
+                let refusal = Refusal::TransactionIdReused { id: key.0 };
+                self.aborted(key, Evidence::OtherCommitted, cause, Outcome::Refused(refusal));
             }
             Decision::Aborted(AbortCause::TooOld) if !too_old_is_aborted => {
                 let outcome = Outcome::Refused(Refusal::TooOldToTell);
-                self.aborted(id, Evidence::PastHorizon, AbortCause::TooOld, outcome);
+                self.aborted(key, Evidence::PastHorizon, AbortCause::TooOld, outcome);
             }
             Decision::Aborted(cause) => {
                 let outcome = outcome_of_abort(transaction, cause, receipt);
-                self.aborted(id, Evidence::Recorded, cause, outcome);
+                self.aborted(key, Evidence::Recorded, cause, outcome);
             }
         }
         if asked {
             let phase = Phase::Decide;
             self.observe(Observation::Passed { phase, took });
         }
-        self.enter(id, Stage::Resolving);
-        self.end_if_done(id);
+        self.enter(key, Stage::Resolving);
+        self.end_if_done(key);
     }
 
-    fn committed(&mut self, id: TransactionId, parts: Vec<CommittedPart>, receipt: Receipt) {
-        let Some(transaction) = self.transactions.get_mut(&id) else {
+    fn committed(&mut self, key: Key, parts: Vec<CommittedPart>, receipt: Receipt) {
+        let Some(transaction) = self.transactions.get_mut(&key) else {
             return;
         };
         let home = transaction.plan.home;
@@ -177,15 +177,15 @@ impl TwoPhase {
         transaction.forget = !others.is_empty();
         let verdict = Verdict::Commit(transaction.fingerprint());
         transaction.outcome = Some(Outcome::Committed(parts));
-        self.answer(id);
-        self.tell(id, verdict, others);
+        self.answer(key);
+        self.tell(key, verdict, others);
         if planted!(self, ForgetUnresolved) {
-            self.may_forget(home, id);
+            self.may_forget(home, key.0);
         }
     }
 
-    fn aborted(&mut self, id: TransactionId, evidence: Evidence, cause: AbortCause, outcome: Outcome) {
-        let Some(transaction) = self.transactions.get_mut(&id) else {
+    fn aborted(&mut self, key: Key, evidence: Evidence, cause: AbortCause, outcome: Outcome) {
+        let Some(transaction) = self.transactions.get_mut(&key) else {
             return;
         };
         transaction.evidence = Some(evidence);
@@ -194,8 +194,8 @@ impl TwoPhase {
         let others = transaction.participants().filter(|participant| *participant != home);
         let others = others.collect();
         let of = Some(transaction.fingerprint());
-        self.answer(id);
-        self.tell(id, Verdict::Abort { of, cause }, others);
+        self.answer(key);
+        self.tell(key, Verdict::Abort { of, cause }, others);
     }
 }
 

@@ -19,7 +19,7 @@ pub(crate) fn check(core: &TwoPhase) -> Result<(), String> {
 fn every_request_belongs_to_one(core: &TwoPhase) -> Result<(), String> {
     for (request, known) in &core.requests {
         let belongs = match known.of {
-            Of::Transaction(id) => core.transactions.get(&id).is_some_and(|t| t.callers.contains(request)),
+            Of::Transaction(key) => core.transactions.get(&key).is_some_and(|t| t.callers.contains(request)),
             Of::Read => core.reads.contains_key(request),
             Of::LookUp => core.look_ups.contains_key(request),
         };
@@ -112,9 +112,10 @@ fn every_timer_is_waited_for(core: &TwoPhase) -> Result<(), String> {
 
 /// Whatever is under way has a question or a timer that moves it on.
 fn nothing_waits_for_ever(core: &TwoPhase) -> Result<(), String> {
-    for (id, t) in &core.transactions {
+    for (key, t) in &core.transactions {
+        let id = t.plan.id;
         let moves = match t.stage {
-            Stage::Preparing => core.timers.has(t.votes_until, Timer::Votes(*id)),
+            Stage::Preparing => core.timers.has(t.votes_until, Timer::Votes(*key)),
             Stage::Finding(_) | Stage::Deciding(_) | Stage::Aborting { .. } => t.home != Wait::Nothing,
             Stage::Resolving => !t.untold.is_empty(),
         };

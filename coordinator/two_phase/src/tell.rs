@@ -4,7 +4,7 @@
 use crate::contract::{AskId, Observation, Phase};
 use crate::core::{Question, StepResult, TwoPhase};
 use crate::timers::{Timer, Wait};
-use crate::transaction::Stage;
+use crate::transaction::{Key, Stage};
 use fulcrum_types::{
     Mono, Participant, Receipt, Refusal, Resolution, TransactionAnswer, TransactionId, TransactionOperation, Verdict,
 };
@@ -17,7 +17,7 @@ const BATCH: usize = 512;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Group {
     /// Decisions to tell.
-    pub(crate) decisions: BTreeMap<TransactionId, Verdict>,
+    pub(crate) decisions: BTreeMap<Key, Verdict>,
     pub(crate) telling: Wait,
     /// What it may forget, and until when it is told so.
     pub(crate) forgets: BTreeMap<TransactionId, Mono>,
@@ -33,14 +33,14 @@ impl Group {
 
 impl TwoPhase {
     /// Tells participants the decision.
-    pub(crate) fn tell(&mut self, id: TransactionId, verdict: Verdict, others: BTreeSet<Participant>) {
-        let Some(transaction) = self.transactions.get_mut(&id) else {
+    pub(crate) fn tell(&mut self, key: Key, verdict: Verdict, others: BTreeSet<Participant>) {
+        let Some(transaction) = self.transactions.get_mut(&key) else {
             return;
         };
         transaction.verdict = Some(verdict);
         transaction.untold.clone_from(&others);
         for other in others {
-            self.groups.entry(other).or_default().decisions.insert(id, verdict);
+            self.groups.entry(other).or_default().decisions.insert(key, verdict);
             self.tell_group(other);
         }
     }
@@ -51,13 +51,17 @@ impl TwoPhase {
             return;
         }
         let mut batch = Vec::new();
-        while let Some((id, verdict)) = group.decisions.pop_first() {
-            batch.push(Resolution { id, verdict });
+        while let Some(one) = group.decisions.pop_first() {
+            batch.push(one);
             if batch.len() == BATCH {
                 break;
             }
         }
-        let operation = TransactionOperation::Resolve(batch.clone());
+        let resolution = |((id, _), verdict): &(Key, Verdict)| Resolution {
+            id: *id,
+            verdict: *verdict,
+        };
+        let operation = TransactionOperation::Resolve(batch.iter().map(resolution).collect());
         let ask = self.ask(to, operation, self.patience(), Question::Tell(to, batch));
         self.set_telling(to, Wait::Answer(ask));
     }
@@ -74,12 +78,12 @@ impl TwoPhase {
         self.drop_idle(to);
     }
 
-    pub(crate) fn told(&mut self, to: Participant, batch: &[Resolution], result: StepResult) {
+    pub(crate) fn told(&mut self, to: Participant, batch: &[(Key, Verdict)], result: StepResult) {
         match result {
             Ok((TransactionAnswer::Resolved(found), receipt)) if found.len() == batch.len() => {
                 self.set_telling(to, Wait::Nothing);
-                for resolution in batch {
-                    self.confirmed(to, *resolution, &receipt);
+                for (key, verdict) in batch {
+                    self.confirmed(to, *key, *verdict, &receipt);
                 }
                 self.tell_group(to);
             }
@@ -88,36 +92,35 @@ impl TwoPhase {
         self.drop_idle(to);
     }
 
-    fn told_in_vain(&mut self, to: Participant, batch: &[Resolution]) {
+    fn told_in_vain(&mut self, to: Participant, batch: &[(Key, Verdict)]) {
         let again = self.now + self.options.pause;
-        let wanted = |of: &&Resolution| {
-            let transaction = self.transactions.get(&of.id);
-            transaction.is_some_and(|known| known.verdict == Some(of.verdict) && known.untold.contains(&to))
+        let wanted = |(key, verdict): &&(Key, Verdict)| {
+            let transaction = self.transactions.get(key);
+            transaction.is_some_and(|known| known.verdict == Some(*verdict) && known.untold.contains(&to))
         };
         let wanted: Vec<_> = batch.iter().filter(wanted).copied().collect();
         let Some(group) = self.groups.get_mut(&to) else { return };
-        group.decisions.extend(wanted.iter().map(|of| (of.id, of.verdict)));
+        group.decisions.extend(wanted);
         group.telling = Wait::Until(again);
         self.timers.set(again, Timer::Tell(to));
     }
 
-    fn confirmed(&mut self, by: Participant, resolution: Resolution, receipt: &Receipt) {
-        let id = resolution.id;
-        let Some(transaction) = self.transactions.get_mut(&id) else {
+    fn confirmed(&mut self, by: Participant, key: Key, verdict: Verdict, receipt: &Receipt) {
+        let Some(transaction) = self.transactions.get_mut(&key) else {
             return;
         };
-        if transaction.verdict != Some(resolution.verdict) || !transaction.untold.remove(&by) {
+        if transaction.verdict != Some(verdict) || !transaction.untold.remove(&by) {
             return;
         }
         // Its entry is behind that of the prepare, so a client that waits for proof of this part has it now.
         transaction.receipts.entry(by).or_insert_with(|| receipt.clone());
-        self.answer(id);
-        self.end_if_done(id);
+        self.answer(key);
+        self.end_if_done(key);
     }
 
     /// A transaction is over when the home group has decided and all others have heard of it.
-    pub(crate) fn end_if_done(&mut self, id: TransactionId) {
-        let Some(transaction) = self.transactions.get(&id) else {
+    pub(crate) fn end_if_done(&mut self, key: Key) {
+        let Some(transaction) = self.transactions.get(&key) else {
             return;
         };
         if transaction.stage != Stage::Resolving || !transaction.untold.is_empty() {
@@ -129,16 +132,16 @@ impl TwoPhase {
             let phase = Phase::Resolve;
             self.observe(Observation::Passed { phase, took });
         }
-        self.remove(id);
+        self.remove(key);
         if forget {
-            self.may_forget(home, id);
+            self.may_forget(home, key.0);
         }
     }
 
     /// Nothing is left of it here.
-    pub(crate) fn remove(&mut self, id: TransactionId) {
-        self.drop_votes(id);
-        let Some(transaction) = self.transactions.remove(&id) else {
+    pub(crate) fn remove(&mut self, key: Key) {
+        self.drop_votes(key);
+        let Some(transaction) = self.transactions.remove(&key) else {
             return;
         };
         match transaction.home {
@@ -146,14 +149,14 @@ impl TwoPhase {
             Wait::Answer(ask) => {
                 self.questions.remove(&ask);
             }
-            Wait::Until(at) => self.timers.clear(at, Timer::Home(id)),
+            Wait::Until(at) => self.timers.clear(at, Timer::Home(key)),
         }
         if let Some(at) = transaction.leave {
-            self.timers.clear(at, Timer::Leave(id));
+            self.timers.clear(at, Timer::Leave(key));
         }
         for other in &transaction.untold {
             if let Some(group) = self.groups.get_mut(other) {
-                group.decisions.remove(&id);
+                group.decisions.remove(&key);
             }
         }
         for request in transaction.callers {
@@ -163,16 +166,16 @@ impl TwoPhase {
     }
 
     /// It was followed for long enough: its groups finish it.
-    pub(crate) fn leave(&mut self, id: TransactionId) {
-        let Some(transaction) = self.transactions.get(&id) else {
+    pub(crate) fn leave(&mut self, key: Key) {
+        let Some(transaction) = self.transactions.get(&key) else {
             return;
         };
         let unresolved = match transaction.stage {
             Stage::Resolving => transaction.untold.len(),
             _ => transaction.plan.parts.len(),
         };
-        self.observe(Observation::LeftBehind { id, unresolved });
-        self.remove(id);
+        self.observe(Observation::LeftBehind { id: key.0, unresolved });
+        self.remove(key);
     }
 
     /// All participants have resolved a commit.

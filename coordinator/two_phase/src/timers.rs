@@ -1,7 +1,8 @@
 //! Everything that waits for time to pass, in one queue. Timers fire at a tick, in order of time.
 
 use crate::contract::RequestId;
-use fulcrum_types::{Mono, Participant, TransactionId};
+use crate::transaction::Key;
+use fulcrum_types::{Mono, Participant};
 use std::collections::BTreeSet;
 
 /// What a timer is for.
@@ -10,13 +11,13 @@ pub(crate) enum Timer {
     /// A client gives up.
     Deadline(RequestId),
     /// No more votes are waited for.
-    Votes(TransactionId),
+    Votes(Key),
     /// A vote is asked for again.
-    Vote(TransactionId, usize),
+    Vote(Key, usize),
     /// The home group is asked again.
-    Home(TransactionId),
+    Home(Key),
     /// A transaction is left to its groups.
-    Leave(TransactionId),
+    Leave(Key),
     /// A group is told its decisions again.
     Tell(Participant),
     /// A read or a validation is asked for again.

@@ -8,6 +8,10 @@ use fulcrum_types::{
 };
 use std::collections::{BTreeMap, BTreeSet};
 
+/// What transactions under way are told apart by. Clients that use an id twice have two under one id, and the groups tell which of
+/// them is refused: this coordinator cannot know whether the other one was committed before.
+pub(crate) type Key = (TransactionId, Fingerprint);
+
 /// A transaction under way.
 #[derive(Clone, Debug)]
 pub(crate) struct Transaction {

@@ -371,6 +371,7 @@ impl Simulation {
     }
 
     fn cancel(&mut self) {
+        self.listen();
         let open = self
             .requests
             .iter()

@@ -59,6 +59,10 @@ impl Plan {
         self.shape() == Shape::ReadOnly
     }
 
+    pub(crate) fn key(&self) -> (TransactionId, Fingerprint) {
+        (self.id, self.fingerprint)
+    }
+
     /// How it is carried out.
     #[must_use]
     pub fn shape(&self) -> Shape {
