@@ -355,6 +355,14 @@ pub(crate) fn unfit() -> Refusal {
     }
 }
 
+/// Keeps the last reason to wait. That a question found no answer in time says less than any refusal before it.
+pub(crate) fn keep_reason(last: &mut Option<Refusal>, refusal: Refusal) {
+    let says_little = matches!(refusal, Refusal::Unknown { .. } | Refusal::DeadlineExceeded);
+    if last.is_none() || !says_little {
+        *last = Some(refusal);
+    }
+}
+
 /// Whether asking the same group again cannot help.
 pub(crate) fn is_final(refusal: &Refusal) -> bool {
     match refusal {

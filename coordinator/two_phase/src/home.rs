@@ -177,6 +177,10 @@ impl TwoPhase {
         transaction.forget = !others.is_empty();
         let verdict = Verdict::Commit(transaction.fingerprint());
         transaction.outcome = Some(Outcome::Committed(parts));
+        if transaction.answer().is_none() {
+            // Another coordinator had some votes: the client waits for proof of those parts.
+            transaction.rounds += 1;
+        }
         self.answer(key);
         self.tell(key, verdict, others);
         if planted!(self, ForgetUnresolved) {

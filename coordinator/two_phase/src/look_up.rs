@@ -1,7 +1,7 @@
 //! What became of a transaction: asked where its home group may be, and, if the asker wants a definite answer, settled there.
 
 use crate::contract::{Reply, RequestId};
-use crate::core::{Question, StepResult, TwoPhase, is_final, unfit};
+use crate::core::{Question, StepResult, TwoPhase, is_final, keep_reason, unfit};
 use crate::timers::{Timer, Wait};
 use fulcrum_types::{
     AbortCause, Decide, Decision, Participant, Receipt, Refusal, TransactionAnswer, TransactionId,
@@ -123,7 +123,7 @@ impl TwoPhase {
     fn ask_place_again(&mut self, request: RequestId, place: usize, refusal: Refusal) {
         let at = self.now + self.options.pause;
         if let Some(looking) = self.look_ups.get_mut(&request) {
-            looking.last = Some(refusal);
+            keep_reason(&mut looking.last, refusal);
             self.timers.set(at, Timer::LookUp(request, place));
             self.wait_for_place(request, place, Wait::Until(at));
         }

@@ -6,7 +6,7 @@
 //! read begin again; a client that commits what it read before is told instead.
 
 use crate::contract::{AskId, Ended, Observation, Phase, Plan, PlannedRead, Reply, RequestId};
-use crate::core::{Question, StepResult, TwoPhase, is_final, unfit};
+use crate::core::{Question, StepResult, TwoPhase, is_final, keep_reason, unfit};
 use crate::timers::{Timer, Wait};
 use bytes::Bytes;
 use fulcrum_types::{
@@ -147,6 +147,16 @@ impl TwoPhase {
         }
     }
 
+    /// Who reads what is written all the time must not make it worse.
+    fn ask_all_later(&mut self, request: RequestId) {
+        let at = self.now + self.options.pause;
+        let parts = self.reads.get_mut(&request).map(|reading| &mut reading.parts);
+        for (part, asked) in parts.into_iter().flatten().enumerate() {
+            asked.wait = Wait::Until(at);
+            self.timers.set(at, Timer::Read(request, part));
+        }
+    }
+
     fn read_part(&mut self, request: RequestId, part: usize) -> Option<&mut ReadPart> {
         self.reads.get_mut(&request)?.parts.get_mut(part)
     }
@@ -205,7 +215,7 @@ impl TwoPhase {
         let Some(reading) = self.reads.get_mut(&request) else {
             return;
         };
-        reading.last = Some(why);
+        keep_reason(&mut reading.last, why);
         if let Some(asked) = reading.parts.get_mut(part) {
             asked.wait = Wait::Until(at);
             self.timers.set(at, Timer::Read(request, part));
@@ -277,7 +287,11 @@ impl TwoPhase {
         for part in parts.into_iter().flatten() {
             (part.second, part.done) = (false, false);
         }
-        self.ask_all(request);
+        if times == 1 {
+            self.ask_all(request);
+        } else {
+            self.ask_all_later(request);
+        }
     }
 
     /// Each is looked up where its decision is.

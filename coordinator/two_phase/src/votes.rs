@@ -3,7 +3,7 @@
 //! A transaction of one group has the same first phase and no second: the group's answer is the decision.
 
 use crate::contract::{Effect, Ended, Observation, Phase, Plan, RequestId};
-use crate::core::{Question, StepResult, TwoPhase, is_final, unfit};
+use crate::core::{Question, StepResult, TwoPhase, is_final, keep_reason, unfit};
 use crate::timers::{Timer, Wait};
 use crate::transaction::{Evidence, Key, Outcome, Stage, Transaction, Why};
 use fulcrum_types::{AbortCause, CommittedPart, Mono, Receipt, Refusal, TransactionAnswer, Verdict, Version, Vote};
@@ -206,7 +206,7 @@ impl TwoPhase {
         } else {
             standing.unsure |= matches!(refusal, Refusal::Unknown { .. });
             let locked = matches!(refusal, Refusal::Locked { .. });
-            standing.last = Some(refusal);
+            keep_reason(&mut standing.last, refusal);
             self.vote_again(key, part, locked);
         }
     }

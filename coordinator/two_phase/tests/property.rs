@@ -434,7 +434,7 @@ impl Simulation {
         if !open.is_empty() {
             self.broken.push(format!("in doubt 5 s after healing: {open:?}"));
         }
-        self.pass_time(200);
+        self.pass_time(20);
         for (name, core) in &self.world.cores {
             let status = core.two_phase.as_ref().map(Coordinate::status).unwrap_or_default();
             if status != fulcrum_two_phase::Status::default() {
@@ -449,7 +449,7 @@ impl Simulation {
             self.plans.push(plan.clone());
             let before = self.figures.committed;
             self.commit(plan);
-            self.pass_time(20);
+            self.pass_time(4);
             if self.figures.committed == before {
                 self.broken
                     .push(format!("counter {counter} does not count after healing"));
@@ -632,8 +632,8 @@ impl Simulation {
             TransactionState::Decided(Decision::Aborted(cause)) => {
                 let meant = self.plans.iter().filter(|plan| plan.id == id);
                 let here = meant.filter(|plan| plan.parts.iter().any(|p| p.participant == place(group)));
-                let applied = here.filter(|plan| !self.applied(id, plan.fingerprint).is_empty());
-                applied.last().map(|plan| {
+                let mut applied = here.filter(|plan| !self.applied(id, plan.fingerprint).is_empty());
+                applied.next().map(|plan| {
                     format!(
                         "{id} of {:?} was looked up at g{group} as aborted ({cause}), and is applied",
                         plan.home
@@ -684,7 +684,7 @@ impl Simulation {
 
 fn seeds() -> u64 {
     let wanted = std::env::var("SIM_SEEDS").ok().and_then(|text| text.parse().ok());
-    wanted.unwrap_or(3_000)
+    wanted.unwrap_or(2_000)
 }
 
 /// What a seed breaks, if anything; a panic of a core's own checks is one.
@@ -756,5 +756,6 @@ fn planted_bugs_are_found() {
             None => survivors.push(bug.name()),
         }
     }
-    println!("left to the stories: {survivors:?}");
+    // Patience alone ends nothing wrongly: it only aborts what might have committed.
+    assert_eq!(survivors, [Bug::NoHeartbeats.name()], "not found by 600 seeds");
 }

@@ -2,7 +2,7 @@
 //!
 //! | verb | what it does |
 //! | --- | --- |
-//! | `groups N [horizon=MS]` | N groups, and coordinator `a`; `coordinator b` starts another |
+//! | `groups N [horizon=MS] [open=N]` | N groups, and coordinator `a`; `coordinator b` starts another |
 //! | `commit A R T ITEM... [deadline=MS] [as=T]` | request R: commit T at A; items: `g1.x=v` writes, `g1.x?absent`, `?exists`, `?v@3`, `?=v` test, `g1.x@3` was read (`@0` absent) |
 //! | `read A R T g1.x ... [consistent] [deadline=MS]` | request R: read |
 //! | `lookup A R T g1 ... [settle] [deadline=MS]` | request R: ask what became of T |
@@ -10,6 +10,7 @@
 //! | `deliver A g1` | the oldest question of A to g1 arrives, and the answer gets back |
 //! | `apply A g1`, `pass A g1` | it arrives; its answer gets back |
 //! | `again A g1` | it arrives a second time: the answer of the first stands |
+//! | `overtake A g1` | the newest question overtakes all others of A to g1 |
 //! | `lose A g1`, `loseanswer A g1` | it is lost; its answer is lost |
 //! | `refuse A g1 CODE [T]` | it is refused, nothing is done |
 //! | `crash A`, `start A` | a coordinator dies, comes back with nothing; `crash A after N` dies after N more effects |
@@ -80,7 +81,10 @@ impl Script {
         let (verb, rest) = words.split_first().ok_or("no verb")?;
         if *verb == "groups" {
             let horizon = option(rest, "horizon").map_or(Ok(30_000), |ms| plain(Some(&ms)))?;
-            let world = World::new(plain(rest.first())?, horizon);
+            let mut world = World::new(plain(rest.first())?, horizon);
+            if let Some(most) = option(rest, "open") {
+                world.options.open_max = usize::try_from(plain(Some(&most))?).unwrap_or_default();
+            }
             #[cfg(feature = "planted-bugs")]
             let world = World { bug: self.bug, ..world };
             self.world = Some(world);
@@ -211,6 +215,15 @@ impl Script {
                     }
                 }
             }
+            "overtake" => {
+                let oldest = self.flight(rest, false)?;
+                let world = self.world()?;
+                let first = world.flights.get(oldest).ok_or("no such question")?;
+                let same = |flight: &crate::world::Flight| flight.from == first.from && flight.to == first.to;
+                let newest = world.flights.iter().rposition(same).ok_or("no such question")?;
+                let overtaking = world.flights.remove(newest);
+                world.flights.insert(oldest, overtaking);
+            }
             "deliver" | "apply" | "pass" | "again" | "lose" | "loseanswer" | "refuse" => {
                 let refusal = if verb == "refuse" {
                     Some(self.refusal(rest)?)
@@ -327,7 +340,6 @@ impl Script {
                 let value = value.map_or("none".to_owned(), |value| value.escape_ascii().to_string());
                 vec![format!("{value}@{}", version.0)]
             }
-            "time" => vec![show::time(world.now_ms)],
             _ => return Ok(None),
         }))
     }

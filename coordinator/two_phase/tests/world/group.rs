@@ -396,16 +396,16 @@ impl Group {
     pub fn validate(&self, reads: &[ReadCheck]) -> Validation {
         let keys: Vec<_> = reads.iter().map(|check| &check.key).collect();
         let intents = self.intents(&keys);
-        if let Some(read) = reads.iter().position(|check| !self.holds(check)) {
-            return Validation::Invalidated {
+        if !intents.is_empty() {
+            let seen = intents.into_iter().map(|(id, held)| IntentSeen { id, home: held.home });
+            return Validation::Intents(seen.collect());
+        }
+        match reads.iter().position(|check| !self.holds(check)) {
+            Some(read) => Validation::Invalidated {
                 read: u32::try_from(read).unwrap_or(u32::MAX),
-            };
+            },
+            None => Validation::Valid,
         }
-        if intents.is_empty() {
-            return Validation::Valid;
-        }
-        let seen = intents.into_iter().map(|(id, held)| IntentSeen { id, home: held.home });
-        Validation::Intents(seen.collect())
     }
 }
 

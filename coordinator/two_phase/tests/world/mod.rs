@@ -17,8 +17,8 @@ use std::time::Duration;
 const PATIENCE: u64 = 1_000;
 const PATIENCE_IN_ALL: u64 = 4_000;
 const PATIENCE_OF_HOME: u64 = 2_000;
-/// The start of time: ids are told from 0.
-pub const EPOCH_MS: u64 = 1_000_000;
+/// The start of time.
+const EPOCH_MS: u64 = 1_000_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Source {

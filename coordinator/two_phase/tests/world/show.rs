@@ -1,7 +1,7 @@
 //! The world in words.
 
+use super::Source;
 use super::group::Outcome;
-use super::{EPOCH_MS, Source};
 use fulcrum_two_phase::{Effect, Observation, Reply};
 use fulcrum_types::{
     AbortCause, CommittedPart, Decision, Observations, Refusal, Resolution, Resolved, TransactionAnswer, TransactionId,
@@ -140,6 +140,11 @@ fn reply(reply: &Reply) -> String {
     };
     match reply {
         Reply::Committed {
+            parts: all, receipts, ..
+        } if all.is_empty() => {
+            format!("all of one moment, proved by {}", proofs(receipts))
+        }
+        Reply::Committed {
             parts: all,
             receipts,
             rounds,
@@ -172,9 +177,4 @@ pub fn effect(name: char, effect: &Effect) -> Option<String> {
         Effect::Observed(Observation::ReadAgain { times }) => format!("{name} reads again ({times})"),
         Effect::Observed(_) => return None,
     })
-}
-
-/// When it is.
-pub fn time(now_ms: u64) -> String {
-    format!("{} ms", now_ms - EPOCH_MS)
 }
