@@ -43,7 +43,7 @@ impl Simulation {
         broken.extend(self.unanswered());
         broken.extend(self.judge_counters());
         self.broken.extend(broken);
-        self.figures.crashes = self.world.crashes;
+        self.figures.crashes = std::mem::take(&mut self.world.crashes);
     }
 
     fn judge_commit(&self, plan: &Plan, result: &Result<Reply, Refusal>) -> Option<String> {

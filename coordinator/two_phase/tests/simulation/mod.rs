@@ -14,6 +14,9 @@ use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
+/// In milliseconds; short enough to be passed within a seed.
+const SHORT_HORIZON: u64 = 2_500;
+
 /// xorshift64*.
 struct Rng(u64);
 
@@ -68,13 +71,16 @@ pub struct Figures {
     pub unknown: u64,
     pub other: u64,
     pub reads: u64,
-    pub crashes: u64,
+    /// How often a coordinator died just before such an effect.
+    pub crashes: BTreeMap<&'static str, u64>,
 }
 
 pub struct Simulation {
     rng: Rng,
     pub world: World,
     names: Vec<char>,
+    /// How likely a group without a primary has one again after 25 ms, in percent.
+    recovery: u64,
     /// The groups that keep each counter.
     counters: Vec<Vec<u64>>,
     plans: Vec<Plan>,
@@ -112,7 +118,7 @@ impl Simulation {
     pub fn new(seed: u64) -> Self {
         let mut rng = Rng::new(seed);
         let groups = 2 + rng.below(3);
-        let horizon = if rng.chance(25) { 2_500 } else { 30_000 };
+        let horizon = if rng.chance(25) { SHORT_HORIZON } else { 30_000 };
         let mut world = World::new(groups, horizon);
         world.silent = true;
         world.options.linger = Duration::from_secs(3);
@@ -126,10 +132,12 @@ impl Simulation {
         let all: Vec<u64> = (1..=groups).collect();
         let mut counters = vec![vec![1], vec![1, 2], all.clone()];
         counters.extend(all.windows(2).map(<[u64]>::to_vec));
+        let recovery = if rng.chance(40) { 1 } else { 8 };
         Self {
             rng,
             world,
             names,
+            recovery,
             counters,
             plans: Vec::new(),
             requests: BTreeMap::new(),
@@ -183,7 +191,7 @@ impl Simulation {
         for group in self.world.groups.values_mut() {
             if group.up && self.rng.chance(1) {
                 group.up = false;
-            } else if !group.up && self.rng.chance(8) {
+            } else if !group.up && self.rng.chance(self.recovery) {
                 group.up = true;
             }
         }
@@ -196,7 +204,7 @@ impl Simulation {
             self.plans.push(plan.clone());
             let copies = if self.rng.chance(35) { 2 } else { 1 };
             for _ in 0..copies {
-                let delay = if self.rng.chance(60) { 0 } else { self.rng.below(1_500) };
+                let delay = self.delay();
                 self.later.push((now + delay, plan.clone()));
             }
         }
@@ -216,6 +224,15 @@ impl Simulation {
         }
         if self.rng.chance(4) {
             self.cancel();
+        }
+    }
+
+    /// Most are sent at once; some copies come late, and some of them when the horizon is near or past.
+    fn delay(&mut self) -> u64 {
+        match self.rng.below(10) {
+            0..6 => 0,
+            6..8 => SHORT_HORIZON - 300 + self.rng.below(900),
+            _ => self.rng.below(1_500),
         }
     }
 

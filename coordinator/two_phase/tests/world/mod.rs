@@ -60,8 +60,8 @@ pub struct World {
     pub told: Vec<(RequestId, Result<Reply, Refusal>)>,
     /// A coordinator dies after so many more effects.
     pub effects_left: Option<u64>,
-    /// Crashes in the middle of effects, for the figures.
-    pub crashes: u64,
+    /// How often a coordinator died just before such an effect.
+    pub crashes: BTreeMap<&'static str, u64>,
     #[cfg(feature = "planted-bugs")]
     pub bug: Option<fulcrum_two_phase::planted::Bug>,
 }
@@ -78,7 +78,7 @@ impl World {
             silent: false,
             told: Vec::new(),
             effects_left: None,
-            crashes: 0,
+            crashes: BTreeMap::new(),
             #[cfg(feature = "planted-bugs")]
             bug: None,
         }
@@ -126,7 +126,7 @@ impl World {
                 *left = left.saturating_sub(1);
                 if *left == 0 {
                     self.effects_left = None;
-                    self.crashes += 1;
+                    *self.crashes.entry(show::kind(&effect)).or_default() += 1;
                     self.crash(name);
                     return;
                 }

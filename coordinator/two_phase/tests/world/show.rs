@@ -162,6 +162,14 @@ fn reply(reply: &Reply) -> String {
     }
 }
 
+pub fn kind(effect: &Effect) -> &'static str {
+    match effect {
+        Effect::Ask { operation, .. } => operation.name(),
+        Effect::Reply { .. } => "reply",
+        Effect::Observed(_) => "observed",
+    }
+}
+
 pub fn effect(name: char, effect: &Effect) -> Option<String> {
     Some(match effect {
         Effect::Ask {
