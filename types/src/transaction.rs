@@ -294,6 +294,9 @@ pub enum Decision {
 pub struct Decide {
     /// The attempt. For an abort the group need never have heard of it.
     pub id: TransactionId,
+    /// Of which transaction under that id, for a party to it. Who only knows the id has none, and may have an abort recorded
+    /// only where that is the business of the group: see `docs/transactions.md`.
+    pub fingerprint: Option<Fingerprint>,
     /// What to record.
     pub decision: Decision,
 }
@@ -313,7 +316,13 @@ pub enum Verdict {
     /// Intents become values if they belong to this transaction; those of another one under its id are dropped.
     Commit(Fingerprint),
     /// Intents are dropped; the attempt is marked, so that a late prepare is refused.
-    Abort(AbortCause),
+    Abort {
+        /// Of this transaction alone: one that was given the same id is left in peace. Without it, of whatever is there: for
+        /// who learned of the abort from the home group of the very intents that it found.
+        of: Option<Fingerprint>,
+        /// Why.
+        cause: AbortCause,
+    },
 }
 
 /// What a [`Resolution`] found.
@@ -534,7 +543,13 @@ mod tests {
     #[test]
     fn only_what_ends_doubt_is_served_below_min_in_sync() {
         let id = TransactionId::default();
-        let decide = |decision| TransactionOperation::Decide(Decide { id, decision });
+        let decide = |decision| {
+            TransactionOperation::Decide(Decide {
+                id,
+                fingerprint: Some(Fingerprint(1)),
+                decision,
+            })
+        };
         assert!(decide(Decision::Aborted(AbortCause::Abandoned)).ends_doubt());
         assert!(
             !decide(Decision::Committed {

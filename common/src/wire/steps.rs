@@ -160,7 +160,10 @@ fn ids_from_wire(wire: s::Ids) -> Vec<TransactionId> {
 fn resolution_to_wire(resolution: Resolution) -> s::Resolution {
     let verdict = match resolution.verdict {
         Verdict::Commit(fingerprint) => s::resolution::Verdict::Commit(fingerprint_to_wire(fingerprint)),
-        Verdict::Abort(cause) => s::resolution::Verdict::Abort(cause.into()),
+        Verdict::Abort { of, cause } => s::resolution::Verdict::Abort(s::Abort {
+            cause: Some(cause.into()),
+            of: of.map(fingerprint_to_wire),
+        }),
     };
     s::Resolution {
         id: Some(resolution.id.into()),
@@ -171,7 +174,13 @@ fn resolution_to_wire(resolution: Resolution) -> s::Resolution {
 fn resolution_from_wire(wire: s::Resolution) -> Result<Resolution, Malformed> {
     let verdict = match wire.verdict.ok_or_else(|| Malformed::missing("resolution.verdict"))? {
         s::resolution::Verdict::Commit(fingerprint) => Verdict::Commit(fingerprint_from_wire(&fingerprint)?),
-        s::resolution::Verdict::Abort(cause) => Verdict::Abort(cause.try_into()?),
+        s::resolution::Verdict::Abort(abort) => Verdict::Abort {
+            of: abort.of.as_ref().map(|of| fingerprint_from_wire(of)).transpose()?,
+            cause: abort
+                .cause
+                .ok_or_else(|| Malformed::missing("resolution.abort.cause"))?
+                .try_into()?,
+        },
     };
     Ok(Resolution {
         id: id(wire.id)?,
@@ -192,6 +201,7 @@ impl From<TransactionOperation> for internal::TransactionStep {
             T::Prepare(prepare) => s::Step::Prepare(prepare_to_wire(*prepare)),
             T::Decide(decide) => s::Step::Decide(s::Decide {
                 id: Some(decide.id.into()),
+                fingerprint: decide.fingerprint.map(fingerprint_to_wire),
                 decision: Some(decision_to_wire(decide.decision)),
             }),
             T::Resolve(resolutions) => s::Step::Resolve(s::Resolve {
@@ -257,6 +267,11 @@ impl TryFrom<internal::TransactionStep> for TransactionOperation {
             s::Step::Prepare(prepare) => T::Prepare(Box::new(prepare_from_wire(prepare)?)),
             s::Step::Decide(decide) => T::Decide(Decide {
                 id: id(decide.id)?,
+                fingerprint: decide
+                    .fingerprint
+                    .as_ref()
+                    .map(|of| fingerprint_from_wire(of))
+                    .transpose()?,
                 decision: decision_from_wire(decide.decision.ok_or_else(|| Malformed::missing("decide.decision"))?)?,
             }),
             s::Step::Resolve(resolve) => T::Resolve(
@@ -509,7 +524,17 @@ mod tests {
             index: Index(8),
         });
         let begun_at_ms = 5;
-        let decide = |decision| T::Decide(Decide { id: an_id(7), decision });
+        let decide = |fingerprint, decision| {
+            T::Decide(Decide {
+                id: an_id(7),
+                fingerprint,
+                decision,
+            })
+        };
+        let abort = |of| Verdict::Abort {
+            of,
+            cause: AbortCause::Abandoned,
+        };
         let resolution = |verdict| Resolution { id: an_id(7), verdict };
         for step in [
             T::Transact(Box::new(Transact {
@@ -527,11 +552,12 @@ mod tests {
                 seen: None,
                 part: a_part(),
             })),
-            decide(a_commit()),
-            decide(Decision::Aborted(an_abort())),
+            decide(Some(FINGERPRINT), a_commit()),
+            decide(None, Decision::Aborted(an_abort())),
             T::Resolve(vec![
                 resolution(Verdict::Commit(FINGERPRINT)),
-                resolution(Verdict::Abort(AbortCause::Abandoned)),
+                resolution(abort(Some(FINGERPRINT))),
+                resolution(abort(None)),
             ]),
             T::Forget(vec![an_id(1), an_id(2)]),
             T::Heartbeat(vec![an_id(1)]),

@@ -11,9 +11,26 @@
 //!
 //! Whether a vote is durable is not this core's business: a group answers only what is committed and applied in its log.
 //!
+//! **The files.** `core` holds the fields and the dispatch. `transaction` is what is known of one; `votes` is its first phase,
+//! `home` its second, `tell` what comes after. `reads` are read-only transactions, `look_up` is for those who ask later. `timers` is
+//! the one queue by time, `invariants` is run after every step in debug builds, `planted` breaks things on purpose.
+//!
 //! **Left out.** Which group owns a key (a plan says), which node leads a group (the runner's routing knows), durable state of
 //! its own (there is none), one-round commits across groups.
 
+#[macro_use]
+pub mod planted;
+
 pub mod contract;
+mod core;
+mod home;
+mod invariants;
+mod look_up;
+mod reads;
+mod tell;
+mod timers;
+mod transaction;
+mod votes;
 
 pub use contract::*;
+pub use core::TwoPhase;

@@ -169,12 +169,16 @@ impl Group {
                 self.in_doubt.again(id, ends);
                 continue;
             }
-            let Some(home) = self.machine.promise_to(id).map(|promise| promise.home) else {
+            let Some(promise) = self.machine.promise_to(id) else {
                 self.in_doubt.remove(id);
                 continue;
             };
-            let decision = Decision::Aborted(AbortCause::Abandoned);
-            let decide = Decide { id, decision };
+            let home = promise.home;
+            let decide = Decide {
+                id,
+                fingerprint: Some(promise.fingerprint),
+                decision: Decision::Aborted(AbortCause::Abandoned),
+            };
             if home.group == self.id {
                 self.propose_own(shared, &crate::state_machine::Command::Decide(decide));
                 self.in_doubt.again(id, now.mono + AGAIN_AFTER);
@@ -217,10 +221,13 @@ impl Group {
     }
 }
 
-/// A decision as a participant needs it.
+/// A decision as a participant needs it, who has it from the home group of its own promise.
 pub(super) fn verdict_of(decision: &Decision) -> Verdict {
     match decision {
         Decision::Committed { fingerprint, .. } => Verdict::Commit(*fingerprint),
-        Decision::Aborted(cause) => Verdict::Abort(*cause),
+        Decision::Aborted(cause) => Verdict::Abort {
+            of: None,
+            cause: *cause,
+        },
     }
 }

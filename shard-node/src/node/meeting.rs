@@ -215,7 +215,10 @@ impl Group {
         };
         let verdict = match state {
             TransactionState::Decided(decision) => Some(verdict_of(&decision)),
-            TransactionState::TooOld => Some(Verdict::Abort(AbortCause::TooOld)),
+            TransactionState::TooOld => Some(Verdict::Abort {
+                of: None,
+                cause: AbortCause::TooOld,
+            }),
             TransactionState::Undecided | TransactionState::NotSeen => None,
         };
         if let Some(verdict) = verdict {

@@ -108,6 +108,7 @@ impl Command {
             }),
             Command::Decide(decide) => headed(kind::DECIDE, |buffer| {
                 put_id(buffer, decide.id);
+                put_option(buffer, decide.fingerprint, put_fingerprint);
                 put_decision(buffer, &decide.decision);
             }),
             Command::Resolve(all) => headed(kind::RESOLVE, |buffer| put_list(buffer, all, put_resolution)),
@@ -149,6 +150,7 @@ impl Command {
             },
             kind::DECIDE => Command::Decide(Decide {
                 id: get_id(&mut decoder)?,
+                fingerprint: get_option(&mut decoder, get_fingerprint)?,
                 decision: get_decision(&mut decoder)?,
             }),
             kind::RESOLVE => Command::Resolve(get_list(&mut decoder, get_resolution)?),
@@ -442,8 +444,18 @@ mod tests {
         ];
         let aborts = causes.map(|cause| Resolution {
             id: id(4),
-            verdict: Verdict::Abort(cause),
+            verdict: Verdict::Abort {
+                of: Some(fingerprint),
+                cause,
+            },
         });
+        let abort_of_any = Resolution {
+            id: id(4),
+            verdict: Verdict::Abort {
+                of: None,
+                cause: AbortCause::Abandoned,
+            },
+        };
         let commit = Resolution {
             id: id(5),
             verdict: Verdict::Commit(fingerprint),
@@ -476,13 +488,15 @@ mod tests {
             },
             Command::Decide(Decide {
                 id: id(8),
+                fingerprint: Some(fingerprint),
                 decision: Decision::Committed { fingerprint, parts },
             }),
             Command::Decide(Decide {
                 id: id(9),
+                fingerprint: None,
                 decision: Decision::Aborted(AbortCause::TooOld),
             }),
-            Command::Resolve(aborts.into_iter().chain([commit]).collect()),
+            Command::Resolve(aborts.into_iter().chain([abort_of_any, commit]).collect()),
             Command::Forget(vec![id(10), id(11)]),
         ]
     }

@@ -111,7 +111,7 @@ pub enum Ended {
     Aborted(AbortCause),
     /// Its client was told UNKNOWN.
     Unknown,
-    /// Refused before anything was prepared.
+    /// Its client was told a refusal that is no abort.
     Refused,
     /// Its client went away.
     Cancelled,

@@ -13,8 +13,8 @@ pub struct RequestId(pub u64);
 pub enum Input {
     /// Time has passed. At least every quarter of [`Options::heartbeat`](super::Options).
     Tick,
-    /// A client commits. If the same attempt is under way here already, this request joins it; with another fingerprint it is
-    /// refused.
+    /// A client commits. If the same attempt is under way here already, this request joins it. With another fingerprint it is
+    /// another transaction under the same id: the groups refuse one of them, or both.
     Commit {
         /// The runner's name for it.
         request: RequestId,

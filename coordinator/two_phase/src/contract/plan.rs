@@ -53,6 +53,16 @@ pub enum Shape {
 }
 
 impl Plan {
+    /// Whether it locks and writes nothing.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        self.shape() == Shape::ReadOnly
+    }
+
+    pub(crate) fn key(&self) -> (TransactionId, Fingerprint) {
+        (self.id, self.fingerprint)
+    }
+
     /// How it is carried out.
     #[must_use]
     pub fn shape(&self) -> Shape {

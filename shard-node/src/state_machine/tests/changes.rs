@@ -290,13 +290,18 @@ fn a_transaction_is_told_where_it_takes_effect() {
     assert!(command(T + 100, commit).is_empty(), "once");
 
     assert!(command(T + 100, prepare(id(2), elsewhere(), part().put("a", "2"))).is_empty());
+    let abort = Verdict::Abort {
+        of: Some(fingerprint(id(2))),
+        cause: AbortCause::Client,
+    };
     let blocked = write(put("a", "3"));
     assert!(command(T + 100, blocked).is_empty(), "blocked");
-    assert!(command(T + 100, resolve(id(2), Verdict::Abort(AbortCause::Client))).is_empty());
+    assert!(command(T + 100, resolve(id(2), abort)).is_empty());
 
     assert!(command(T + 100, prepare(id(3), here(), part().put("a", "4"))).is_empty());
     let decide = Command::Decide(Decide {
         id: id(3),
+        fingerprint: Some(fingerprint(id(3))),
         decision: committed(id(3), 9),
     });
     assert_eq!(command(T + 100, decide), ["a=4@9"]);

@@ -152,8 +152,25 @@ impl Bench {
         self.command(time, Command::Transact { at: here(), request })
     }
 
+    /// A party to the transaction asks for a decision.
     fn decide(&mut self, time: u64, id: TransactionId, decision: Decision) -> ApplyOutcome {
-        self.command(time, Command::Decide(Decide { id, decision }))
+        self.decide_of(time, id, Some(fingerprint(id)), decision)
+    }
+
+    /// The same, by who says which transaction under that id is meant, or does not know.
+    fn decide_of(
+        &mut self,
+        time: u64,
+        id: TransactionId,
+        fingerprint: Option<Fingerprint>,
+        decision: Decision,
+    ) -> ApplyOutcome {
+        let decide = Decide {
+            id,
+            fingerprint,
+            decision,
+        };
+        self.command(time, Command::Decide(decide))
     }
 
     fn resolve(&mut self, time: u64, id: TransactionId, verdict: Verdict) -> Resolved {
@@ -168,7 +185,7 @@ impl Bench {
     }
 
     fn abort(&mut self, id: TransactionId) -> Resolved {
-        self.resolve(T, id, Verdict::Abort(AbortCause::Abandoned))
+        self.resolve(T, id, abort_of(Some(fingerprint(id))))
     }
 
     /// The version of a key as a transaction sees it.
@@ -189,6 +206,14 @@ impl Bench {
 
     fn events(&mut self) -> Vec<TransactionEvent> {
         self.machine.take_events()
+    }
+}
+
+/// An abort of that transaction, or of whatever is there.
+fn abort_of(of: Option<Fingerprint>) -> Verdict {
+    Verdict::Abort {
+        of,
+        cause: AbortCause::Abandoned,
     }
 }
 

@@ -224,8 +224,9 @@ pub(in crate::state_machine) fn put_resolution(buffer: &mut BytesMut, resolution
             buffer.put_u8(verdict::COMMIT);
             put_fingerprint(buffer, fingerprint);
         }
-        Verdict::Abort(cause) => {
+        Verdict::Abort { of, cause } => {
             buffer.put_u8(verdict::ABORT);
+            put_option(buffer, of, put_fingerprint);
             put_cause(buffer, cause);
         }
     }
@@ -235,7 +236,10 @@ pub(in crate::state_machine) fn get_resolution(decoder: &mut Decoder) -> Result<
     let id = get_id(decoder)?;
     let verdict = match decoder.u8()? {
         verdict::COMMIT => Verdict::Commit(get_fingerprint(decoder)?),
-        verdict::ABORT => Verdict::Abort(get_cause(decoder)?),
+        verdict::ABORT => Verdict::Abort {
+            of: get_option(decoder, get_fingerprint)?,
+            cause: get_cause(decoder)?,
+        },
         other => return Err(Malformed::Tag(other)),
     };
     Ok(Resolution { id, verdict })

@@ -46,11 +46,11 @@ impl StateMachine {
                 self.schedule_transaction(store, self.past_at(id), id);
                 Ok(Resolved::Now)
             }
-            (Some(Record::Prepared(_)), Verdict::Abort(cause)) => {
+            (Some(Record::Prepared(_)), Verdict::Abort { cause, .. }) => {
                 self.let_go(store, moment, id, cause)?;
                 Ok(Resolved::Now)
             }
-            (Some(Record::Resolved { .. } | Record::Committed(_)), Verdict::Abort(_)) => {
+            (Some(Record::Resolved { .. } | Record::Committed(_)), Verdict::Abort { .. }) => {
                 self.transactions.events.push(TransactionEvent::Contradicted(id));
                 Ok(Resolved::Before)
             }
@@ -60,7 +60,7 @@ impl StateMachine {
             }
             (Some(_), _) => Ok(Resolved::Before),
             (None, Verdict::Commit(_)) => Ok(Resolved::Nothing),
-            (None, Verdict::Abort(cause)) => {
+            (None, Verdict::Abort { cause, .. }) => {
                 self.mark(store, moment, id, cause);
                 Ok(Resolved::Nothing)
             }

@@ -82,11 +82,19 @@ fn commit(id: TransactionId) -> Operation {
 }
 
 fn abort(id: TransactionId) -> Operation {
-    resolve(id, Verdict::Abort(AbortCause::Client))
+    let verdict = Verdict::Abort {
+        of: Some(fingerprint(id)),
+        cause: AbortCause::Client,
+    };
+    resolve(id, verdict)
 }
 
 fn decide(id: TransactionId, decision: Decision) -> Operation {
-    Operation::Transaction(TransactionOperation::Decide(Decide { id, decision }))
+    Operation::Transaction(TransactionOperation::Decide(Decide {
+        id,
+        fingerprint: Some(fingerprint(id)),
+        decision,
+    }))
 }
 
 fn committed(id: TransactionId) -> Decision {

@@ -32,10 +32,7 @@ fn marks_go_with_the_horizon() {
         "a promise goes only by its decision"
     );
     assert!(bench.machine.promise_to(id(5)).is_some());
-    assert_eq!(
-        bench.resolve(T + HORIZON + 9, id(5), Verdict::Abort(AbortCause::TooOld)),
-        Resolved::Now
-    );
+    assert_eq!(bench.resolve(T + HORIZON + 9, id(5), abort_of(None)), Resolved::Now);
     assert_eq!(bench.count(StateKind::Transaction), 0);
 }
 
@@ -219,6 +216,7 @@ fn any_command(random: &mut Random, time: u64) -> Command {
         },
         3 => Command::Decide(Decide {
             id,
+            fingerprint: any_fingerprint(random, id),
             decision: match random.below(2) {
                 0 => Decision::Aborted(AbortCause::Client),
                 _ => committed(id, 1),
@@ -227,11 +225,20 @@ fn any_command(random: &mut Random, time: u64) -> Command {
         4 => Command::Resolve(vec![Resolution {
             id,
             verdict: match random.below(2) {
-                0 => Verdict::Abort(AbortCause::Client),
+                0 => abort_of(any_fingerprint(random, id)),
                 _ => Verdict::Commit(fingerprint(id)),
             },
         }]),
         _ => Command::Forget(vec![id]),
+    }
+}
+
+/// Of the transaction, of another one under its id, or none.
+fn any_fingerprint(random: &mut Random, id: TransactionId) -> Option<Fingerprint> {
+    match random.below(4) {
+        0 => None,
+        1 => Some(Fingerprint(7)),
+        _ => Some(fingerprint(id)),
     }
 }
 

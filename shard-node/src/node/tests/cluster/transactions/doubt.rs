@@ -5,6 +5,7 @@ use super::*;
 fn asked_to_abort(id: TransactionId) -> TransactionOperation {
     TransactionOperation::Decide(Decide {
         id,
+        fingerprint: Some(fingerprint(id)),
         decision: Decision::Aborted(AbortCause::Abandoned),
     })
 }

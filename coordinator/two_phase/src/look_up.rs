@@ -1,0 +1,187 @@
+//! What became of a transaction: asked where its home group may be, and, if the asker wants a definite answer, settled there.
+
+use crate::contract::{Reply, RequestId};
+use crate::core::{Question, StepResult, TwoPhase, is_final, keep_reason, unfit};
+use crate::timers::{Timer, Wait};
+use fulcrum_types::{
+    AbortCause, Decide, Decision, Participant, Receipt, Refusal, TransactionAnswer, TransactionId,
+    TransactionOperation, TransactionState,
+};
+
+/// A look-up under way.
+#[derive(Clone, Debug)]
+pub(crate) struct LookingUp {
+    id: TransactionId,
+    pub(crate) places: Vec<Place>,
+    settle: Option<AbortCause>,
+    last: Option<Refusal>,
+}
+
+/// Where the home group may be.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    participant: Participant,
+    pub(crate) wait: Wait,
+    pub(crate) found: Option<Result<(TransactionState, Receipt), Refusal>>,
+}
+
+impl LookingUp {
+    pub(crate) fn new(id: TransactionId, places: Vec<Participant>, settle: Option<AbortCause>) -> Self {
+        let place = |participant| Place {
+            participant,
+            wait: Wait::Nothing,
+            found: None,
+        };
+        Self {
+            id,
+            places: places.into_iter().map(place).collect(),
+            settle,
+            last: None,
+        }
+    }
+
+    fn operation(&self) -> TransactionOperation {
+        match self.settle {
+            None => TransactionOperation::LookUp(self.id),
+            Some(cause) => TransactionOperation::Decide(Decide {
+                id: self.id,
+                fingerprint: None,
+                decision: Decision::Aborted(cause),
+            }),
+        }
+    }
+
+    /// What all places together say. One that has the transaction prepared knows most, then one that may still hear of it; a place that
+    /// said nothing might be the home.
+    fn conclusion(&self) -> Option<Result<(TransactionState, Receipt), Refusal>> {
+        let weight = |found: &Result<(TransactionState, Receipt), Refusal>| match found {
+            Ok((TransactionState::Decided(_), _)) => 4,
+            Ok((TransactionState::Undecided, _)) => 3,
+            Err(_) => 2,
+            Ok((TransactionState::NotSeen, _)) => 1,
+            Ok((TransactionState::TooOld, _)) => 0,
+        };
+        let all: Option<Vec<_>> = self.places.iter().map(|place| place.found.as_ref()).collect();
+        all?.into_iter().max_by_key(|found| weight(found)).cloned()
+    }
+}
+
+impl TwoPhase {
+    pub(crate) fn begin_look_up(&mut self, request: RequestId, looking: LookingUp) {
+        let places = looking.places.len();
+        let fits = places == 1 || (places > 1 && looking.settle.is_none());
+        self.look_ups.insert(request, looking);
+        if !fits {
+            let reason = "a look-up asks one group at least, and one alone if it is to settle the transaction".into();
+            self.end_look_up(request, Err(Refusal::Invalid { reason }));
+            return;
+        }
+        for place in 0..places {
+            self.ask_place(request, place);
+        }
+    }
+
+    pub(crate) fn ask_place(&mut self, request: RequestId, place: usize) {
+        let Some(deadline) = self.requests.get(&request).map(|known| known.deadline) else {
+            return;
+        };
+        let Some(looking) = self.look_ups.get(&request) else {
+            return;
+        };
+        let Some(to) = looking.places.get(place).map(|place| place.participant) else {
+            return;
+        };
+        let operation = looking.operation();
+        let ask = self.ask(to, operation, deadline, Question::LookUp(request, place));
+        self.wait_for_place(request, place, Wait::Answer(ask));
+    }
+
+    fn wait_for_place(&mut self, request: RequestId, place: usize, wait: Wait) {
+        let looking = self.look_ups.get_mut(&request);
+        if let Some(place) = looking.and_then(|looking| looking.places.get_mut(place)) {
+            place.wait = wait;
+        }
+    }
+
+    pub(crate) fn place_answered(&mut self, request: RequestId, place: usize, result: StepResult) {
+        self.wait_for_place(request, place, Wait::Nothing);
+        let found = match result {
+            Ok((TransactionAnswer::State(state), receipt)) => Ok((state, receipt)),
+            Ok((TransactionAnswer::Decision(decision), receipt)) => Ok((state_of(decision), receipt)),
+            Ok(_) => Err(unfit()),
+            Err(refusal) => Err(refusal),
+        };
+        match found {
+            Ok((state @ TransactionState::Decided(_), receipt)) => {
+                self.end_look_up(request, Ok(Reply::State { state, receipt }));
+            }
+            Err(refusal) if !is_final(&refusal) => self.ask_place_again(request, place, refusal),
+            found => self.place_is_done(request, place, found),
+        }
+    }
+
+    fn ask_place_again(&mut self, request: RequestId, place: usize, refusal: Refusal) {
+        let at = self.now + self.options.pause;
+        if let Some(looking) = self.look_ups.get_mut(&request) {
+            keep_reason(&mut looking.last, refusal);
+            self.timers.set(at, Timer::LookUp(request, place));
+            self.wait_for_place(request, place, Wait::Until(at));
+        }
+    }
+
+    fn place_is_done(&mut self, request: RequestId, place: usize, found: Result<(TransactionState, Receipt), Refusal>) {
+        let Some(looking) = self.look_ups.get_mut(&request) else {
+            return;
+        };
+        if let Some(place) = looking.places.get_mut(place) {
+            place.found = Some(found);
+        }
+        if let Some(conclusion) = looking.conclusion() {
+            let result = conclusion.map(|(state, receipt)| Reply::State { state, receipt });
+            self.end_look_up(request, result);
+        }
+    }
+
+    /// Its time is up. Who wanted it settled cannot tell whether it is.
+    pub(crate) fn give_look_up_up(&mut self, request: RequestId) {
+        let Some(looking) = self.look_ups.get(&request) else {
+            return;
+        };
+        let refusal = match (looking.settle, looking.last.clone()) {
+            (Some(_), _) => Refusal::Unknown {
+                reason: "the home group did not say in time what it has recorded".into(),
+            },
+            (None, None | Some(Refusal::Unknown { .. })) => Refusal::DeadlineExceeded,
+            (None, Some(last)) => last,
+        };
+        self.end_look_up(request, Err(refusal));
+    }
+
+    fn end_look_up(&mut self, request: RequestId, result: Result<Reply, Refusal>) {
+        self.drop_look_up(request);
+        self.reply(request, result);
+    }
+
+    pub(crate) fn drop_look_up(&mut self, request: RequestId) {
+        let Some(looking) = self.look_ups.remove(&request) else {
+            return;
+        };
+        for (place, asked) in looking.places.iter().enumerate() {
+            match asked.wait {
+                Wait::Nothing => {}
+                Wait::Answer(ask) => {
+                    self.questions.remove(&ask);
+                }
+                Wait::Until(at) => self.timers.clear(at, Timer::LookUp(request, place)),
+            }
+        }
+    }
+}
+
+/// Past the horizon a home group has no record and makes none: an abort that it names then says nothing about what was.
+fn state_of(decision: Decision) -> TransactionState {
+    match decision {
+        Decision::Aborted(AbortCause::TooOld) => TransactionState::TooOld,
+        decision => TransactionState::Decided(decision),
+    }
+}
