@@ -13,6 +13,7 @@
 //! | [`epochs`] | one primary an epoch, and fencing: positions grow along real time | DESIGN section 5, rules 3 and 4 |
 //! | [`receipts`] | no receipt claims more than happened | DESIGN sections 5 and 6, rules 5 and 6 |
 //! | [`serializability`] | transactions have a serial order that real time allows | Adya 1999; Kingsbury & Alvaro 2020 |
+//! | [`bank`] | transfers happen wholly, once, and the total holds | Jepsen's bank; DESIGN section 7 |
 //! | [`convergence`] | replicas that applied the same entries hold the same data | DESIGN section 8 |
 //!
 //! A [`History`] covers one keyspace; what transactions did, over all keyspaces, is a [`TransactionHistory`] of its own.
@@ -36,6 +37,7 @@ pub mod history;
 pub mod transactions;
 pub mod violation;
 
+pub mod bank;
 pub mod convergence;
 pub mod durability;
 pub mod epochs;
