@@ -209,6 +209,7 @@ fn the_checker_agrees_with_the_definition() {
         let history: TransactionHistory = transactions.into_iter().collect();
         let report = check(&history);
         let passes = report.verdict() == Verdict::Serializable;
+        assert_eq!(passes, report.counts.is_empty(), "seed {seed} ({store:?})");
         assert_eq!(
             passes,
             expected,
@@ -293,6 +294,12 @@ fn assert_is_cycle(cycle: &Cycle, graph: &Graph, transactions: &[Transaction]) {
         Anomaly::RealTime => assert!(transactions[last.to].precedes(&transactions[first.from]), "{cycle:?}"),
         _ => assert_eq!(last.to, first.from, "{cycle:?}"),
     }
+    let from: BTreeSet<usize> = cycle.edges.iter().map(|e| e.from).collect();
+    assert_eq!(
+        from.len(),
+        cycle.edges.len(),
+        "it passes a transaction twice: {cycle:?}"
+    );
     for edge in &cycle.edges {
         let through_hub = edge.kind == Kind::Rw && edge.to < graph.transactions;
         let direct = graph.edges.contains(edge);
