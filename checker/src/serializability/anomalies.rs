@@ -242,7 +242,12 @@ fn incompatible_orders_are_found() {
 
 #[test]
 fn an_unknown_transaction_seen_in_another_order_has_not_failed() {
-    let split = [during("x+1"), during("x+2").unknown(), during("x=1"), during("x=2")];
+    let split = [
+        during("x+1").unknown(),
+        during("x+2").unknown(),
+        during("x=1"),
+        during("x=2"),
+    ];
     assert_eq!(judge(&split).1.counts, [(Anomaly::IncompatibleOrders, 1)].into());
 }
 
