@@ -12,10 +12,12 @@
 //! | [`durability`] | acknowledged writes survive, or a loss certificate names them | DESIGN section 5, `async` |
 //! | [`epochs`] | one primary an epoch, and fencing: positions grow along real time | DESIGN section 5, rules 3 and 4 |
 //! | [`receipts`] | no receipt claims more than happened | DESIGN sections 5 and 6, rules 5 and 6 |
+//! | [`serializability`] | transactions have a serial order that real time allows | Adya 1999; Kingsbury & Alvaro 2020 |
+//! | [`bank`] | transfers happen wholly, once, and the total holds | Jepsen's bank; DESIGN section 7 |
 //! | [`convergence`] | replicas that applied the same entries hold the same data | DESIGN section 8 |
 //!
-//! A history covers one keyspace. Left out: expiry by TTL (a key that vanishes by itself looks like a lost write) and
-//! transactions over several keys.
+//! A [`History`] covers one keyspace; what transactions did, over all keyspaces, is a [`TransactionHistory`] of its own.
+//! Left out: expiry by TTL (a key that vanishes by itself looks like a lost write).
 //!
 //! ```
 //! use fulcrum_checker::{Call, ClientLog, History, Outcome, Seen, ValueId, linearizability};
@@ -32,13 +34,16 @@
 //! ```
 
 pub mod history;
+pub mod transactions;
 pub mod violation;
 
+pub mod bank;
 pub mod convergence;
 pub mod durability;
 pub mod epochs;
 pub mod linearizability;
 pub mod receipts;
+pub mod serializability;
 pub mod sessions;
 pub mod staleness;
 
@@ -47,6 +52,10 @@ mod survival;
 
 pub use history::{Call, ClientLog, Condition, Facts, History, Operation, Outcome, Seen, ValueId};
 pub use survival::SurvivingLog;
+pub use transactions::{
+    Element, Step, Transaction, TransactionHistory, TransactionKey, TransactionLog, TransactionOutcome,
+    TransactionTicket,
+};
 pub use violation::Violation;
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! Short ways to write histories down in tests.
 
 use crate::history::{Call, Condition, Facts, History, Operation, Outcome, Seen, ValueId};
+use crate::transactions::{Element, Step, Transaction, TransactionKey, TransactionOutcome};
 use bytes::Bytes;
-use fulcrum_types::{ClientId, Epoch, GroupId, Index, Level, LogPosition, NodeId, Role, StalenessBasis};
+use fulcrum_types::{ClientId, Epoch, GroupId, Index, KeyspaceId, Level, LogPosition, NodeId, Role, StalenessBasis};
 
 /// A small generator of random numbers (splitmix64).
 pub(crate) struct Rng(pub(crate) u64);
@@ -140,5 +141,52 @@ impl Shape for Operation {
     fn found(mut self, epoch: u64, index: u64) -> Self {
         self.found_at = Some((GroupId(1), at(epoch, index)));
         self
+    }
+}
+
+/// A committed transaction of client 1 over `[begin, end]`: `x+3` appends 3 to the list x, `x=1,2` reads it, `x=` reads
+/// nothing. A key with a dash is in another keyspace: `2-x`.
+pub(crate) fn transaction(times: (u64, u64), steps: &str) -> Transaction {
+    let number = |text: &str| Element(text.parse().expect("a number"));
+    let step = |text: &str| match (text.split_once('+'), text.split_once('=')) {
+        (Some((name, element)), _) => Step::Append {
+            key: transaction_key(name),
+            element: number(element),
+        },
+        (None, Some((name, seen))) => Step::Read {
+            key: transaction_key(name),
+            seen: seen.split(',').filter(|e| !e.is_empty()).map(number).collect(),
+        },
+        _ => panic!("'{text}' is no step"),
+    };
+    Transaction {
+        client: ClientId(1),
+        steps: steps.split_whitespace().map(step).collect(),
+        invoked: times.0,
+        returned: Some(times.1),
+        outcome: TransactionOutcome::Committed,
+    }
+}
+
+fn transaction_key(name: &str) -> TransactionKey {
+    let (keyspace, key) = name.split_once('-').unwrap_or(("1", name));
+    TransactionKey {
+        keyspace: KeyspaceId(keyspace.parse().expect("a number")),
+        key: Bytes::copy_from_slice(key.as_bytes()),
+    }
+}
+
+impl Transaction {
+    pub(crate) fn failed(self) -> Self {
+        let outcome = TransactionOutcome::Failed;
+        Transaction { outcome, ..self }
+    }
+
+    pub(crate) fn unknown(self) -> Self {
+        Transaction {
+            outcome: TransactionOutcome::Unknown,
+            returned: None,
+            ..self
+        }
     }
 }

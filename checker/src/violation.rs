@@ -35,10 +35,15 @@ impl Violation {
     /// The violation with its operations written out, one a line.
     #[must_use]
     pub fn describe(&self, history: &History) -> String {
+        self.with_lines(|place| history.operations().get(place).map(ToString::to_string))
+    }
+
+    /// The violation, and a line for each of its places that `line` knows.
+    pub(crate) fn with_lines(&self, line: impl Fn(usize) -> Option<String>) -> String {
         let mut text = self.to_string();
         for &place in &self.operations {
-            if let Some(operation) = history.operations().get(place) {
-                text.push_str(&format!("\n  #{place} {operation}"));
+            if let Some(line) = line(place) {
+                text.push_str(&format!("\n  #{place} {line}"));
             }
         }
         text
