@@ -6,5 +6,6 @@ mod disk;
 mod fake;
 mod reads;
 mod snapshots;
+mod two_groups;
 mod watches;
 mod writes;
