@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 /// Requests that one submitter keeps under way in a pipeline.
-const WINDOW: usize = 2048;
+const WINDOW: usize = 4096;
 
 pub(crate) async fn run(plan: Plan) -> Result<Vec<Row>> {
     let cluster = scenario::cluster(3).await?;

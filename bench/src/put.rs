@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 const NODES: u32 = 3;
-const WINDOW: usize = 2048;
+const WINDOW: usize = 4096;
 
 pub(crate) async fn run(plan: Plan) -> Result<Vec<Row>> {
     let cluster = scenario::cluster(NODES.into()).await?;

@@ -5,7 +5,7 @@
 
 use foldhash::fast::RandomState;
 use fulcrum_common::routing::Failure;
-use fulcrum_common::wire::batch::{BatchBuilder, RequestBatch, ResponseBatch};
+use fulcrum_common::wire::batch::{BatchBuilder, ResponseBatch};
 use fulcrum_common::wire::internal::shard_client::ShardClient;
 use fulcrum_common::wire::{Malformed, internal, shard};
 use fulcrum_types::{GroupRequest, NodeId, Refusal};
@@ -223,8 +223,8 @@ impl Stream {
             Err(_) => return self.not_opened(first, "no answer"),
         };
         let mut calls = vec![first];
-        let batch = self.batch(calls.drain(..));
-        if batches.try_send(batch).is_err() {
+        self.take_in(calls.drain(..));
+        if batches.try_send(self.requests.take()).is_err() {
             return Failure::Lost(format!("stream to {} broke", self.node));
         }
         let mut sweep = tokio::time::interval(SWEEP);
@@ -245,7 +245,13 @@ impl Stream {
                     if calls.is_empty() {
                         return Failure::Lost("the router is shutting down".into());
                     }
-                    permit.send(self.batch(calls.drain(..)));
+                    self.take_in(calls.drain(..));
+                    permit.send(self.requests.take());
+                    while !self.requests.is_empty() {
+                        if batches.send(self.requests.take()).await.is_err() {
+                            return Failure::Lost(format!("stream to {} broke", self.node));
+                        }
+                    }
                 }
                 _ = sweep.tick(), if !self.under_way.is_empty() => self.give_up(),
             }
@@ -259,14 +265,13 @@ impl Stream {
         failure
     }
 
-    fn batch(&mut self, calls: impl Iterator<Item = Call>) -> RequestBatch {
+    fn take_in(&mut self, calls: impl Iterator<Item = Call>) {
         for Call { attempt, answer } in calls {
             self.next_id += 1;
             self.under_way.insert(self.next_id, (attempt.give_up, answer));
             let wire = shard::request_to_wire(self.next_id, attempt.request, attempt.pass_on);
             self.requests.push(&wire);
         }
-        self.requests.take()
     }
 
     fn complete(&mut self, batch: ResponseBatch) -> Result<(), Malformed> {

@@ -5,6 +5,7 @@ use crate::client::Shared;
 use crate::retry::{Next, Retries};
 use crate::rpc;
 use foldhash::fast::RandomState;
+use fulcrum_common::budget::{Budget, Share};
 use fulcrum_common::routing::Failure;
 use fulcrum_common::wire::batch::{BatchBuilder, PipelineRequest, PipelineResponse};
 use fulcrum_common::wire::v1::pipeline_answer::Answer;
@@ -20,7 +21,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
 /// Requests that may be sent and not answered.
-const UNDER_WAY: usize = 2048;
+const UNDER_WAY: usize = 4096;
+/// Bytes of keys and values that may be sent and not answered, about.
+const UNDER_WAY_BYTES: usize = 64 * 1024 * 1024;
 /// Most requests in one message.
 const BATCH: usize = 256;
 /// Most bytes of keys and values in one message, about.
@@ -38,6 +41,8 @@ pub(super) struct Taken {
     until: Instant,
     reply: oneshot::Sender<Replied>,
     retries: Retries,
+    /// What it takes of the lane's budget once the lane has taken it in.
+    share: Option<Share>,
 }
 
 impl Taken {
@@ -53,6 +58,16 @@ impl Taken {
             until,
             reply,
             retries,
+            share: None,
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match &self.op.op {
+            Some(Op::Get(request)) => request.key.len(),
+            Some(Op::Put(request)) => request.key.len() + request.value.len(),
+            Some(Op::Delete(request)) => request.key.len(),
+            None => 0,
         }
     }
 
@@ -92,6 +107,7 @@ pub(super) struct Runner {
     paused: Vec<(Instant, Box<Taken>)>,
     under_way: HashMap<u64, Box<Taken>, RandomState>,
     message: BatchBuilder<v1::PipelineOp>,
+    budget: Budget,
 }
 
 /// Why a stream is given up.
@@ -114,6 +130,7 @@ impl Runner {
             paused: Vec::new(),
             under_way: HashMap::default(),
             message: BatchBuilder::default(),
+            budget: Budget::new(UNDER_WAY_BYTES),
         }
     }
 
@@ -197,7 +214,7 @@ impl Runner {
         sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut taken = Vec::with_capacity(BATCH);
         while self.open || !self.idle() {
-            let room = self.under_way.len() + self.waiting.len() < UNDER_WAY;
+            let room = self.under_way.len() + self.waiting.len() < UNDER_WAY && !self.budget.is_spent();
             let busy = !self.idle();
             tokio::select! {
                 received = answers.message() => match received {
@@ -213,7 +230,10 @@ impl Runner {
                 },
                 count = self.queue.recv_many(&mut taken, BATCH), if self.open && room => {
                     self.open = count > 0;
-                    self.waiting.extend(taken.drain(..));
+                    for mut taken in taken.drain(..) {
+                        taken.share = Some(self.budget.take(taken.bytes()));
+                        self.waiting.push_back(taken);
+                    }
                 }
                 _ = sweep.tick(), if busy => self.sweep(),
             }

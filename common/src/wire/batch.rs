@@ -10,6 +10,7 @@ use prost::encoding::{
     self, DecodeContext, WireType, decode_key, decode_varint, encode_key, encode_varint, skip_field,
 };
 use prost::{DecodeError, Message};
+use std::collections::VecDeque;
 use std::fmt;
 use std::marker::PhantomData;
 
@@ -23,6 +24,8 @@ pub type RequestBatch = Batch<internal::Request>;
 pub type ResponseBatch = Batch<internal::Response>;
 
 const ITEMS: u32 = 1;
+/// A batch is closed before it grows beyond this. One larger item still goes, alone.
+const BATCH_BYTES: usize = 4 * 1024 * 1024;
 
 /// Encoded items.
 pub struct Batch<M> {
@@ -30,9 +33,11 @@ pub struct Batch<M> {
     item: PhantomData<fn() -> M>,
 }
 
-/// A batch in the making.
+/// Batches in the making: one, or more if there is too much for one.
 pub struct BatchBuilder<M> {
     encoded: BytesMut,
+    /// Batches that are full, oldest first.
+    full: VecDeque<Bytes>,
     item: PhantomData<fn(M)>,
 }
 
@@ -40,6 +45,7 @@ impl<M> Default for BatchBuilder<M> {
     fn default() -> Self {
         Self {
             encoded: BytesMut::new(),
+            full: VecDeque::new(),
             item: PhantomData,
         }
     }
@@ -48,28 +54,36 @@ impl<M> Default for BatchBuilder<M> {
 impl<M: Message> BatchBuilder<M> {
     /// Adds an item.
     pub fn push(&mut self, item: &M) {
-        let length = item.encoded_len();
+        self.begin(item.encoded_len());
+        item.encode_raw(&mut self.encoded);
+    }
+
+    /// Makes room for an item of this length, and writes what stands before it.
+    fn begin(&mut self, length: usize) {
+        if !self.encoded.is_empty() && self.encoded.len() + length > BATCH_BYTES {
+            self.full.push_back(self.encoded.split().freeze());
+        }
         self.encoded.reserve(length + 11);
         encode_key(ITEMS, WireType::LengthDelimited, &mut self.encoded);
         encode_varint(length as u64, &mut self.encoded);
-        item.encode_raw(&mut self.encoded);
     }
 
     /// Whether it holds nothing.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.encoded.is_empty()
+        self.encoded.is_empty() && self.full.is_empty()
     }
 
-    /// Bytes so far.
+    /// Bytes of the batch that is not full yet.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.encoded.len()
     }
 
-    /// The batch; what is built from now on is another, for which as much room is made ready.
+    /// The oldest batch. There may be more: look at [`BatchBuilder::is_empty`].
     pub fn take(&mut self) -> Batch<M> {
-        let encoded = self.encoded.split().freeze();
+        let full = self.full.pop_front();
+        let encoded = full.unwrap_or_else(|| self.encoded.split().freeze());
         Batch {
             encoded,
             item: PhantomData,
@@ -94,9 +108,7 @@ impl BatchBuilder<v1::PipelineAnswer> {
             PassedOn::Write => 3,
         };
         let length = encoding::uint64::encoded_len(1, &id) + encoding::bytes::encoded_len(tag, message);
-        self.encoded.reserve(length + 11);
-        encode_key(ITEMS, WireType::LengthDelimited, &mut self.encoded);
-        encode_varint(length as u64, &mut self.encoded);
+        self.begin(length);
         encoding::uint64::encode(1, &id, &mut self.encoded);
         encoding::bytes::encode(tag, message, &mut self.encoded);
     }
@@ -106,7 +118,12 @@ impl<M: Message> FromIterator<M> for Batch<M> {
     fn from_iter<I: IntoIterator<Item = M>>(items: I) -> Self {
         let mut builder = BatchBuilder::default();
         items.into_iter().for_each(|item| builder.push(&item));
-        builder.take()
+        let full: Vec<Bytes> = std::mem::take(&mut builder.full).into();
+        let encoded = [full.concat().as_slice(), &builder.encoded].concat().into();
+        Batch {
+            encoded,
+            item: PhantomData,
+        }
     }
 }
 
@@ -343,6 +360,31 @@ mod tests {
         let second = builder.take();
         assert!(builder.is_empty());
         assert_eq!((first.count(), second.count()), (1, 1));
+    }
+
+    #[test]
+    fn a_batch_does_not_grow_beyond_what_a_message_may_be() {
+        let large = |id: u64, bytes: usize| v1::PipelineAnswer {
+            id,
+            answer: Some(v1::pipeline_answer::Answer::Get(v1::GetResponse {
+                value: Some(v1::Value {
+                    value: vec![0; bytes].into(),
+                    ..Default::default()
+                }),
+                receipt: None,
+            })),
+        };
+        let mut builder = BatchBuilder::default();
+        for (id, mib) in [(1, 1), (2, 2), (3, 3), (4, 9), (5, 1)] {
+            builder.push(&large(id, mib << 20));
+        }
+        let mut ids = Vec::new();
+        while !builder.is_empty() {
+            let batch = builder.take();
+            assert!(batch.encoded_len() < 10 << 20);
+            ids.push(batch.items().map(|answer| answer.unwrap().id).collect::<Vec<_>>());
+        }
+        assert_eq!(ids, [vec![1, 2], vec![3], vec![4], vec![5]]);
     }
 
     #[test]
