@@ -146,7 +146,7 @@ async fn pipelined(pipeline: &Pipeline, keyspace: &Keyspace, time: Duration) -> 
             let number = draw.below(FEW_KEYS);
             pending.push_back(keyspace.get(scenario::key(number)).submit(pipeline).await?);
         }
-        for got in pending.drain(..WINDOW / 2) {
+        for got in pending.drain(..WINDOW / 8) {
             anyhow::ensure!(got.await?.value.is_some(), "a key is missing");
             answered += 1;
         }

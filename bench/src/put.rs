@@ -138,7 +138,7 @@ async fn pipelined(pipeline: &Pipeline, keyspace: &Keyspace, time: Duration) -> 
             let put = keyspace.put(scenario::key(draw.below(FEW_KEYS)), value.clone());
             pending.push_back(put.submit(pipeline).await?);
         }
-        for written in pending.drain(..WINDOW / 2) {
+        for written in pending.drain(..WINDOW / 8) {
             ensure!(written.await?.receipt.durable, "a write is not durable");
             answered += 1;
         }

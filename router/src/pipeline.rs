@@ -6,7 +6,7 @@
 use crate::service::{KvService, map_read, map_seen, unexpected};
 use fulcrum_common::budget::Budget;
 use fulcrum_common::limits;
-use fulcrum_common::wire::batch::{BatchBuilder, PassedOn, PipelineRequest, PipelineResponse};
+use fulcrum_common::wire::batch::{ANSWER_BYTES, BatchBuilder, PassedOn, PipelineRequest, PipelineResponse};
 use fulcrum_common::wire::shard::Reply;
 use fulcrum_common::wire::v1::pipeline_op::Op;
 use fulcrum_common::wire::{status, v1};
@@ -29,7 +29,6 @@ struct Outbox {
     budget: Budget,
 }
 
-#[derive(Default)]
 struct Answers {
     batch: BatchBuilder<v1::PipelineAnswer>,
     count: usize,
@@ -76,7 +75,10 @@ pub(crate) async fn serve(
     answers: mpsc::Sender<Result<PipelineResponse, Status>>,
 ) {
     let outbox = Arc::new(Outbox {
-        answers: Mutex::default(),
+        answers: Mutex::new(Answers {
+            batch: BatchBuilder::of_at_most(ANSWER_BYTES),
+            count: 0,
+        }),
         filled: Notify::new(),
         budget: Budget::new(UNDER_WAY_BYTES),
     });

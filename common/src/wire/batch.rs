@@ -24,6 +24,8 @@ pub type RequestBatch = Batch<internal::Request>;
 pub type ResponseBatch = Batch<internal::Response>;
 
 const ITEMS: u32 = 1;
+/// Size of a batch of answers, about: see [`BatchBuilder::of_at_most`].
+pub const ANSWER_BYTES: usize = 48 * 1024;
 /// A batch is closed before it grows beyond this. One larger item still goes, alone.
 const BATCH_BYTES: usize = 4 * 1024 * 1024;
 
@@ -35,6 +37,7 @@ pub struct Batch<M> {
 
 /// Batches in the making: one, or more if there is too much for one.
 pub struct BatchBuilder<M> {
+    most: usize,
     encoded: BytesMut,
     /// Batches that are full, oldest first.
     full: VecDeque<Bytes>,
@@ -44,9 +47,21 @@ pub struct BatchBuilder<M> {
 impl<M> Default for BatchBuilder<M> {
     fn default() -> Self {
         Self {
+            most: BATCH_BYTES,
             encoded: BytesMut::new(),
             full: VecDeque::new(),
             item: PhantomData,
+        }
+    }
+}
+
+impl<M> BatchBuilder<M> {
+    /// Closes batches before they grow beyond so many bytes: whoever receives one decodes it while the next is on its way.
+    #[must_use]
+    pub fn of_at_most(bytes: usize) -> Self {
+        Self {
+            most: bytes.min(BATCH_BYTES),
+            ..Self::default()
         }
     }
 }
@@ -60,7 +75,7 @@ impl<M: Message> BatchBuilder<M> {
 
     /// Makes room for an item of this length, and writes what stands before it.
     fn begin(&mut self, length: usize) {
-        if !self.encoded.is_empty() && self.encoded.len() + length > BATCH_BYTES {
+        if !self.encoded.is_empty() && self.encoded.len() + length > self.most {
             self.full.push_back(self.encoded.split().freeze());
         }
         self.encoded.reserve(length + 11);
