@@ -1,6 +1,6 @@
 //! The background task of a lane: batches what waits, sends it, matches the answers by id.
 
-use super::Replied;
+use super::{Replied, Reply};
 use crate::client::Shared;
 use crate::retry::{Next, Retries};
 use crate::rpc;
@@ -8,7 +8,6 @@ use foldhash::fast::RandomState;
 use fulcrum_common::budget::{Budget, Share};
 use fulcrum_common::routing::Failure;
 use fulcrum_common::wire::batch::{BatchBuilder, PipelineRequest, PipelineResponse};
-use fulcrum_common::wire::v1::pipeline_answer::Answer;
 use fulcrum_common::wire::v1::pipeline_op::Op;
 use fulcrum_common::wire::{Malformed, status, v1};
 use fulcrum_types::{NodeId, Refusal};
@@ -265,15 +264,16 @@ impl Runner {
     }
 
     fn answered(&mut self, message: PipelineResponse) -> Result<(), Malformed> {
-        for answer in message.items() {
+        for answer in message.encoded_answers() {
             let answer = answer?;
             let Some(taken) = self.under_way.remove(&answer.id) else {
                 continue;
             };
-            match answer.answer {
-                Some(Answer::Error(error)) => self.refused(taken, status::refusal_from_wire(error)),
-                Some(reply) => taken.reply(Ok(reply)),
-                None => self.refused(
+            match (answer.get, answer.write, answer.error) {
+                (_, _, Some(error)) => self.refused(taken, status::refusal_from_wire(*error)),
+                (Some(get), _, None) => taken.reply(Ok(Reply::Get(get))),
+                (None, Some(write), None) => taken.reply(Ok(Reply::Write(write))),
+                (None, None, None) => self.refused(
                     taken,
                     Refusal::Unknown {
                         reason: "the answer is empty".into(),

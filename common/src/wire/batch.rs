@@ -160,6 +160,34 @@ impl<M: Message + Default> Batch<M> {
     }
 }
 
+/// A [`v1::PipelineAnswer`] whose message is not decoded yet: by whoever waits for it, it will be.
+#[derive(Clone, PartialEq, Message)]
+pub struct EncodedAnswer {
+    /// Of the operation.
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    /// A [`v1::GetResponse`].
+    #[prost(bytes = "bytes", optional, tag = "2")]
+    pub get: Option<Bytes>,
+    /// A [`v1::WriteResponse`].
+    #[prost(bytes = "bytes", optional, tag = "3")]
+    pub write: Option<Bytes>,
+    /// Why there is no answer.
+    #[prost(message, optional, boxed, tag = "4")]
+    pub error: Option<Box<v1::Error>>,
+}
+
+impl PipelineResponse {
+    /// The answers, without a look into them.
+    #[must_use]
+    pub fn encoded_answers(self) -> Items<EncodedAnswer> {
+        Items {
+            rest: self.encoded,
+            item: PhantomData,
+        }
+    }
+}
+
 /// Decodes a batch item by item.
 pub struct Items<M> {
     rest: Bytes,
@@ -349,10 +377,14 @@ mod tests {
             id,
             answer: Some(answer),
         });
-        assert_eq!(
-            builder.take().items().collect::<Result<Vec<_>, _>>(),
-            Ok(expected.to_vec())
-        );
+        let batch = builder.take();
+        let encoded: Vec<EncodedAnswer> = batch.clone().encoded_answers().map(Result::unwrap).collect();
+        let again: PipelineResponse = encoded
+            .iter()
+            .map(|answer| v1::PipelineAnswer::decode(&answer.encode_to_vec()[..]).unwrap())
+            .collect();
+        assert_eq!(again.items().collect::<Result<Vec<_>, _>>(), Ok(expected.to_vec()));
+        assert_eq!(batch.items().collect::<Result<Vec<_>, _>>(), Ok(expected.to_vec()));
     }
 
     #[test]
