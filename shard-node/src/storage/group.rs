@@ -234,7 +234,9 @@ impl GroupStore {
 
     fn truncate(&mut self, store: &mut Store, from: Index) -> Result<(), StorageError> {
         self.spare.truncate(from);
-        self.log.truncate(store, from)
+        self.log.truncate(store, from)?;
+        // After a crash they may be there of entries that count as not applied: the state is written later than they are.
+        footnotes::forget_from(store, self.group, from)
     }
 
     fn compact(&mut self, store: &mut Store, through: LogPosition) -> Result<(), StorageError> {
