@@ -154,9 +154,12 @@ impl Group {
     }
 
     fn check_decide(&self, decide: &Decide) -> Result<(), Refusal> {
-        let Decision::Committed { parts, .. } = &decide.decision else {
+        let Decision::Committed { fingerprint, parts } = &decide.decision else {
             return Ok(());
         };
+        if decide.fingerprint.is_some_and(|of| of != *fingerprint) {
+            return Err(invalid("a commit is asked for under its own fingerprint".into()));
+        }
         let here = self.as_participant();
         if parts.len() > MAX_PARTICIPANTS || !parts.iter().any(|part| part.participant == here) {
             return Err(invalid(format!(
@@ -364,26 +367,35 @@ impl Group {
         if let Some(refusal) = self.machine.out_of_time(begun_at_ms) {
             return Ok(Err(refusal.into()));
         }
-        let mut intents = BTreeSet::new();
+        let intents = self.intents_seen(shared, reads)?;
+        if !intents.is_empty() {
+            let validation = Validation::Intents(intents.into_iter().collect());
+            return Ok(Ok(TransactionAnswer::Validation(validation)));
+        }
         for (number, read) in (0..).zip(reads) {
             let observed = self.machine.observe(&shared.store, &read.key)?;
             if (observed.version, observed.value.is_some()) != (read.version, read.exists) {
                 let invalidated = Validation::Invalidated { read: number };
                 return Ok(Ok(TransactionAnswer::Validation(invalidated)));
             }
-            if shared.bugs.has(Bug::ReadPastIntents) {
-                continue;
-            }
+        }
+        Ok(Ok(TransactionAnswer::Validation(Validation::Valid)))
+    }
+
+    /// The intents on the keys that were read. They come before any comparison: a value that was read by its intent agrees with
+    /// nothing before that is resolved.
+    fn intents_seen(&self, shared: &Shared, reads: &[ReadCheck]) -> Result<BTreeSet<IntentSeen>, Failure> {
+        let mut intents = BTreeSet::new();
+        if shared.bugs.has(Bug::ReadPastIntents) {
+            return Ok(intents);
+        }
+        for read in reads {
             if let Some(intent) = self.machine.intent_on(&shared.store, &read.key)? {
                 let (id, home) = (intent.id, intent.home);
                 intents.insert(IntentSeen { id, home });
             }
         }
-        let validation = match intents.is_empty() {
-            true => Validation::Valid,
-            false => Validation::Intents(intents.into_iter().collect()),
-        };
-        Ok(Ok(TransactionAnswer::Validation(validation)))
+        Ok(intents)
     }
 
     /// What is pending here, oldest first.

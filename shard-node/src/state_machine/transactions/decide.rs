@@ -1,4 +1,5 @@
-//! Decisions: at the home group the first record wins (rule 14).
+//! Decisions: at the home group the first record wins (rule 14). Elsewhere none is recorded: a promise given there rests on what
+//! the home decides.
 
 use super::record::{Committed, Record};
 use super::table::TransactionEvent;
@@ -6,7 +7,7 @@ use super::{Age, Moment};
 use crate::node::Bug;
 use crate::state_machine::{ApplyOutcome, ApplyRefusal, StateMachine};
 use crate::storage::{StorageError, Store};
-use fulcrum_types::{AbortCause, Decide, Decision, TransactionAnswer, TransactionId};
+use fulcrum_types::{AbortCause, Decide, Decision, Fingerprint, Participant, TransactionAnswer, TransactionId};
 
 impl StateMachine {
     pub(in crate::state_machine) fn decide(
@@ -17,6 +18,13 @@ impl StateMachine {
     ) -> Result<ApplyOutcome, StorageError> {
         let id = asked.id;
         let known = self.transaction(store, id)?;
+        if let Some((home, held)) = known.as_ref().and_then(|record| self.home_elsewhere(record)) {
+            return Ok(match asked_of(asked) {
+                // That one is never prepared here: the id has another owner.
+                Some(of) if of != held => recorded(Decision::Aborted(AbortCause::NotPrepared { group: self.group })),
+                _ => ApplyOutcome::Refused(ApplyRefusal::NotTheHome { id, home }),
+            });
+        }
         match &known {
             Some(Record::Aborted(_) | Record::Refused(_))
                 if self.has(Bug::CommitAfterTheAbort) && matches!(asked.decision, Decision::Committed { .. }) =>
@@ -36,16 +44,12 @@ impl StateMachine {
             }
             Some(Record::Committed(committed)) => return Ok(recorded(committed.decision())),
             Some(Record::Aborted(cause) | Record::Refused(cause)) => return Ok(recorded(Decision::Aborted(*cause))),
-            // A promise given here rests on what another group decides: to let go of it would part them.
-            Some(Record::Prepared(prepared)) if prepared.home.group != self.group => {
-                let home = prepared.home;
-                return Ok(ApplyOutcome::Refused(ApplyRefusal::NotTheHome { id, home }));
-            }
             Some(Record::Prepared(_) | Record::Resolved { .. }) | None => {}
         }
         let cause = match &asked.decision {
+            // It may have been committed, and forgotten since: no other cause would be true.
+            _ if self.age(id, moment.time) == Age::Past => AbortCause::TooOld,
             Decision::Aborted(cause) => *cause,
-            Decision::Committed { .. } if self.age(id, moment.time) == Age::Past => AbortCause::TooOld,
             Decision::Committed { fingerprint, parts } => match &known {
                 Some(Record::Prepared(prepared)) if prepared.fingerprint == *fingerprint => {
                     let committed = Committed {
@@ -62,11 +66,19 @@ impl StateMachine {
             },
         };
         self.release(store, moment, id, false)?;
-        // Under this id another transaction was resolved here, as a mere participant: its mark does for this one, too.
-        if !matches!(known, Some(Record::Resolved { .. })) {
-            self.record_abort(store, moment, id, cause);
-        }
+        self.record_abort(store, moment, id, cause);
         Ok(recorded(Decision::Aborted(cause)))
+    }
+
+    /// Where it is decided, if the group holds it as a participant of another home, and which transaction that is.
+    fn home_elsewhere(&self, record: &Record) -> Option<(Participant, Fingerprint)> {
+        match record {
+            Record::Prepared(prepared) if prepared.home.group != self.group => {
+                Some((prepared.home, prepared.fingerprint))
+            }
+            Record::Resolved { home, fingerprint, .. } => Some((*home, *fingerprint)),
+            _ => None,
+        }
     }
 
     /// Every participant has resolved these.
@@ -111,6 +123,14 @@ impl StateMachine {
         }
         self.put_transaction(store, id, Record::Aborted(cause).encode());
         self.schedule_transaction(store, self.past_at(id), id);
+    }
+}
+
+/// Which transaction under the id is meant.
+fn asked_of(asked: &Decide) -> Option<Fingerprint> {
+    match asked.decision {
+        Decision::Committed { fingerprint, .. } => Some(fingerprint),
+        Decision::Aborted(_) => asked.fingerprint,
     }
 }
 

@@ -16,7 +16,11 @@ pub(super) enum Record {
     /// This attempt can never commit: refused here, or told of the abort.
     Refused(AbortCause),
     /// Was prepared here; its writes are values now.
-    Resolved { version: Version, fingerprint: Fingerprint },
+    Resolved {
+        version: Version,
+        fingerprint: Fingerprint,
+        home: Participant,
+    },
     /// The decision.
     Committed(Committed),
     /// The decision.
@@ -96,10 +100,15 @@ impl Record {
                 buffer.put_u8(REFUSED);
                 put_cause(&mut buffer, *cause);
             }
-            Record::Resolved { version, fingerprint } => {
+            Record::Resolved {
+                version,
+                fingerprint,
+                home,
+            } => {
                 buffer.put_u8(RESOLVED);
                 put_varint(&mut buffer, version.0);
                 put_fingerprint(&mut buffer, *fingerprint);
+                put_participant(&mut buffer, home);
             }
             Record::Committed(committed) => {
                 buffer.put_u8(COMMITTED);
@@ -125,6 +134,7 @@ impl Record {
             RESOLVED => Record::Resolved {
                 version: Version(decoder.varint()?),
                 fingerprint: get_fingerprint(&mut decoder)?,
+                home: get_participant(&mut decoder)?,
             },
             COMMITTED => Record::Committed(Committed {
                 fingerprint: get_fingerprint(&mut decoder)?,

@@ -1,6 +1,6 @@
 //! What participants do when they are told the decision. Each is marked, so that a late prepare is refused (rule 15).
 
-use super::record::Record;
+use super::record::{Committed, Record};
 use super::table::TransactionEvent;
 use super::{Age, Moment};
 use crate::node::Bug;
@@ -41,16 +41,29 @@ impl StateMachine {
                     return Ok(Resolved::Now);
                 }
                 self.release(store, moment, id, true)?;
-                let (version, fingerprint) = (prepared.version, prepared.fingerprint);
-                self.put_transaction(store, id, Record::Resolved { version, fingerprint }.encode());
+                let resolved = Record::Resolved {
+                    version: prepared.version,
+                    fingerprint,
+                    home: prepared.home,
+                };
+                self.put_transaction(store, id, resolved.encode());
                 self.schedule_transaction(store, self.past_at(id), id);
                 Ok(Resolved::Now)
+            }
+            (Some(Record::Prepared(prepared)), Verdict::Abort { of, .. })
+                if of.is_some_and(|of| of != prepared.fingerprint) =>
+            {
+                // The other one under this id was aborted: this one may be committed.
+                Ok(Resolved::Nothing)
             }
             (Some(Record::Prepared(_)), Verdict::Abort { cause, .. }) => {
                 self.let_go(store, moment, id, cause)?;
                 Ok(Resolved::Now)
             }
-            (Some(Record::Resolved { .. } | Record::Committed(_)), Verdict::Abort { .. }) => {
+            (
+                Some(Record::Resolved { fingerprint, .. } | Record::Committed(Committed { fingerprint, .. })),
+                Verdict::Abort { of, .. },
+            ) if of.is_none_or(|of| of == fingerprint) => {
                 self.transactions.events.push(TransactionEvent::Contradicted(id));
                 Ok(Resolved::Before)
             }

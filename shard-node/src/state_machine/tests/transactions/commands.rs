@@ -195,10 +195,81 @@ fn only_the_home_group_decides() {
         );
     }
     assert!(bench.machine.promise_to(id(1)).is_some(), "the promise is kept");
+    bench.commit(id(1));
+    for decision in [Decision::Aborted(AbortCause::Client), committed(id(1), 1)] {
+        let home = elsewhere();
+        assert_eq!(
+            bench.decide(T, id(1), decision),
+            ApplyOutcome::Refused(ApplyRefusal::NotTheHome { id: id(1), home }),
+            "it is resolved, and was decided there"
+        );
+    }
     bench.prepare_home(id(2), part().put("b", "1"));
     assert_eq!(bench.commit(id(2)), Resolved::Nothing, "nothing is decided here");
     assert!(bench.machine.promise_to(id(2)).is_some());
     assert_eq!(bench.decide(T, id(2), committed(id(2), 4)), told(committed(id(2), 4)));
+}
+
+#[test]
+fn who_knows_the_id_alone_gets_no_decision_but_from_its_home() {
+    let mut bench = Bench::new(Limits::default());
+    bench.prepare(id(1), part().put("a", "1"));
+    let (home, abort) = (elsewhere(), Decision::Aborted(AbortCause::Operator));
+    let not_here = ApplyOutcome::Refused(ApplyRefusal::NotTheHome { id: id(1), home });
+    assert_eq!(bench.decide_of(T, id(1), None, abort.clone()), not_here);
+    assert_eq!(bench.commit(id(1)), Resolved::Now, "the promise was kept");
+    assert_eq!(bench.decide_of(T, id(1), None, abort), not_here);
+    assert_eq!(bench.get("a"), Some(("1".into(), 1)));
+}
+
+#[test]
+fn of_another_transaction_under_the_id_a_participant_says_that_it_promised_nothing() {
+    let mut bench = Bench::new(Limits::default());
+    bench.prepare(id(1), part().put("a", "1"));
+    let other = Fingerprint(7);
+    let its_commit = || Decision::Committed {
+        fingerprint: other,
+        parts: vec![],
+    };
+    let not_prepared = told(Decision::Aborted(AbortCause::NotPrepared { group: GROUP }));
+    bench.events();
+    let kept = |bench: &Bench| StateKind::ALL.map(|kind| bench.count(kind));
+    for _ in ["prepared", "resolved"] {
+        let before = kept(&bench);
+        let abort = Decision::Aborted(AbortCause::Client);
+        assert_eq!(bench.decide_of(T, id(1), Some(other), abort), not_prepared);
+        assert_eq!(bench.decide_of(T, id(1), Some(other), its_commit()), not_prepared);
+        assert_eq!(kept(&bench), before, "it leaves nothing");
+        assert_eq!(bench.events(), []);
+        bench.commit(id(1));
+        bench.events();
+    }
+    assert_eq!(bench.get("a"), Some(("1".into(), 1)));
+}
+
+#[test]
+fn an_abort_of_another_transaction_under_the_id_takes_nothing() {
+    let mut bench = Bench::new(Limits::default());
+    bench.prepare(id(1), part().put("a", "1"));
+    assert_eq!(
+        bench.resolve(T, id(1), abort_of(Some(Fingerprint(7)))),
+        Resolved::Nothing
+    );
+    assert!(bench.machine.promise_to(id(1)).is_some());
+    bench.commit(id(1));
+    bench.events();
+    assert_eq!(
+        bench.resolve(T, id(1), abort_of(Some(Fingerprint(7)))),
+        Resolved::Before
+    );
+    assert_eq!(bench.events(), [], "no contradiction: it is told of the other one");
+    bench.prepare(id(2), part().put("a", "2"));
+    assert_eq!(
+        bench.resolve(T, id(2), abort_of(None)),
+        Resolved::Now,
+        "whatever is there"
+    );
+    assert_eq!(bench.get("a"), Some(("1".into(), 1)));
 }
 
 #[test]
@@ -255,6 +326,14 @@ fn past_the_horizon_no_commit_is_recorded() {
     assert_eq!(bench.get("a"), None);
     assert_eq!(bench.count(StateKind::Transaction), 0, "its age says it from now on");
     assert_eq!(bench.decide(past, id(1), committed(id(1), 1)), too_old);
+
+    bench.prepare_home(id(2), part().put("a", "2"));
+    let abort = Decision::Aborted(AbortCause::Client);
+    for id in [id(2), id(1)] {
+        assert_eq!(bench.decide(past + 1, id, abort.clone()), too_old, "whatever is asked");
+    }
+    assert!(!bench.machine.holds_locks());
+    assert_eq!(bench.count(StateKind::Transaction), 0);
 }
 
 #[test]

@@ -301,20 +301,33 @@ fn a_transactions_reads_and_their_validation() {
         exists: observed.value.is_some(),
     };
     let reads = vec![check("a", &seen.observed[0]), check("none", &seen.observed[1])];
-    let validate = Operation::Transaction(TransactionOperation::Validate { begun_at_ms, reads });
-    let validated = |world: &mut World| match answer_of(world.ask(primary, validate.clone())) {
-        TransactionAnswer::Validation(validation) => validation,
-        other => panic!("{other:?}"),
+    let validated = |world: &mut World, reads: &[ReadCheck]| {
+        let reads = reads.to_vec();
+        let validate = TransactionOperation::Validate { begun_at_ms, reads };
+        match answer_of(world.ask(primary, Operation::Transaction(validate))) {
+            TransactionAnswer::Validation(validation) => validation,
+            other => panic!("{other:?}"),
+        }
     };
     let home = elsewhere();
     assert_eq!(
-        validated(&mut world),
+        validated(&mut world, &reads),
         Validation::Intents(vec![IntentSeen { id, home }])
     );
+    let outdated = ReadCheck {
+        version: Version(1),
+        exists: true,
+        ..reads[1].clone()
+    };
+    assert_eq!(
+        validated(&mut world, &[outdated, reads[0].clone()]),
+        Validation::Intents(vec![IntentSeen { id, home }]),
+        "intents first: what was read by one agrees with nothing yet"
+    );
     world.ask(primary, abort(id)).unwrap();
-    assert_eq!(validated(&mut world), Validation::Valid);
+    assert_eq!(validated(&mut world, &reads), Validation::Valid);
     world.ask(primary, write(vec![put("none", "1")])).unwrap();
-    assert_eq!(validated(&mut world), Validation::Invalidated { read: 1 });
+    assert_eq!(validated(&mut world, &reads), Validation::Invalidated { read: 1 });
     let TransactionAnswer::Observations(seen) = answer_of(world.ask(primary, observe)) else {
         panic!()
     };
