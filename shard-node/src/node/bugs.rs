@@ -50,6 +50,12 @@ pub(crate) struct Bugs {
 }
 
 impl Bugs {
+    #[cfg(all(test, feature = "planted-bugs"))]
+    pub(crate) fn of(bug: Bug) -> Self {
+        let planted = std::collections::BTreeSet::from([bug]);
+        Self { planted }
+    }
+
     #[cfg(feature = "planted-bugs")]
     pub(super) fn plant(&mut self, bug: Bug) {
         self.planted.insert(bug);

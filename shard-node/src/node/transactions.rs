@@ -9,15 +9,15 @@ use super::reads::{Read, TransactionRead, Wanted};
 use super::shared::{Failure, Shared};
 use super::writes::Early;
 use crate::event::RequestId;
-use crate::state_machine::{Command, StateMachine};
+use crate::state_machine::{ApplyRefusal, Command, StateMachine};
 use bytes::Bytes;
 use fulcrum_common::key::{validate_key, validate_value};
 use fulcrum_common::limits::{MAX_PARTICIPANTS, MAX_TRANSACTION_BYTES, MAX_TRANSACTION_KEYS};
 use fulcrum_replication::{Proposal, ProposalId};
 use fulcrum_types::{
     Answer, Answered, Condition, Decide, Decision, IntentSeen, Level, LogPosition, Mode, Mono, Mutation, Now,
-    Observations, Part, Participant, Pending, PrepareRequest, ReadCheck, Refusal, Resolution, Role, TransactionAnswer,
-    TransactionId, TransactionInfo, TransactionOperation, TransactionState, Validation,
+    Observations, Part, Participant, Pending, PrepareRequest, ReadCheck, Refusal, ReplicatedTime, Resolution, Role,
+    TransactionAnswer, TransactionId, TransactionInfo, TransactionOperation, TransactionState, Validation,
 };
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -251,7 +251,7 @@ impl Group {
         asked: &Asked,
         operation: TransactionOperation,
     ) -> Result<(), Failure> {
-        let (read, seen) = match self.transaction_read(shared, operation) {
+        let (read, seen) = match self.transaction_read(shared, asked.now, operation) {
             Ok(read) => read,
             Err(refusal) => {
                 shared.reply(asked.id, Err(refusal));
@@ -272,8 +272,17 @@ impl Group {
     fn transaction_read(
         &self,
         shared: &Shared,
+        now: Now,
         operation: TransactionOperation,
     ) -> Result<(TransactionRead, Option<LogPosition>), Refusal> {
+        let in_time = |begun_at_ms| {
+            let now = self.machine.time().max(ReplicatedTime(now.wall_ms));
+            let future = self.machine.out_of_time(begun_at_ms, now);
+            match future.filter(|refusal| *refusal == ApplyRefusal::TransactionOfTheFuture) {
+                Some(refusal) => Err(Refusal::from(refusal)),
+                None => Ok(()),
+            }
+        };
         let check = |keys: &mut dyn Iterator<Item = &Bytes>| {
             let mut count = 0;
             for key in keys {
@@ -294,10 +303,12 @@ impl Group {
                 seen,
                 keys,
             } => {
+                in_time(begun_at_ms)?;
                 check(&mut keys.iter())?;
                 (TransactionRead::Observe { begun_at_ms, keys }, seen)
             }
             TransactionOperation::Validate { begun_at_ms, reads } => {
+                in_time(begun_at_ms)?;
                 check(&mut reads.iter().map(|read| &read.key))?;
                 (TransactionRead::Validate { begun_at_ms, reads }, None)
             }
@@ -333,14 +344,19 @@ impl Group {
         Ok(answer.map(Answer::Transaction))
     }
 
+    fn is_past(&self, begun_at_ms: u64) -> bool {
+        let out_of_time = self.machine.out_of_time(begun_at_ms, self.machine.time());
+        out_of_time == Some(ApplyRefusal::TooOldToTell)
+    }
+
     fn observe(
         &mut self,
         shared: &Shared,
         begun_at_ms: u64,
         keys: &[Bytes],
     ) -> Result<Result<TransactionAnswer, Refusal>, Failure> {
-        if let Some(refusal) = self.machine.out_of_time(begun_at_ms) {
-            return Ok(Err(refusal.into()));
+        if self.is_past(begun_at_ms) {
+            return Ok(Err(Refusal::TooOldToTell));
         }
         let mut observations = Observations::default();
         let mut bytes = 0;
@@ -364,8 +380,8 @@ impl Group {
         begun_at_ms: u64,
         reads: &[ReadCheck],
     ) -> Result<Result<TransactionAnswer, Refusal>, Failure> {
-        if let Some(refusal) = self.machine.out_of_time(begun_at_ms) {
-            return Ok(Err(refusal.into()));
+        if self.is_past(begun_at_ms) {
+            return Ok(Err(Refusal::TooOldToTell));
         }
         let intents = self.intents_seen(shared, reads)?;
         if !intents.is_empty() {

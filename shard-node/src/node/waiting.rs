@@ -194,8 +194,10 @@ struct Claimed {
 
 impl Claimed {
     fn rival_of(&self, claim: &Claim) -> Option<TransactionId> {
-        let written = |key: &Bytes| self.exclusive.get(key).copied();
-        let read = |key: &Bytes| self.shared.get(key).copied();
+        // The same prepare may have been sent twice: it is granted its locks once, and answered twice.
+        let another = |id: &TransactionId| *id != claim.rank.1;
+        let written = |key: &Bytes| self.exclusive.get(key).copied().filter(another);
+        let read = |key: &Bytes| self.shared.get(key).copied().filter(another);
         let exclusive = claim
             .exclusive
             .iter()

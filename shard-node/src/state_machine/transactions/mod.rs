@@ -110,14 +110,15 @@ impl StateMachine {
         }))
     }
 
-    /// Whether a transaction that began then may still be worked on: `None`, or in which way it may not.
+    /// Whether a transaction that began then is out of time, as of `now`. The time of the last entry does for what is past; it
+    /// stands still while nothing is written, so that what is in the future of it need not be in anybody's.
     #[must_use]
-    pub fn out_of_time(&self, begun_at_ms: u64) -> Option<super::ApplyRefusal> {
+    pub fn out_of_time(&self, begun_at_ms: u64, now: ReplicatedTime) -> Option<super::ApplyRefusal> {
         let id = TransactionId {
             begun_at_ms,
             ..TransactionId::default()
         };
-        match self.age(id, self.time()) {
+        match self.age(id, now) {
             Age::Past => Some(super::ApplyRefusal::TooOldToTell),
             Age::Future => Some(super::ApplyRefusal::TransactionOfTheFuture),
             Age::Now => None,

@@ -307,6 +307,27 @@ fn what_makes_no_sense_is_refused_and_leaves_nothing() {
 }
 
 #[test]
+fn more_than_an_entry_may_hold_is_resolved_in_several() {
+    let (mut world, primary) = World::settled();
+    let ids = [world.id(1), world.id(2)];
+    let keys = [["a", "b", "c", "d", "e"], ["f", "g", "h", "i", "j"]];
+    let value: &'static str = Box::leak("x".repeat(1024 * 1024).into_boxed_str());
+    for (id, keys) in ids.iter().zip(keys) {
+        let writes = keys.map(|key| (key, value));
+        assert!(is_prepared(world.ask(primary, prepare(*id, part(&[], &writes)))));
+    }
+    let both = ids.map(|id| Resolution {
+        id,
+        verdict: Verdict::Commit(fingerprint(id)),
+    });
+    let both = Operation::Transaction(TransactionOperation::Resolve(both.to_vec()));
+    assert_eq!(world.ask(primary, both.clone()).unwrap_err(), Refusal::Overloaded);
+    let again = answer_of(world.ask(primary, both));
+    assert_eq!(again, TransactionAnswer::Resolved(vec![Resolved::Before; 2]));
+    assert!(world.has_no_locks(primary));
+}
+
+#[test]
 fn promises_survive_a_failover_and_a_replica_made_anew() {
     let (mut world, old) = World::settled();
     let id = world.id(1);

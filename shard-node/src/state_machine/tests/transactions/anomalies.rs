@@ -106,6 +106,22 @@ fn write_skew() {
     );
 }
 
+/// Without read locks it would be there.
+#[cfg(feature = "planted-bugs")]
+#[test]
+fn write_skew_needs_read_locks_to_be_prevented() {
+    let mut bench = Bench::new(Limits::default());
+    bench
+        .machine
+        .plant(crate::node::Bugs::of(crate::node::Bug::ReleaseReadLocksEarly));
+    assert_eq!(bench.prepare(id(1), part().read("y", 0)), prepared(1));
+    assert_eq!(
+        bench.prepare(id(2), part().put("y", "off")),
+        prepared(2),
+        "it should die"
+    );
+}
+
 /// Two write one key each, two others read both: they must not see them in opposite orders. Whoever saw one write without the
 /// other holds what it read until it has committed, so the other write is not there yet for anybody.
 #[test]

@@ -278,6 +278,23 @@ fn answer_as_state(state: TransactionState) -> Result<Answered, Refusal> {
 }
 
 #[test]
+fn a_group_in_which_nothing_was_written_for_long_can_be_read() {
+    let (mut world, primary) = World::settled();
+    world.pass(90_000);
+    let read = |begun_at_ms| {
+        let (seen, keys) = (None, vec!["a".into()]);
+        Operation::Transaction(TransactionOperation::Read {
+            begun_at_ms,
+            seen,
+            keys,
+        })
+    };
+    let now = world.id(1).begun_at_ms;
+    assert!(world.ask(primary, read(now)).is_ok(), "its replicated time stood still");
+    assert_eq!(world.ask(primary, read(now + 40_000)).unwrap_err().code(), "INVALID");
+}
+
+#[test]
 fn a_transactions_reads_and_their_validation() {
     let (mut world, primary, id, _) = met();
     let begun_at_ms = id.begun_at_ms;

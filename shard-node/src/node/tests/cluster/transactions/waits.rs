@@ -108,6 +108,21 @@ fn prepares_wait_or_die_and_the_oldest_gets_its_turn() {
 }
 
 #[test]
+fn a_prepare_that_was_sent_twice_is_answered_twice() {
+    let (mut world, primary) = World::settled();
+    let [young, old] = [world.id(2), world.id(1)];
+    assert!(is_prepared(
+        world.ask(primary, prepare(young, part(&[], &[("a", "x")])))
+    ));
+    let twice = [(); 2].map(|()| world.begin(primary, prepare(old, part(&[], &[("a", "y")]))));
+    assert!(twice.iter().all(|request| world.is_waiting(*request)));
+    world.ask(primary, abort(young)).unwrap();
+    for request in twice {
+        assert!(is_prepared(world.reply(request).expect("both at once")));
+    }
+}
+
+#[test]
 fn readers_give_way_to_an_older_writer_that_waits() {
     let (mut world, primary) = World::settled();
     let ids: Vec<TransactionId> = (0..4).map(|n| world.id(n)).collect();
