@@ -51,7 +51,7 @@ pub(crate) struct Attempt {
 /// All connections, made when first needed.
 #[derive(Clone, Default)]
 pub(crate) struct Backends {
-    nodes: Arc<Mutex<HashMap<NodeId, Backend>>>,
+    nodes: Arc<Mutex<HashMap<NodeId, Backend, RandomState>>>,
 }
 
 struct Backend {
@@ -107,14 +107,14 @@ impl Backends {
         Ok(ShardClient::new(channel).max_decoding_message_size(fulcrum_common::limits::MAX_MESSAGE_BYTES))
     }
 
-    fn nodes(&self) -> MutexGuard<'_, HashMap<NodeId, Backend>> {
+    fn nodes(&self) -> MutexGuard<'_, HashMap<NodeId, Backend, RandomState>> {
         self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The connection to a node, begun anew if there is none or if it is to another address.
     fn backend<'a>(
         &self,
-        nodes: &'a mut HashMap<NodeId, Backend>,
+        nodes: &'a mut HashMap<NodeId, Backend, RandomState>,
         node: NodeId,
         address: &str,
     ) -> Result<&'a Backend, Failure> {
