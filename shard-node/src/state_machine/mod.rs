@@ -9,7 +9,7 @@
 //! leaves a tombstone with a version, so that versions never recur (rule 13). Expired values are invisible at once and
 //! removed in bounded steps as entries are applied. What an entry did that its command does not tell is noted beside it
 //! ([`changes_of`] reads both): a condition that did not hold, a retry, an expiry. Transactions have a chapter of their own
-//! ([`transactions`]); a write of a key that one of them holds is *blocked*, as a whole, and leaves nothing behind.
+//! (`transactions`); a write of a key that one of them holds is *blocked*, as a whole, and leaves nothing behind.
 //!
 //! **Left out**: who may read when (the replication core says), admission limits on keys and values (checked before a command
 //! is proposed).
