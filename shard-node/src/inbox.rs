@@ -71,6 +71,17 @@ impl Waiting {
         self.tick |= std::mem::take(&mut more.tick);
     }
 
+    /// Drops the requests that wait and were cancelled: a broken stream may cancel thousands, among thousands.
+    pub(crate) fn drop_cancelled(&mut self) {
+        if self.cancelled.is_empty() || self.requests.is_empty() {
+            return;
+        }
+        self.cancelled.sort_unstable();
+        let cancelled = &self.cancelled;
+        self.requests
+            .retain(|request| cancelled.binary_search(&request.id).is_err());
+    }
+
     /// How many events that makes.
     pub(crate) fn len(&self) -> usize {
         self.notices.len() + self.peers.len() + self.requests.len() + self.cancelled.len()
@@ -335,6 +346,20 @@ mod tests {
         let ids: Vec<_> = waiting.requests.iter().map(|request| request.id).collect();
         assert_eq!(ids, [first, second]);
         assert_eq!((waiting.peers.len(), waiting.tick), (1, true));
+    }
+
+    #[tokio::test]
+    async fn cancelled_requests_that_wait_are_dropped_and_the_others_stay() {
+        let inbox = inbox();
+        let ids: Vec<_> = (0..3).map(|_| submit(&inbox).unwrap()).collect();
+        [ids[2], ids[0], RequestId(99)]
+            .into_iter()
+            .for_each(|id| inbox.cancel(id));
+        let mut waiting = Waiting::default();
+        inbox.take(&mut waiting).await;
+        waiting.drop_cancelled();
+        assert_eq!(waiting.requests.iter().map(|r| r.id).collect::<Vec<_>>(), [ids[1]]);
+        assert_eq!(waiting.cancelled.len(), 3, "the node is still to be told");
     }
 
     #[test]
