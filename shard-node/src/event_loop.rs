@@ -161,7 +161,8 @@ impl EventLoop {
         self.node.handle(now, event);
     }
 
-    fn request(&mut self, now: Now, submission: Submission) {
+    fn request(&mut self, now: Now, mut submission: Submission) {
+        submission.age(now.mono);
         let Submission {
             id,
             request,

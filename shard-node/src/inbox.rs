@@ -24,6 +24,13 @@ pub(crate) struct Submission {
     pub(crate) arrived: Mono,
 }
 
+impl Submission {
+    /// The time that it waited for its turn is not given again: what is too late is refused before it is ordered.
+    pub(crate) fn age(&mut self, now: Mono) {
+        self.request.deadline = self.request.deadline.saturating_sub(now.since(self.arrived));
+    }
+}
+
 /// A message of a peer.
 pub(crate) struct FromPeer {
     pub(crate) from: NodeId,
@@ -346,6 +353,19 @@ mod tests {
         let ids: Vec<_> = waiting.requests.iter().map(|request| request.id).collect();
         assert_eq!(ids, [first, second]);
         assert_eq!((waiting.peers.len(), waiting.tick), (1, true));
+    }
+
+    #[tokio::test]
+    async fn time_spent_waiting_counts() {
+        let inbox = inbox();
+        submit(&inbox).unwrap();
+        let mut waiting = Waiting::default();
+        inbox.take(&mut waiting).await;
+        let submission = &mut waiting.requests[0];
+        submission.age(Mono(0) + Duration::from_millis(300));
+        assert_eq!(submission.request.deadline, Duration::from_millis(700));
+        submission.age(Mono(0) + Duration::from_secs(5));
+        assert!(submission.request.deadline.is_zero());
     }
 
     #[tokio::test]
