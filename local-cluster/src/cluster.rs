@@ -5,7 +5,7 @@ use fulcrum_common::clock::{Clock, SystemClock};
 use fulcrum_common::error::StartError;
 use fulcrum_common::metadata::{ClusterEvent, ClusterStore, EmbeddedMetadata, Metadata, StoreError};
 use fulcrum_router::{Router, RouterConfig, RunningRouter};
-use fulcrum_shard_node::{RunningShardNode, ShardNode, ShardNodeConfig};
+use fulcrum_shard_node::{Network, RunningShardNode, ShardNode, ShardNodeConfig};
 use fulcrum_types::NodeId;
 use futures::StreamExt;
 use futures::future::{join_all, select_all};
@@ -27,6 +27,7 @@ pub struct LocalCluster {
     metadata: Arc<dyn Metadata>,
     store: ClusterStore,
     nodes: BTreeMap<NodeId, Slot>,
+    network: Network,
     router: RunningRouter,
     data_dir: PathBuf,
     /// Removed when the cluster goes.
@@ -61,6 +62,7 @@ impl LocalCluster {
         let store = store.map_err(no_metadata)?;
         check_nodes(&store, &data_dir, options.nodes).await?;
 
+        let network = Network::new();
         let mut nodes = BTreeMap::new();
         for number in 1..=options.nodes {
             let config = ShardNodeConfig {
@@ -72,7 +74,13 @@ impl LocalCluster {
                 data_dir: data_dir.join(format!("node-{number}")),
                 ..ShardNodeConfig::default()
             };
-            let node = ShardNode::start(config.clone(), Arc::clone(&metadata), Arc::clone(&clock)).await?;
+            let node = ShardNode::start_in(
+                network.clone(),
+                config.clone(),
+                Arc::clone(&metadata),
+                Arc::clone(&clock),
+            )
+            .await?;
             nodes.insert(
                 NodeId(number),
                 Slot {
@@ -93,6 +101,7 @@ impl LocalCluster {
             metadata,
             store,
             nodes,
+            network,
             router,
             data_dir,
             _temporary: temporary,
@@ -147,6 +156,18 @@ impl LocalCluster {
         self.nodes.get(&node)?.running.as_ref()
     }
 
+    /// From now on no other node hears this one, until [`LocalCluster::heal_network`]. Clients and the metadata store do.
+    pub fn silence_node(&self, node: NodeId) {
+        for other in self.nodes.keys().filter(|other| **other != node) {
+            self.network.cut_one_way(node, *other);
+        }
+    }
+
+    /// Every node hears every other again.
+    pub fn heal_network(&self) {
+        self.network.heal();
+    }
+
     /// Drops a node without warning, as a kill would: what it has not synced is lost. False if it was down.
     pub async fn crash_node(&mut self, node: NodeId) -> bool {
         let Some(running) = self.nodes.get_mut(&node).and_then(|slot| slot.running.take()) else {
@@ -167,7 +188,8 @@ impl LocalCluster {
         if slot.running.is_some() {
             return Ok(());
         }
-        let started = ShardNode::start(slot.config.clone(), Arc::clone(&self.metadata), Arc::clone(&self.clock));
+        let (metadata, clock) = (Arc::clone(&self.metadata), Arc::clone(&self.clock));
+        let started = ShardNode::start_in(self.network.clone(), slot.config.clone(), metadata, clock);
         slot.running = Some(started.await?);
         self.wait_until_known(&[node]).await
     }

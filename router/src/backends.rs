@@ -162,7 +162,7 @@ struct State {
     requests: BatchBuilder<internal::Request>,
     waiting: usize,
     last_id: u64,
-    /// The last request that was sent; those behind it are in `requests`.
+    /// The last request that was sent or refused; those behind it are in `requests`, in order.
     sent: u64,
     unanswered: HashMap<u64, (Instant, Answer), RandomState>,
     /// How everything fails for the moment.
@@ -236,16 +236,19 @@ impl Outbox {
         }
     }
 
-    /// All that waits to be sent.
-    fn take(&self) -> Vec<RequestBatch> {
+    /// What waits to be sent, as much as one message may hold. There may be more.
+    fn take(&self) -> RequestBatch {
         let mut state = self.state();
-        let mut batches = Vec::with_capacity(1);
-        while !state.requests.is_empty() {
-            batches.push(state.requests.take());
+        let batch = state.requests.take();
+        if state.requests.is_empty() {
+            state.waiting = 0;
+            state.sent = state.last_id;
+        } else {
+            let count = batch.count();
+            state.waiting -= count;
+            state.sent += count as u64;
         }
-        state.waiting = 0;
-        state.sent = state.last_id;
-        batches
+        batch
     }
 
     fn complete(&self, batch: ResponseBatch) -> Result<(), Malformed> {
@@ -286,6 +289,7 @@ impl Outbox {
             let mut state = self.state();
             state.requests = BatchBuilder::default();
             state.waiting = 0;
+            state.sent = state.last_id;
             state.refusing = Some(failure.clone());
         }
         self.end(|_, _| true, failure);
@@ -356,17 +360,107 @@ async fn exchange(mut client: ShardClient<Channel>, outbox: &Outbox) -> Failure 
                 if outbox.is_closed() {
                     return Failure::Lost("the router is shutting down".into());
                 }
-                let mut ready = outbox.take().into_iter();
-                if let Some(first) = ready.next() {
-                    permit.send(first);
-                }
-                for batch in ready {
-                    if batches.send(batch).await.is_err() {
-                        return broke("it was closed");
-                    }
-                }
+                // One at a time: while the node takes no more, its answers are still read, and it may be waiting for just that.
+                permit.send(outbox.take());
             }
             _ = sweep.tick(), if outbox.has_unanswered() => outbox.give_up(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use fulcrum_types::{Condition, GroupId, KeyspaceId, MapVersion, Mutation, Operation, WriteOp};
+
+    type Ended = Arc<Mutex<Vec<(u64, Outcome)>>>;
+
+    /// Submits a write of about a mebibyte, which takes its turn as `number`.
+    fn submit(outbox: &Outbox, ended: &Ended, number: u64) {
+        let op = WriteOp {
+            key: Bytes::from_static(b"k"),
+            condition: Condition::None,
+            mutation: Mutation::Put {
+                value: vec![0; 1 << 20].into(),
+                ttl: None,
+            },
+        };
+        let request = GroupRequest {
+            keyspace: KeyspaceId(1),
+            group: GroupId(1),
+            map_version: MapVersion(1),
+            deadline: Duration::from_secs(1),
+            operation: Operation::Write {
+                idempotency: None,
+                seen: None,
+                ops: vec![op],
+            },
+        };
+        let attempt = Attempt {
+            request,
+            pass_on: false,
+            give_up: Instant::now(),
+        };
+        let ended = ended.clone();
+        outbox.submit(
+            attempt,
+            Box::new(move |outcome| ended.lock().unwrap().push((number, outcome))),
+        );
+    }
+
+    fn take_ended(ended: &Ended) -> (Vec<u64>, bool) {
+        let mut all = std::mem::take(&mut *ended.lock().unwrap());
+        all.sort_by_key(|(number, _)| *number);
+        let not_sent = all
+            .iter()
+            .all(|(_, outcome)| matches!(outcome, Err(Failure::NotSent(_))));
+        (all.into_iter().map(|(number, _)| number).collect(), not_sent)
+    }
+
+    #[test]
+    fn only_what_was_sent_is_lost_with_the_stream() {
+        let (outbox, ended) = (Outbox::new(NodeId(1)), Ended::default());
+        for number in 1..=8 {
+            submit(&outbox, &ended, number);
+        }
+        assert_eq!(outbox.take().count(), 3, "what a message may hold");
+        outbox.lost(&Failure::Lost("broke".into()));
+        assert_eq!(take_ended(&ended), (vec![1, 2, 3], false));
+        assert_eq!(outbox.take().count(), 3);
+        outbox.lost(&Failure::Lost("broke".into()));
+        assert_eq!(take_ended(&ended), (vec![4, 5, 6], false));
+        outbox.refuse_all(&Failure::NotSent("cannot be reached".into()));
+        assert_eq!(take_ended(&ended), (vec![7, 8], true));
+        assert!(!outbox.has_unanswered() && outbox.state().requests.is_empty());
+    }
+
+    #[test]
+    fn what_comes_after_a_refusal_is_told_from_what_was_sent() {
+        let (outbox, ended) = (Outbox::new(NodeId(1)), Ended::default());
+        for number in 1..=5 {
+            submit(&outbox, &ended, number);
+        }
+        outbox.take();
+        outbox.lost(&Failure::Lost("broke".into()));
+        outbox.refuse_all(&Failure::NotSent("cannot be reached".into()));
+        take_ended(&ended);
+        outbox.state().refusing = None;
+        for number in 6..=10 {
+            submit(&outbox, &ended, number);
+        }
+        assert_eq!(outbox.take().count(), 3);
+        outbox.lost(&Failure::Lost("broke".into()));
+        assert_eq!(take_ended(&ended), (vec![6, 7, 8], false));
+        assert_eq!(outbox.state().waiting, 2);
+    }
+
+    #[test]
+    fn who_is_given_up_before_it_was_sent_may_yet_be_applied() {
+        let (outbox, ended) = (Outbox::new(NodeId(1)), Ended::default());
+        submit(&outbox, &ended, 1);
+        outbox.give_up();
+        assert_eq!(take_ended(&ended), (vec![1], false));
+        assert_eq!(outbox.take().count(), 1);
     }
 }

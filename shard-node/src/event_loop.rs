@@ -92,7 +92,7 @@ impl EventLoop {
     fn turn(&mut self, waiting: &mut Waiting) -> Option<End> {
         self.metrics.turns.inc();
         self.metrics.turn_operations.observe(waiting.len() as f64);
-        let now = self.clock.now();
+        let mut now = self.clock.now();
         let before = self.effects.waiting() + waiting.requests.len();
         let mut end = None;
         for notice in waiting.notices.drain(..) {
@@ -115,12 +115,14 @@ impl EventLoop {
             self.request(now, submission);
             // What is evaluated leaves while it is at hand: a thousand reads of a turn would fall out of the processor's caches.
             if number % REQUESTS_AT_A_TIME == 0 {
-                self.node.release(self.clock.now(), &mut self.outputs);
+                // What comes after it must not be told an earlier time.
+                now = self.clock.now();
+                self.node.release(now, &mut self.outputs);
                 end = end.or(self.run_outputs());
             }
         }
+        waiting.drop_cancelled();
         for id in waiting.cancelled.drain(..) {
-            waiting.requests.retain(|waiting| waiting.id != id);
             if self.effects.forget(id) {
                 self.node.handle(now, Event::Cancel { id });
             }
@@ -159,7 +161,8 @@ impl EventLoop {
         self.node.handle(now, event);
     }
 
-    fn request(&mut self, now: Now, submission: Submission) {
+    fn request(&mut self, now: Now, mut submission: Submission) {
+        submission.age(now.mono);
         let Submission {
             id,
             request,

@@ -24,6 +24,13 @@ pub(crate) struct Submission {
     pub(crate) arrived: Mono,
 }
 
+impl Submission {
+    /// The time that it waited for its turn is not given again: what is too late is refused before it is ordered.
+    pub(crate) fn age(&mut self, now: Mono) {
+        self.request.deadline = self.request.deadline.saturating_sub(now.since(self.arrived));
+    }
+}
+
 /// A message of a peer.
 pub(crate) struct FromPeer {
     pub(crate) from: NodeId,
@@ -69,6 +76,17 @@ impl Waiting {
         self.requests.append(&mut more.requests);
         self.cancelled.append(&mut more.cancelled);
         self.tick |= std::mem::take(&mut more.tick);
+    }
+
+    /// Drops the requests that wait and were cancelled: a broken stream may cancel thousands, among thousands.
+    pub(crate) fn drop_cancelled(&mut self) {
+        if self.cancelled.is_empty() || self.requests.is_empty() {
+            return;
+        }
+        self.cancelled.sort_unstable();
+        let cancelled = &self.cancelled;
+        self.requests
+            .retain(|request| cancelled.binary_search(&request.id).is_err());
     }
 
     /// How many events that makes.
@@ -340,6 +358,33 @@ mod tests {
         let ids: Vec<_> = waiting.requests.iter().map(|request| request.id).collect();
         assert_eq!(ids, [first, second]);
         assert_eq!((waiting.peers.len(), waiting.tick), (1, true));
+    }
+
+    #[tokio::test]
+    async fn time_spent_waiting_counts() {
+        let inbox = inbox();
+        submit(&inbox).unwrap();
+        let mut waiting = Waiting::default();
+        inbox.take(&mut waiting).await;
+        let submission = &mut waiting.requests[0];
+        submission.age(Mono(0) + Duration::from_millis(300));
+        assert_eq!(submission.request.deadline, Duration::from_millis(700));
+        submission.age(Mono(0) + Duration::from_secs(5));
+        assert!(submission.request.deadline.is_zero());
+    }
+
+    #[tokio::test]
+    async fn cancelled_requests_that_wait_are_dropped_and_the_others_stay() {
+        let inbox = inbox();
+        let ids: Vec<_> = (0..3).map(|_| submit(&inbox).unwrap()).collect();
+        [ids[2], ids[0], RequestId(99)]
+            .into_iter()
+            .for_each(|id| inbox.cancel(id));
+        let mut waiting = Waiting::default();
+        inbox.take(&mut waiting).await;
+        waiting.drop_cancelled();
+        assert_eq!(waiting.requests.iter().map(|r| r.id).collect::<Vec<_>>(), [ids[1]]);
+        assert_eq!(waiting.cancelled.len(), 3, "the node is still to be told");
     }
 
     #[test]

@@ -13,6 +13,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+/// Between the loss of its network and its end a node still answers clients: what `async` groups acknowledge then, they lose.
+const LAST_WORDS: Duration = Duration::from_millis(60);
 const TICK: Duration = Duration::from_millis(50);
 /// For the cluster to be whole again after the load.
 pub(super) const HEAL_WITHIN: Duration = Duration::from_secs(30);
@@ -98,11 +100,15 @@ impl Conductor<'_> {
             chosen.ok_or_else(|| Failure::new(Exit::Failed, "NO_PRIMARY", "the crash", "nobody leads"))?;
         let crashed_at = now();
         self.shared.recovery.crashing(victim, crashed_at, led.keys().copied());
+        self.cluster.silence_node(victim);
+        tokio::time::sleep(LAST_WORDS).await;
         self.cluster.crash_node(victim).await;
+        self.cluster.heal_network();
         let groups: Vec<String> = led.keys().map(ToString::to_string).collect();
         let text = format!(
-            "{} {victim} is dropped without warning; it led {} ({}); what it had not synced is lost",
+            "{} {victim} goes unheard by the others, and {} later it is dropped without warning; it led {} ({})",
             self.story.paint.red("crash"),
+            span(LAST_WORDS),
             groups.len(),
             groups.join(" ")
         );

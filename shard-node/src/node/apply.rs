@@ -12,7 +12,7 @@ use fulcrum_types::{Now, Refusal, Role};
 
 impl Group {
     /// Applies what is committed. What that changes is staged in the open batch and needs no durability of its own: it can
-    /// be made again from the log.
+    /// be made again from the log. How far it is applied goes out with the next batch.
     pub(super) fn apply(&mut self, shared: &mut Shared, now: Now) -> Result<(), Failure> {
         if !self.is_due() {
             return Ok(());
@@ -21,6 +21,7 @@ impl Group {
         self.machine.stage_applied(&mut shared.store);
         let entries = applied?;
         let through = self.applied().index;
+        self.log.note_applied(&mut shared.store, through);
         shared.observe(Observation::Applied {
             group: self.id,
             through,

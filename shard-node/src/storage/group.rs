@@ -2,7 +2,8 @@
 //!
 //! All methods only stage. The runner says with [`Store::require`] how durable a core's writes must be, and learns from the
 //! batch when they are. Applied state may be written late ([`Store::anchor`]): compaction, and whatever else rests on it,
-//! takes it along.
+//! takes it along. That entries were applied is on record at once all the same ([`GroupStore::note_applied`]): they were
+//! committed, which a restart must know lest they pass for a tail that nobody was told of.
 
 use super::backend::{Reader, Space};
 use super::certificates::{self, Opening};
@@ -32,7 +33,7 @@ pub struct LogBase {
 pub struct OpenedGroup {
     /// The group's storage.
     pub storage: GroupStore,
-    /// The last hard state made durable; none on an empty disk.
+    /// The last hard state made durable, with all that was known to be committed; none on an empty disk.
     pub hard_state: Option<HardState>,
     /// What stands before the log.
     pub base: LogBase,
@@ -65,7 +66,7 @@ impl GroupStore {
     pub fn open(store: &Store, group: GroupId) -> Result<OpenedGroup, StorageError> {
         let corrupt = |reason: super::record::Malformed| corrupt(group, Index::ZERO, reason);
         let meta = |field| store.get(Space::Meta, &meta_key(group, field));
-        let hard_state = meta(MetaField::HardState)?
+        let mut hard_state = meta(MetaField::HardState)?
             .map(|r| codec::decode_hard_state(&r))
             .transpose()
             .map_err(corrupt)?;
@@ -80,6 +81,13 @@ impl GroupStore {
             .map_err(corrupt)?
             .unwrap_or(0);
         let generation = Generation(u32::try_from(generation).unwrap_or(u32::MAX));
+        let noted = meta(MetaField::AppliedThrough)?
+            .map(|r| codec::decode_number(&r))
+            .transpose()
+            .map_err(corrupt)?;
+        if let Some(state) = &mut hard_state {
+            state.commit = state.commit.max(Index(noted.unwrap_or(0)));
+        }
         let base = LogBase { position, time };
         let (log, entries) = Log::read(store, group, base)?;
         let last = log.last();
@@ -177,6 +185,12 @@ impl GroupStore {
         self.base
     }
 
+    /// Notes through where entries are applied. It goes out with the next batch, their state perhaps much later.
+    pub fn note_applied(&self, store: &mut Store, through: Index) {
+        let record = codec::encode_number(through.0);
+        store.put(Space::Meta, meta_key(self.group, MetaField::AppliedThrough), record);
+    }
+
     /// The last index of the log.
     #[must_use]
     pub fn last(&self) -> Index {
@@ -233,6 +247,8 @@ impl GroupStore {
     }
 
     fn truncate(&mut self, store: &mut Store, from: Index) -> Result<(), StorageError> {
+        // Of an earlier life that had applied them, and may have been wrong to: the entries that take their place have their own.
+        footnotes::forget(store, self.group, from, self.log.last())?;
         self.spare.truncate(from);
         self.log.truncate(store, from)?;
         // After a crash they may be there of entries that count as not applied: the state is written later than they are.
@@ -272,6 +288,7 @@ impl GroupStore {
         self.spare = Spare::new(base.position.index, base.position.index, &[]);
         self.set_base(store, base);
         self.put_generation(store, generation);
+        self.note_applied(store, base.position.index);
         self.leftovers = true;
         Ok(())
     }

@@ -128,6 +128,8 @@ pub(super) enum MetaField {
     LogBase = 3,
     /// What an entry did beside what its command says, by index.
     Footnote = 4,
+    /// Through where entries were applied, whether or not the state that they made is written.
+    AppliedThrough = 5,
 }
 
 /// Key of an entry's footnote.

@@ -11,7 +11,7 @@
 //!
 //! Applied state is held back: it can be made again from the log, and what is overwritten meanwhile (hot keys, outcomes of
 //! finished requests) is never written. It goes with whatever rests on it, a compacted log first of all, or once there is
-//! much of it.
+//! much of it. Only through where entries are applied is on record at once: that they were committed the log does not tell.
 //!
 //! **The spaces.** [`Space::Meta`] what a group must remember of itself and of its entries,
 //! [`Space::Log`] its entries, [`Space::State`] what

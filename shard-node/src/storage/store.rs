@@ -75,11 +75,13 @@ impl Store {
         self.open_id
     }
 
-    /// Ends a turn of the event loop: submits the open batch if anything in it is urgent and none is in flight.
+    /// Ends a turn of the event loop: submits the open batch if anything in it is urgent, or too much is held back, and none is in
+    /// flight.
     ///
     /// Call it at the end of every turn, also of one that did nothing but take in a [`BatchDone`](super::BatchDone).
     pub fn close_turn(&mut self) -> Option<BatchId> {
-        if self.in_flight.is_some() || self.open_durability == Durability::Lazy {
+        let waits = self.open_durability == Durability::Lazy && !self.is_overfull();
+        if self.in_flight.is_some() || waits {
             return None;
         }
         let id = self.open_id;
@@ -104,7 +106,8 @@ impl Store {
         for group in std::mem::take(&mut self.anchored) {
             batch.take_state(&mut self.open, group);
         }
-        if self.open.bytes_in(Space::State) >= DEFERRED_BYTES
+        // As many as it takes: what stayed behind would count as waiting for the disk, and nothing might come to take it along.
+        while self.is_overfull()
             && let Some(group) = self.open.largest_state()
         {
             batch.take_state(&mut self.open, group);
@@ -113,6 +116,11 @@ impl Store {
             return std::mem::take(&mut self.open);
         }
         batch
+    }
+
+    /// Whether more state is held back than may be.
+    fn is_overfull(&self) -> bool {
+        self.open.bytes_in(Space::State) >= DEFERRED_BYTES
     }
 
     /// Asks that all staged so far, and all written earlier, reaches the given durability; submits if it can. The batch

@@ -75,6 +75,19 @@ fn a_start_trusts_what_was_synced_or_closed_and_nothing_else() {
 }
 
 #[test]
+fn what_was_applied_is_known_to_be_committed_although_the_state_was_lost() {
+    let disk = MemoryDisk::new();
+    earlier_life(&disk, Fsync::Always, false);
+    let bench = Bench::on(disk, options(Mode::Sync, Fsync::Always));
+    let restored = bench.stage.restored.lock().unwrap();
+    let last = restored.last().unwrap();
+    assert_eq!(
+        (last.applied, last.hard_state.as_ref().map(|hard| hard.commit)),
+        (Index(0), Some(Index(1)))
+    );
+}
+
+#[test]
 fn entries_not_applied_before_the_end_are_applied_after_the_start() {
     let disk = MemoryDisk::new();
     earlier_life(&disk, Fsync::Always, true);

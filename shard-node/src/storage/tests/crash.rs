@@ -4,6 +4,7 @@ use super::mirror::{identity, open_fjall};
 use crate::storage::testing::Random;
 use crate::storage::*;
 use bytes::Bytes;
+use fulcrum_types::GroupId;
 use std::sync::Arc;
 
 fn number(n: u64) -> Bytes {
@@ -165,4 +166,49 @@ fn a_failed_write_is_told_and_not_retried() {
     store.close_turn();
     assert_eq!(disk.complete().unwrap().result, Err(full.clone()));
     assert_eq!(store.close(), Err(full));
+}
+
+/// State of one group, of about so many KiB.
+fn stage_state(store: &mut Store, group: u64, kib: usize) {
+    for n in 0..kib {
+        let key = state_key(GroupId(group), Generation(0), StateKind::Value, &number(n as u64));
+        store.put(Space::State, key, Bytes::from(vec![7; 1024]));
+    }
+}
+
+#[test]
+fn what_is_held_back_stays_within_its_bound_whatever_the_number_of_groups() {
+    let disk = MemoryDisk::new();
+    let (backend, _) = disk.open(Arc::new(|_| {}));
+    let mut store = Store::new(Box::new(backend));
+    stage(&mut store, 1, Durability::Synced);
+    store.close_turn().unwrap();
+    // The disk stalls meanwhile.
+    for group in 1..=64 {
+        stage_state(&mut store, group, 1024);
+    }
+    stage(&mut store, 2, Durability::Synced);
+    assert_eq!(store.close_turn(), None);
+    store.persisted(disk.complete().unwrap().id);
+    store.close_turn().unwrap();
+    store.persisted(disk.complete().unwrap().id);
+    assert_eq!(
+        store.pending_bytes(),
+        0,
+        "nothing that a batch left behind waits for the disk"
+    );
+}
+
+#[test]
+fn too_much_state_leaves_although_nothing_else_does() {
+    let disk = MemoryDisk::new();
+    let (backend, _) = disk.open(Arc::new(|_| {}));
+    let mut store = Store::new(Box::new(backend));
+    for group in 1..=20 {
+        stage_state(&mut store, group, 1024);
+    }
+    let id = store.close_turn().expect("there is too much of it");
+    store.persisted(disk.complete().unwrap().id);
+    assert_eq!((id, store.pending_bytes()), (BatchId(1), 0));
+    assert_eq!(store.close_turn(), None, "the rest can wait");
 }

@@ -196,6 +196,56 @@ fn applied_state_waits_for_what_rests_on_it_and_a_crash_before_loses_nothing() {
 }
 
 #[test]
+fn what_was_applied_counts_as_committed_after_a_crash_that_lost_the_state() {
+    let disk = MemoryDisk::new();
+    let mut store = open(&disk);
+    let mut group = GroupStore::open(&store, GROUP).unwrap().storage;
+    change(&mut group, &mut store, LogChange::HardState(HardState::default()));
+    change(&mut group, &mut store, LogChange::Append(entries(1, 1..=30)));
+    let mut machine = self::machine(&store, &group);
+    for entry in entries(1, 1..=20) {
+        machine.apply(&mut store, &entry).unwrap();
+    }
+    group.note_applied(&mut store, Index(20));
+    store.require(Durability::Synced);
+    store.close_turn().unwrap();
+    store.persisted(disk.complete().unwrap().id);
+    disk.crash(0);
+    let mut store = open(&disk);
+    let mut opened = GroupStore::open(&store, GROUP).unwrap();
+    assert_eq!(opened.hard_state.map(|hard| hard.commit), Some(Index(20)));
+    assert_eq!(self::machine(&store, &opened.storage).applied(), Applied::default());
+    // A state that starts afresh has nothing committed.
+    change(&mut opened.storage, &mut store, LogChange::DropState);
+    settle(&mut store, &disk);
+    let opened = GroupStore::open(&open(&disk), GROUP).unwrap();
+    assert_eq!(opened.hard_state.map(|hard| hard.commit), Some(Index::ZERO));
+}
+
+#[test]
+fn what_was_noted_of_truncated_entries_goes_with_them() {
+    let disk = MemoryDisk::new();
+    let mut store = open(&disk);
+    let mut group = GroupStore::open(&store, GROUP).unwrap().storage;
+    change(&mut group, &mut store, LogChange::Append(entries(1, 1..=10)));
+    for index in [3, 6, 10] {
+        put_footnote(&mut store, GROUP, Index(index), b"noted");
+    }
+    // The notes are written, the state that they were made with is not: after a crash these entries count as not applied.
+    store.require(Durability::Synced);
+    store.close_turn().unwrap();
+    store.persisted(disk.complete().unwrap().id);
+    disk.crash(0);
+    let mut store = open(&disk);
+    let mut group = GroupStore::open(&store, GROUP).unwrap().storage;
+    change(&mut group, &mut store, LogChange::Truncate { from: Index(6) });
+    change(&mut group, &mut store, LogChange::Append(entries(2, 6..=12)));
+    let noted = group.entries(&store, Index(1), Index(12)).unwrap();
+    let noted = noted.map(Result::unwrap).filter(|noted| noted.footnote.is_some());
+    assert_eq!(noted.map(|noted| noted.entry.position.index.0).collect::<Vec<_>>(), [3]);
+}
+
+#[test]
 fn damage_is_found_in_the_group_that_has_it_and_in_no_other() {
     type Harm = fn(&MemoryDisk) -> bool;
     let harms: [(Harm, u64); 3] = [
