@@ -13,7 +13,9 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 /// Requests that one submitter keeps under way in a pipeline.
-const WINDOW: usize = 2048;
+const WINDOW: usize = 4096;
+/// Requests that are answered before as many new ones follow: a message's worth.
+const REFILL: usize = 256;
 
 pub(crate) async fn run(plan: Plan) -> Result<Vec<Row>> {
     let cluster = scenario::cluster(3).await?;
@@ -146,7 +148,7 @@ async fn pipelined(pipeline: &Pipeline, keyspace: &Keyspace, time: Duration) -> 
             let number = draw.below(FEW_KEYS);
             pending.push_back(keyspace.get(scenario::key(number)).submit(pipeline).await?);
         }
-        for got in pending.drain(..WINDOW / 2) {
+        for got in pending.drain(..REFILL) {
             anyhow::ensure!(got.await?.value.is_some(), "a key is missing");
             answered += 1;
         }

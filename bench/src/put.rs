@@ -13,7 +13,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 const NODES: u32 = 3;
-const WINDOW: usize = 2048;
+const WINDOW: usize = 4096;
+/// Requests that are answered before as many new ones follow: a message's worth.
+const REFILL: usize = 256;
 
 pub(crate) async fn run(plan: Plan) -> Result<Vec<Row>> {
     let cluster = scenario::cluster(NODES.into()).await?;
@@ -138,7 +140,7 @@ async fn pipelined(pipeline: &Pipeline, keyspace: &Keyspace, time: Duration) -> 
             let put = keyspace.put(scenario::key(draw.below(FEW_KEYS)), value.clone());
             pending.push_back(put.submit(pipeline).await?);
         }
-        for written in pending.drain(..WINDOW / 2) {
+        for written in pending.drain(..REFILL) {
             ensure!(written.await?.receipt.durable, "a write is not durable");
             answered += 1;
         }

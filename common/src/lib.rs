@@ -14,6 +14,7 @@ pub mod map;
 pub mod placement;
 pub mod ring;
 
+pub mod budget;
 pub mod clock;
 pub mod entropy;
 

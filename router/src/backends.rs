@@ -1,7 +1,9 @@
 //! Connections to shard-nodes: one long-lived stream each, requests and answers in batches, matched by id.
 //!
-//! A stream that breaks answers all that was under way on it with [`Failure::Lost`]: whether it was applied is not
-//! known, and whoever asked decides what that means. Queues are bounded: a full one is [`Refusal::Overloaded`].
+//! A request is encoded into the node's [`Outbox`] where it is submitted; the task that keeps the stream sends what has come
+//! together as one message. A stream that breaks answers all that was sent on it with [`Failure::Lost`]: whether it was
+//! applied is not known, and whoever asked decides what that means; what was not sent goes out on the next stream. Queues are
+//! bounded: a full one is [`Refusal::Overloaded`].
 
 use foldhash::fast::RandomState;
 use fulcrum_common::routing::Failure;
@@ -13,15 +15,13 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 
 /// Requests that may wait for one node's stream.
 const QUEUE: usize = 4096;
-/// Most requests in one message.
-const BATCH: usize = 256;
 /// Batches that may wait inside the transport.
 const BATCHES_IN_FLIGHT: usize = 8;
 /// After a failed connection attempt, requests fail at once for so long instead of piling up.
@@ -48,21 +48,22 @@ pub(crate) struct Attempt {
     pub(crate) give_up: Instant,
 }
 
-struct Call {
-    attempt: Attempt,
-    answer: Answer,
-}
-
 /// All connections, made when first needed.
 #[derive(Clone, Default)]
 pub(crate) struct Backends {
-    nodes: Arc<Mutex<HashMap<NodeId, Backend>>>,
+    nodes: Arc<Mutex<HashMap<NodeId, Backend, RandomState>>>,
 }
 
 struct Backend {
     address: String,
-    calls: mpsc::Sender<Call>,
+    outbox: Arc<Outbox>,
     channel: Channel,
+}
+
+impl Drop for Backend {
+    fn drop(&mut self) {
+        self.outbox.close();
+    }
 }
 
 impl Backends {
@@ -88,25 +89,14 @@ impl Backends {
         attempt: Attempt,
         answer: impl FnOnce(Outcome) + Send + 'static,
     ) {
-        let call = Call {
-            attempt,
-            answer: Box::new(answer),
+        let outbox = {
+            let mut nodes = self.nodes();
+            self.backend(&mut nodes, node, address)
+                .map(|backend| backend.outbox.clone())
         };
-        let mut nodes = self.nodes();
-        let refused = match self.backend(&mut nodes, node, address) {
-            Ok(backend) => backend.calls.try_send(call),
-            Err(failure) => {
-                drop(nodes);
-                return (call.answer)(Err(failure));
-            }
-        };
-        drop(nodes);
-        match refused {
-            Ok(()) => {}
-            Err(mpsc::error::TrySendError::Full(call)) => (call.answer)(Err(Failure::Refused(Refusal::Overloaded))),
-            Err(mpsc::error::TrySendError::Closed(call)) => {
-                (call.answer)(Err(Failure::NotSent(format!("connection to {node} is closing"))));
-            }
+        match outbox {
+            Ok(outbox) => outbox.submit(attempt, Box::new(answer)),
+            Err(failure) => answer(Err(failure)),
         }
     }
 
@@ -117,20 +107,19 @@ impl Backends {
         Ok(ShardClient::new(channel).max_decoding_message_size(fulcrum_common::limits::MAX_MESSAGE_BYTES))
     }
 
-    fn nodes(&self) -> MutexGuard<'_, HashMap<NodeId, Backend>> {
+    fn nodes(&self) -> MutexGuard<'_, HashMap<NodeId, Backend, RandomState>> {
         self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The connection to a node, begun anew if there is none or if it is to another address.
     fn backend<'a>(
         &self,
-        nodes: &'a mut HashMap<NodeId, Backend>,
+        nodes: &'a mut HashMap<NodeId, Backend, RandomState>,
         node: NodeId,
         address: &str,
     ) -> Result<&'a Backend, Failure> {
-        let usable = |backend: &Backend| backend.address == address && !backend.calls.is_closed();
         match nodes.entry(node) {
-            Entry::Occupied(known) if usable(known.get()) => Ok(known.into_mut()),
+            Entry::Occupied(known) if known.get().address == address => Ok(known.into_mut()),
             Entry::Occupied(mut known) => {
                 known.insert(Backend::start(node, address)?);
                 Ok(known.into_mut())
@@ -150,129 +139,119 @@ impl Backend {
             .keep_alive_timeout(KEEP_ALIVE_WITHIN)
             .keep_alive_while_idle(true);
         let channel = endpoint.connect_lazy();
-        let (calls, queue) = mpsc::channel(QUEUE);
-        tokio::spawn(run(node, channel.clone(), queue));
+        let outbox = Arc::new(Outbox::new(node));
+        tokio::spawn(run(channel.clone(), outbox.clone()));
         Ok(Self {
             address: address.to_owned(),
-            calls,
+            outbox,
             channel,
         })
     }
 }
 
-/// Keeps a stream to the node open as long as anybody may call.
-async fn run(node: NodeId, channel: Channel, mut queue: mpsc::Receiver<Call>) {
-    loop {
-        let Some(first) = queue.recv().await else { return };
-        let client = ShardClient::new(channel.clone())
-            .max_decoding_message_size(fulcrum_common::limits::MAX_MESSAGE_BYTES)
-            .max_encoding_message_size(fulcrum_common::limits::MAX_MESSAGE_BYTES);
-        let mut stream = Stream::new(node);
-        let ended = stream.exchange(client, first, &mut queue).await;
-        stream.fail_all(&ended);
-        if matches!(ended, Failure::NotSent(_)) {
-            refuse_for_a_while(&ended, &mut queue).await;
-        }
-    }
-}
-
-async fn refuse_for_a_while(why: &Failure, queue: &mut mpsc::Receiver<Call>) {
-    let until = tokio::time::sleep(RECONNECT_PAUSE);
-    tokio::pin!(until);
-    loop {
-        tokio::select! {
-            () = &mut until => return,
-            call = queue.recv() => match call {
-                Some(call) => (call.answer)(Err(why.clone())),
-                None => return,
-            },
-        }
-    }
-}
-
-/// One life of a stream.
-struct Stream {
+/// Requests to one node: those that wait to be sent, encoded already, and those that wait for their answers.
+struct Outbox {
     node: NodeId,
-    next_id: u64,
-    under_way: HashMap<u64, (Instant, Answer), RandomState>,
-    requests: BatchBuilder<internal::Request>,
+    state: Mutex<State>,
+    /// Something waits to be sent, or nothing will any more.
+    filled: Notify,
 }
 
-impl Stream {
+#[derive(Default)]
+struct State {
+    requests: BatchBuilder<internal::Request>,
+    waiting: usize,
+    last_id: u64,
+    /// The last request that was sent; those behind it are in `requests`.
+    sent: u64,
+    unanswered: HashMap<u64, (Instant, Answer), RandomState>,
+    /// How everything fails for the moment.
+    refusing: Option<Failure>,
+    closed: bool,
+}
+
+impl Outbox {
     fn new(node: NodeId) -> Self {
         Self {
             node,
-            next_id: 0,
-            under_way: HashMap::default(),
-            requests: BatchBuilder::default(),
+            state: Mutex::default(),
+            filled: Notify::new(),
         }
     }
 
-    /// Runs until the stream breaks; says how the requests then under way failed.
-    async fn exchange(
-        &mut self,
-        mut client: ShardClient<Channel>,
-        first: Call,
-        queue: &mut mpsc::Receiver<Call>,
-    ) -> Failure {
-        let (batches, outbound) = mpsc::channel(BATCHES_IN_FLIGHT);
-        let opening = client.exchange(ReceiverStream::new(outbound));
-        let mut inbound = match tokio::time::timeout(OPEN_TIMEOUT, opening).await {
-            Ok(Ok(response)) => response.into_inner(),
-            Ok(Err(status)) => return self.not_opened(first, status.message()),
-            Err(_) => return self.not_opened(first, "no answer"),
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn submit(&self, attempt: Attempt, answer: Answer) {
+        let mut state = self.state();
+        let refused = match &state.refusing {
+            Some(failure) => Some(failure.clone()),
+            None if state.closed => Some(self.closing()),
+            None if state.waiting >= QUEUE => Some(Failure::Refused(Refusal::Overloaded)),
+            None => None,
         };
-        let mut calls = vec![first];
-        let batch = self.batch(calls.drain(..));
-        if batches.try_send(batch).is_err() {
-            return Failure::Lost(format!("stream to {} broke", self.node));
+        if let Some(failure) = refused {
+            drop(state);
+            return answer(Err(failure));
         }
-        let mut sweep = tokio::time::interval(SWEEP);
-        sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        state.last_id += 1;
+        state.waiting += 1;
+        let id = state.last_id;
+        let wire = shard::request_to_wire(id, attempt.request, attempt.pass_on);
+        state.requests.push(&wire);
+        state.unanswered.insert(id, (attempt.give_up, answer));
+        let first = state.waiting == 1;
+        drop(state);
+        if first {
+            self.filled.notify_one();
+        }
+    }
+
+    fn closing(&self) -> Failure {
+        Failure::NotSent(format!("connection to {} is closing", self.node))
+    }
+
+    /// Nobody will submit anything any more.
+    fn close(&self) {
+        self.state().closed = true;
+        self.filled.notify_one();
+    }
+
+    fn is_closed(&self) -> bool {
+        self.state().closed
+    }
+
+    /// Waits until something waits to be sent, or nothing will any more.
+    async fn filled(&self) {
         loop {
-            tokio::select! {
-                received = inbound.message() => match received {
-                    Ok(Some(batch)) => if let Err(malformed) = self.complete(batch) {
-                        return Failure::Lost(format!("stream to {} broke: {malformed}", self.node));
-                    },
-                    Ok(None) => return Failure::Lost(format!("{} closed the stream", self.node)),
-                    Err(status) => return Failure::Lost(format!("stream to {} broke: {}", self.node, status.message())),
-                },
-                permit = async { let permit = batches.reserve().await; queue.recv_many(&mut calls, BATCH).await; permit } => {
-                    let Ok(permit) = permit else {
-                        return Failure::Lost(format!("stream to {} broke", self.node));
-                    };
-                    if calls.is_empty() {
-                        return Failure::Lost("the router is shutting down".into());
-                    }
-                    permit.send(self.batch(calls.drain(..)));
-                }
-                _ = sweep.tick(), if !self.under_way.is_empty() => self.give_up(),
+            let (waiting, closed) = {
+                let state = self.state();
+                (state.waiting, state.closed)
+            };
+            if waiting > 0 || closed {
+                return;
             }
+            self.filled.notified().await;
         }
     }
 
-    /// Nothing is sent before the node has accepted the stream: a stream that did not open has carried nothing.
-    fn not_opened(&self, first: Call, why: &str) -> Failure {
-        let failure = Failure::NotSent(format!("{} cannot be reached: {why}", self.node));
-        (first.answer)(Err(failure.clone()));
-        failure
-    }
-
-    fn batch(&mut self, calls: impl Iterator<Item = Call>) -> RequestBatch {
-        for Call { attempt, answer } in calls {
-            self.next_id += 1;
-            self.under_way.insert(self.next_id, (attempt.give_up, answer));
-            let wire = shard::request_to_wire(self.next_id, attempt.request, attempt.pass_on);
-            self.requests.push(&wire);
+    /// All that waits to be sent.
+    fn take(&self) -> Vec<RequestBatch> {
+        let mut state = self.state();
+        let mut batches = Vec::with_capacity(1);
+        while !state.requests.is_empty() {
+            batches.push(state.requests.take());
         }
-        self.requests.take()
+        state.waiting = 0;
+        state.sent = state.last_id;
+        batches
     }
 
-    fn complete(&mut self, batch: ResponseBatch) -> Result<(), Malformed> {
+    fn complete(&self, batch: ResponseBatch) -> Result<(), Malformed> {
         for response in batch.items() {
             let response = response?;
-            let Some((_, answer)) = self.under_way.remove(&response.id) else {
+            let Some((_, answer)) = self.state().unanswered.remove(&response.id) else {
                 continue;
             };
             let outcome = match shard::response_from_wire(response) {
@@ -284,17 +263,110 @@ impl Stream {
         Ok(())
     }
 
-    /// Ends what has not been answered in time: the node may be paused or cut off.
-    fn give_up(&mut self) {
-        let now = Instant::now();
-        for (_, (_, answer)) in self.under_way.extract_if(|_, (give_up, _)| *give_up <= now) {
-            answer(Err(Failure::Lost(format!("{} did not answer in time", self.node))));
-        }
+    fn has_unanswered(&self) -> bool {
+        !self.state().unanswered.is_empty()
     }
 
-    fn fail_all(&mut self, failure: &Failure) {
-        for (_, (_, answer)) in self.under_way.drain() {
+    /// Ends what has not been answered in time: the node may be paused or cut off. What was not sent yet may yet be.
+    fn give_up(&self) {
+        let now = Instant::now();
+        let late = Failure::Lost(format!("{} did not answer in time", self.node));
+        self.end(|_, give_up| give_up <= now, &late);
+    }
+
+    /// The stream is gone: so is what was sent on it.
+    fn lost(&self, failure: &Failure) {
+        let sent = self.state().sent;
+        self.end(|id, _| id <= sent, failure);
+    }
+
+    /// The node cannot be reached: nothing that waits will be sent, and for a while nothing else.
+    fn refuse_all(&self, failure: &Failure) {
+        {
+            let mut state = self.state();
+            state.requests = BatchBuilder::default();
+            state.waiting = 0;
+            state.refusing = Some(failure.clone());
+        }
+        self.end(|_, _| true, failure);
+    }
+
+    /// Answers those that are chosen with a failure. Never under the lock: who is answered may submit again.
+    fn end(&self, chosen: impl Fn(u64, Instant) -> bool, failure: &Failure) {
+        let ended: Vec<Answer> = {
+            let mut state = self.state();
+            let ended = state.unanswered.extract_if(|id, (give_up, _)| chosen(*id, *give_up));
+            ended.map(|(_, (_, answer))| answer).collect()
+        };
+        for answer in ended {
             answer(Err(failure.clone()));
+        }
+    }
+}
+
+/// Keeps a stream to the node open as long as anybody may call.
+async fn run(channel: Channel, outbox: Arc<Outbox>) {
+    loop {
+        outbox.filled().await;
+        if outbox.is_closed() {
+            return outbox.refuse_all(&outbox.closing());
+        }
+        let client = ShardClient::new(channel.clone())
+            .max_decoding_message_size(fulcrum_common::limits::MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(fulcrum_common::limits::MAX_MESSAGE_BYTES);
+        match exchange(client, &outbox).await {
+            failure @ Failure::NotSent(_) => {
+                outbox.refuse_all(&failure);
+                tokio::time::sleep(RECONNECT_PAUSE).await;
+                outbox.state().refusing = None;
+            }
+            failure => outbox.lost(&failure),
+        }
+    }
+}
+
+/// One life of a stream; says how what was sent on it has failed. Nothing is sent before the node has accepted the stream: one
+/// that did not open has carried nothing.
+async fn exchange(mut client: ShardClient<Channel>, outbox: &Outbox) -> Failure {
+    let node = outbox.node;
+    let (batches, outbound) = mpsc::channel(BATCHES_IN_FLIGHT);
+    let opening = client.exchange(ReceiverStream::new(outbound));
+    let not_opened = |why: &str| Failure::NotSent(format!("{node} cannot be reached: {why}"));
+    let mut inbound = match tokio::time::timeout(OPEN_TIMEOUT, opening).await {
+        Ok(Ok(response)) => response.into_inner(),
+        Ok(Err(status)) => return not_opened(status.message()),
+        Err(_) => return not_opened("no answer"),
+    };
+    let broke = |why: &str| Failure::Lost(format!("stream to {node} broke: {why}"));
+    let mut sweep = tokio::time::interval(SWEEP);
+    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            received = inbound.message() => match received {
+                Ok(Some(batch)) => if let Err(malformed) = outbox.complete(batch) {
+                    return broke(&malformed.to_string());
+                },
+                Ok(None) => return Failure::Lost(format!("{node} closed the stream")),
+                Err(status) => return broke(status.message()),
+            },
+            permit = async { let permit = batches.reserve().await; outbox.filled().await; permit } => {
+                let Ok(permit) = permit else {
+                    return broke("it was closed");
+                };
+                if outbox.is_closed() {
+                    return Failure::Lost("the router is shutting down".into());
+                }
+                let mut ready = outbox.take().into_iter();
+                if let Some(first) = ready.next() {
+                    permit.send(first);
+                }
+                for batch in ready {
+                    if batches.send(batch).await.is_err() {
+                        return broke("it was closed");
+                    }
+                }
+            }
+            _ = sweep.tick(), if outbox.has_unanswered() => outbox.give_up(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What the router counts. One registry a router, so that several live in one process.
 
 use crate::dispatch::Target;
+use foldhash::fast::RandomState;
 use fulcrum_common::metrics::{LATENCY_BUCKETS, MetricError, Metrics as Registry};
 use fulcrum_common::routing::Kind;
 use fulcrum_common::wire::shard::Reply;
@@ -27,7 +28,7 @@ pub(crate) struct Metrics {
     pub(crate) under_way: IntGauge,
     pub(crate) map_version: IntGauge,
     /// Looked up once a kind of request, not once a request. Grows with the keyspaces, as the metrics do.
-    known: Mutex<HashMap<(KeyspaceId, &'static str, &'static str), OfKind>>,
+    known: Mutex<HashMap<(KeyspaceId, &'static str, &'static str), OfKind, RandomState>>,
 }
 
 /// What an answered request of one kind is counted in.

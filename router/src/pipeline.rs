@@ -4,8 +4,9 @@
 //! there in one message. The stream is read on only while few enough are under way, and while the client reads answers.
 
 use crate::service::{KvService, map_read, map_seen, unexpected};
+use fulcrum_common::budget::Budget;
 use fulcrum_common::limits;
-use fulcrum_common::wire::batch::{BatchBuilder, PassedOn, PipelineRequest, PipelineResponse};
+use fulcrum_common::wire::batch::{ANSWER_BYTES, BatchBuilder, PassedOn, PipelineRequest, PipelineResponse};
 use fulcrum_common::wire::shard::Reply;
 use fulcrum_common::wire::v1::pipeline_op::Op;
 use fulcrum_common::wire::{status, v1};
@@ -17,16 +18,17 @@ use tokio::time::Instant;
 use tonic::{Status, Streaming};
 
 /// Operations of one pipeline that may be under way at once; the stream is not read further beyond it.
-const UNDER_WAY: usize = 2048;
+const UNDER_WAY: usize = 4096;
+/// Bytes of keys and values that may be under way at once; neither is it then.
+const UNDER_WAY_BYTES: usize = 64 * 1024 * 1024;
 
 /// Answers on their way to the client.
-#[derive(Default)]
 struct Outbox {
     answers: Mutex<Answers>,
     filled: Notify,
+    budget: Budget,
 }
 
-#[derive(Default)]
 struct Answers {
     batch: BatchBuilder<v1::PipelineAnswer>,
     count: usize,
@@ -48,10 +50,14 @@ impl Outbox {
         }
     }
 
-    /// All answers there are, and how many.
-    fn take(&self) -> (PipelineResponse, usize) {
+    /// All answers there are, in messages, and how many.
+    fn take(&self) -> (Vec<PipelineResponse>, usize) {
         let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
-        (answers.batch.take(), std::mem::take(&mut answers.count))
+        let mut messages = Vec::with_capacity(1);
+        while !answers.batch.is_empty() {
+            messages.push(answers.batch.take());
+        }
+        (messages, std::mem::take(&mut answers.count))
     }
 }
 
@@ -68,7 +74,14 @@ pub(crate) async fn serve(
     mut requests: Streaming<PipelineRequest>,
     answers: mpsc::Sender<Result<PipelineResponse, Status>>,
 ) {
-    let outbox = Arc::new(Outbox::default());
+    let outbox = Arc::new(Outbox {
+        answers: Mutex::new(Answers {
+            batch: BatchBuilder::of_at_most(ANSWER_BYTES),
+            count: 0,
+        }),
+        filled: Notify::new(),
+        budget: Budget::new(UNDER_WAY_BYTES),
+    });
     let mut under_way = 0;
     let mut open = true;
     while open || under_way > 0 {
@@ -76,11 +89,13 @@ pub(crate) async fn serve(
             () = outbox.filled.notified() => {
                 let (ready, count) = outbox.take();
                 under_way -= count;
-                if answers.send(Ok(ready)).await.is_err() {
-                    return;
+                for message in ready {
+                    if answers.send(Ok(message)).await.is_err() {
+                        return;
+                    }
                 }
             }
-            message = requests.message(), if open && under_way < UNDER_WAY => match message {
+            message = requests.message(), if open && under_way < UNDER_WAY && !outbox.budget.is_spent() => match message {
                 Ok(Some(batch)) => match service.take_in(batch, &outbox) {
                     Ok(count) => under_way += count,
                     Err(refusal) => {
@@ -141,6 +156,7 @@ impl KvService {
 
     fn submit(&self, id: u64, op: Op, until: Instant, outbox: &Arc<Outbox>) {
         let kind = kind_of(&op);
+        let share = outbox.budget.take(bytes_of(&op));
         let order = match op {
             Op::Get(get) => self.get_order(get, until),
             Op::Put(put) => self.put_order(put, until),
@@ -149,11 +165,21 @@ impl KvService {
         match order {
             Ok(order) => {
                 let outbox = outbox.clone();
-                self.dispatch
-                    .submit(order, move |result| outbox.deliver(id, kind, result));
+                self.dispatch.submit(order, move |result| {
+                    drop(share);
+                    outbox.deliver(id, kind, result);
+                });
             }
             Err(refusal) => outbox.deliver(id, kind, Err(refusal)),
         }
+    }
+}
+
+fn bytes_of(op: &Op) -> usize {
+    match op {
+        Op::Get(get) => get.key.len(),
+        Op::Put(put) => put.key.len() + put.value.len(),
+        Op::Delete(delete) => delete.key.len(),
     }
 }
 

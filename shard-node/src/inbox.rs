@@ -57,12 +57,20 @@ pub(crate) struct Bounds {
 pub(crate) struct Waiting {
     pub(crate) notices: Vec<Notice>,
     pub(crate) peers: VecDeque<FromPeer>,
-    pub(crate) requests: Vec<Submission>,
+    pub(crate) requests: VecDeque<Submission>,
     pub(crate) cancelled: Vec<RequestId>,
     pub(crate) tick: bool,
 }
 
 impl Waiting {
+    fn append(&mut self, more: &mut Waiting) {
+        self.notices.append(&mut more.notices);
+        self.peers.append(&mut more.peers);
+        self.requests.append(&mut more.requests);
+        self.cancelled.append(&mut more.cancelled);
+        self.tick |= std::mem::take(&mut more.tick);
+    }
+
     /// How many events that makes.
     pub(crate) fn len(&self) -> usize {
         self.notices.len() + self.peers.len() + self.requests.len() + self.cancelled.len()
@@ -130,7 +138,7 @@ impl Inbox {
         queues.outstanding += 1;
         queues.last_id += 1;
         let id = RequestId(queues.last_id);
-        queues.waiting.requests.push(Submission {
+        queues.waiting.requests.push_back(Submission {
             id,
             request,
             reply,
@@ -188,12 +196,21 @@ impl Inbox {
         self.wake(self.queues());
     }
 
-    /// Waits until something waits, and takes it all.
+    /// Waits until something waits, and takes it all. If the last turn left requests, only the others on this thread have a
+    /// turn first, and what has come meanwhile is added.
     pub(crate) async fn take(&self, into: &mut Waiting) {
-        self.wake.notified().await;
+        if into.requests.is_empty() {
+            self.wake.notified().await;
+        } else {
+            tokio::task::yield_now().await;
+        }
         let mut queues = self.queues();
         queues.woken = false;
-        std::mem::swap(&mut queues.waiting, into);
+        if into.requests.is_empty() {
+            std::mem::swap(&mut queues.waiting, into);
+        } else {
+            into.append(&mut queues.waiting);
+        }
     }
 
     /// So many admitted requests are done with.
@@ -308,6 +325,21 @@ mod tests {
             (from, waiting.requests.len(), inbox.shed().peer_messages),
             (vec![2, 3], 3, 1)
         );
+    }
+
+    #[tokio::test]
+    async fn what_a_turn_leaves_is_joined_by_what_has_come() {
+        let inbox = inbox();
+        let first = submit(&inbox).unwrap();
+        let mut waiting = Waiting::default();
+        inbox.take(&mut waiting).await;
+        let second = submit(&inbox).unwrap();
+        inbox.receive([probe(1)].into_iter());
+        inbox.tick();
+        inbox.take(&mut waiting).await;
+        let ids: Vec<_> = waiting.requests.iter().map(|request| request.id).collect();
+        assert_eq!(ids, [first, second]);
+        assert_eq!((waiting.peers.len(), waiting.tick), (1, true));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc;
 
 /// Requests that may wait in a lane to be taken.
-const QUEUE: usize = 2048;
+const QUEUE: usize = 4096;
 
 /// The lanes of a pipeline; they end when it is dropped and all is answered.
 pub(super) struct Lanes {

@@ -18,11 +18,12 @@ use crate::error::{Error, UnfinishedWrite};
 use crate::identity::Held;
 use crate::keyspace::Choices;
 use crate::retry::Verdict;
-use fulcrum_common::wire::v1::pipeline_answer::Answer;
+use bytes::Bytes;
 use fulcrum_common::wire::v1::pipeline_op::Op;
 use fulcrum_common::wire::{Malformed, v1};
 use fulcrum_types::Refusal;
 use lanes::Lanes;
+use prost::Message;
 use runner::Taken;
 use std::future::Future;
 use std::pin::Pin;
@@ -53,7 +54,13 @@ pub struct Pipeline {
     lanes: Arc<Lanes>,
 }
 
-type Replied = Result<Answer, Verdict>;
+/// An answer, encoded as it came: whoever awaits it decodes it.
+enum Reply {
+    Get(Bytes),
+    Write(Bytes),
+}
+
+type Replied = Result<Reply, Verdict>;
 
 impl Pipeline {
     pub(crate) fn start(client: Client) -> Self {
@@ -149,7 +156,7 @@ impl<T> Future for Pending<T> {
 
 fn got(asked: Asked, reply: Option<Replied>) -> Result<Got, Error> {
     let got = match reply {
-        Some(Ok(Answer::Get(wire))) => Got::from_wire(wire)?,
+        Some(Ok(Reply::Get(encoded))) => Got::from_wire(decode(encoded)?)?,
         Some(Ok(_)) => return Err(Malformed("a get was answered otherwise".into()).into()),
         Some(Err(verdict)) => return Err(verdict.error()),
         None => return Err(ended()),
@@ -163,8 +170,8 @@ fn written(asked: Asked, reply: Option<Replied>) -> Result<Written, Error> {
         .write
         .ok_or_else(|| Malformed("a get was answered as a write".into()))?;
     let reason = match reply {
-        Some(Ok(Answer::Write(wire))) => {
-            let written = Written::from_wire(wire, write.idempotency())?;
+        Some(Ok(Reply::Write(encoded))) => {
+            let written = Written::from_wire(decode(encoded)?, write.idempotency())?;
             asked.choices.observe(&written.receipt);
             return Ok(written);
         }
@@ -174,6 +181,10 @@ fn written(asked: Asked, reply: Option<Replied>) -> Result<Written, Error> {
         None => ended().to_string(),
     };
     Err(Error::Unknown { reason, write })
+}
+
+fn decode<M: Message + Default>(encoded: Bytes) -> Result<M, Malformed> {
+    M::decode(encoded).map_err(|error| Malformed(error.to_string()))
 }
 
 fn ended() -> Error {

@@ -1,13 +1,13 @@
 //! The background task of a lane: batches what waits, sends it, matches the answers by id.
 
-use super::Replied;
+use super::{Replied, Reply};
 use crate::client::Shared;
 use crate::retry::{Next, Retries};
 use crate::rpc;
 use foldhash::fast::RandomState;
+use fulcrum_common::budget::{Budget, Share};
 use fulcrum_common::routing::Failure;
 use fulcrum_common::wire::batch::{BatchBuilder, PipelineRequest, PipelineResponse};
-use fulcrum_common::wire::v1::pipeline_answer::Answer;
 use fulcrum_common::wire::v1::pipeline_op::Op;
 use fulcrum_common::wire::{Malformed, status, v1};
 use fulcrum_types::{NodeId, Refusal};
@@ -20,7 +20,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
 /// Requests that may be sent and not answered.
-const UNDER_WAY: usize = 2048;
+const UNDER_WAY: usize = 4096;
+/// Bytes of keys and values that may be sent and not answered, about.
+const UNDER_WAY_BYTES: usize = 64 * 1024 * 1024;
 /// Most requests in one message.
 const BATCH: usize = 256;
 /// Most bytes of keys and values in one message, about.
@@ -38,6 +40,8 @@ pub(super) struct Taken {
     until: Instant,
     reply: oneshot::Sender<Replied>,
     retries: Retries,
+    /// What it takes of the lane's budget once the lane has taken it in.
+    share: Option<Share>,
 }
 
 impl Taken {
@@ -53,6 +57,16 @@ impl Taken {
             until,
             reply,
             retries,
+            share: None,
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match &self.op.op {
+            Some(Op::Get(request)) => request.key.len(),
+            Some(Op::Put(request)) => request.key.len() + request.value.len(),
+            Some(Op::Delete(request)) => request.key.len(),
+            None => 0,
         }
     }
 
@@ -92,6 +106,7 @@ pub(super) struct Runner {
     paused: Vec<(Instant, Box<Taken>)>,
     under_way: HashMap<u64, Box<Taken>, RandomState>,
     message: BatchBuilder<v1::PipelineOp>,
+    budget: Budget,
 }
 
 /// Why a stream is given up.
@@ -114,6 +129,7 @@ impl Runner {
             paused: Vec::new(),
             under_way: HashMap::default(),
             message: BatchBuilder::default(),
+            budget: Budget::new(UNDER_WAY_BYTES),
         }
     }
 
@@ -197,7 +213,7 @@ impl Runner {
         sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut taken = Vec::with_capacity(BATCH);
         while self.open || !self.idle() {
-            let room = self.under_way.len() + self.waiting.len() < UNDER_WAY;
+            let room = self.under_way.len() + self.waiting.len() < UNDER_WAY && !self.budget.is_spent();
             let busy = !self.idle();
             tokio::select! {
                 received = answers.message() => match received {
@@ -213,7 +229,10 @@ impl Runner {
                 },
                 count = self.queue.recv_many(&mut taken, BATCH), if self.open && room => {
                     self.open = count > 0;
-                    self.waiting.extend(taken.drain(..));
+                    for mut taken in taken.drain(..) {
+                        taken.share = Some(self.budget.take(taken.bytes()));
+                        self.waiting.push_back(taken);
+                    }
                 }
                 _ = sweep.tick(), if busy => self.sweep(),
             }
@@ -245,15 +264,16 @@ impl Runner {
     }
 
     fn answered(&mut self, message: PipelineResponse) -> Result<(), Malformed> {
-        for answer in message.items() {
+        for answer in message.encoded_answers() {
             let answer = answer?;
             let Some(taken) = self.under_way.remove(&answer.id) else {
                 continue;
             };
-            match answer.answer {
-                Some(Answer::Error(error)) => self.refused(taken, status::refusal_from_wire(error)),
-                Some(reply) => taken.reply(Ok(reply)),
-                None => self.refused(
+            match (answer.get, answer.write, answer.error) {
+                (_, _, Some(error)) => self.refused(taken, status::refusal_from_wire(*error)),
+                (Some(get), _, None) => taken.reply(Ok(Reply::Get(get))),
+                (None, Some(write), None) => taken.reply(Ok(Reply::Write(write))),
+                (None, None, None) => self.refused(
                     taken,
                     Refusal::Unknown {
                         reason: "the answer is empty".into(),

@@ -10,6 +10,7 @@ use prost::encoding::{
     self, DecodeContext, WireType, decode_key, decode_varint, encode_key, encode_varint, skip_field,
 };
 use prost::{DecodeError, Message};
+use std::collections::VecDeque;
 use std::fmt;
 use std::marker::PhantomData;
 
@@ -23,6 +24,10 @@ pub type RequestBatch = Batch<internal::Request>;
 pub type ResponseBatch = Batch<internal::Response>;
 
 const ITEMS: u32 = 1;
+/// Size of a batch of answers, about: see [`BatchBuilder::of_at_most`].
+pub const ANSWER_BYTES: usize = 48 * 1024;
+/// A batch is closed before it grows beyond this. One larger item still goes, alone.
+const BATCH_BYTES: usize = 4 * 1024 * 1024;
 
 /// Encoded items.
 pub struct Batch<M> {
@@ -30,17 +35,33 @@ pub struct Batch<M> {
     item: PhantomData<fn() -> M>,
 }
 
-/// A batch in the making.
+/// Batches in the making: one, or more if there is too much for one.
 pub struct BatchBuilder<M> {
+    most: usize,
     encoded: BytesMut,
+    /// Batches that are full, oldest first.
+    full: VecDeque<Bytes>,
     item: PhantomData<fn(M)>,
 }
 
 impl<M> Default for BatchBuilder<M> {
     fn default() -> Self {
         Self {
+            most: BATCH_BYTES,
             encoded: BytesMut::new(),
+            full: VecDeque::new(),
             item: PhantomData,
+        }
+    }
+}
+
+impl<M> BatchBuilder<M> {
+    /// Closes batches before they grow beyond so many bytes: whoever receives one decodes it while the next is on its way.
+    #[must_use]
+    pub fn of_at_most(bytes: usize) -> Self {
+        Self {
+            most: bytes.min(BATCH_BYTES),
+            ..Self::default()
         }
     }
 }
@@ -48,28 +69,36 @@ impl<M> Default for BatchBuilder<M> {
 impl<M: Message> BatchBuilder<M> {
     /// Adds an item.
     pub fn push(&mut self, item: &M) {
-        let length = item.encoded_len();
+        self.begin(item.encoded_len());
+        item.encode_raw(&mut self.encoded);
+    }
+
+    /// Makes room for an item of this length, and writes what stands before it.
+    fn begin(&mut self, length: usize) {
+        if !self.encoded.is_empty() && self.encoded.len() + length > self.most {
+            self.full.push_back(self.encoded.split().freeze());
+        }
         self.encoded.reserve(length + 11);
         encode_key(ITEMS, WireType::LengthDelimited, &mut self.encoded);
         encode_varint(length as u64, &mut self.encoded);
-        item.encode_raw(&mut self.encoded);
     }
 
     /// Whether it holds nothing.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.encoded.is_empty()
+        self.encoded.is_empty() && self.full.is_empty()
     }
 
-    /// Bytes so far.
+    /// Bytes of the batch that is not full yet.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.encoded.len()
     }
 
-    /// The batch; what is built from now on is another, for which as much room is made ready.
+    /// The oldest batch. There may be more: look at [`BatchBuilder::is_empty`].
     pub fn take(&mut self) -> Batch<M> {
-        let encoded = self.encoded.split().freeze();
+        let full = self.full.pop_front();
+        let encoded = full.unwrap_or_else(|| self.encoded.split().freeze());
         Batch {
             encoded,
             item: PhantomData,
@@ -94,9 +123,7 @@ impl BatchBuilder<v1::PipelineAnswer> {
             PassedOn::Write => 3,
         };
         let length = encoding::uint64::encoded_len(1, &id) + encoding::bytes::encoded_len(tag, message);
-        self.encoded.reserve(length + 11);
-        encode_key(ITEMS, WireType::LengthDelimited, &mut self.encoded);
-        encode_varint(length as u64, &mut self.encoded);
+        self.begin(length);
         encoding::uint64::encode(1, &id, &mut self.encoded);
         encoding::bytes::encode(tag, message, &mut self.encoded);
     }
@@ -106,7 +133,12 @@ impl<M: Message> FromIterator<M> for Batch<M> {
     fn from_iter<I: IntoIterator<Item = M>>(items: I) -> Self {
         let mut builder = BatchBuilder::default();
         items.into_iter().for_each(|item| builder.push(&item));
-        builder.take()
+        let full: Vec<Bytes> = std::mem::take(&mut builder.full).into();
+        let encoded = [full.concat().as_slice(), &builder.encoded].concat().into();
+        Batch {
+            encoded,
+            item: PhantomData,
+        }
     }
 }
 
@@ -125,6 +157,34 @@ impl<M: Message + Default> Batch<M> {
     pub fn count(&self) -> usize {
         let mut rest = self.encoded.clone();
         std::iter::from_fn(|| next_item(&mut rest).ok().flatten()).count()
+    }
+}
+
+/// A [`v1::PipelineAnswer`] whose message is not decoded yet: by whoever waits for it, it will be.
+#[derive(Clone, PartialEq, Message)]
+pub struct EncodedAnswer {
+    /// Of the operation.
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    /// A [`v1::GetResponse`].
+    #[prost(bytes = "bytes", optional, tag = "2")]
+    pub get: Option<Bytes>,
+    /// A [`v1::WriteResponse`].
+    #[prost(bytes = "bytes", optional, tag = "3")]
+    pub write: Option<Bytes>,
+    /// Why there is no answer.
+    #[prost(message, optional, boxed, tag = "4")]
+    pub error: Option<Box<v1::Error>>,
+}
+
+impl PipelineResponse {
+    /// The answers, without a look into them.
+    #[must_use]
+    pub fn encoded_answers(self) -> Items<EncodedAnswer> {
+        Items {
+            rest: self.encoded,
+            item: PhantomData,
+        }
     }
 }
 
@@ -317,10 +377,14 @@ mod tests {
             id,
             answer: Some(answer),
         });
-        assert_eq!(
-            builder.take().items().collect::<Result<Vec<_>, _>>(),
-            Ok(expected.to_vec())
-        );
+        let batch = builder.take();
+        let encoded: Vec<EncodedAnswer> = batch.clone().encoded_answers().map(Result::unwrap).collect();
+        let again: PipelineResponse = encoded
+            .iter()
+            .map(|answer| v1::PipelineAnswer::decode(&answer.encode_to_vec()[..]).unwrap())
+            .collect();
+        assert_eq!(again.items().collect::<Result<Vec<_>, _>>(), Ok(expected.to_vec()));
+        assert_eq!(batch.items().collect::<Result<Vec<_>, _>>(), Ok(expected.to_vec()));
     }
 
     #[test]
@@ -343,6 +407,31 @@ mod tests {
         let second = builder.take();
         assert!(builder.is_empty());
         assert_eq!((first.count(), second.count()), (1, 1));
+    }
+
+    #[test]
+    fn a_batch_does_not_grow_beyond_what_a_message_may_be() {
+        let large = |id: u64, bytes: usize| v1::PipelineAnswer {
+            id,
+            answer: Some(v1::pipeline_answer::Answer::Get(v1::GetResponse {
+                value: Some(v1::Value {
+                    value: vec![0; bytes].into(),
+                    ..Default::default()
+                }),
+                receipt: None,
+            })),
+        };
+        let mut builder = BatchBuilder::default();
+        for (id, mib) in [(1, 1), (2, 2), (3, 3), (4, 9), (5, 1)] {
+            builder.push(&large(id, mib << 20));
+        }
+        let mut ids = Vec::new();
+        while !builder.is_empty() {
+            let batch = builder.take();
+            assert!(batch.encoded_len() < 10 << 20);
+            ids.push(batch.items().map(|answer| answer.unwrap().id).collect::<Vec<_>>());
+        }
+        assert_eq!(ids, [vec![1, 2], vec![3], vec![4], vec![5]]);
     }
 
     #[test]

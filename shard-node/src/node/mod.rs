@@ -191,6 +191,19 @@ impl Node {
         }
     }
 
+    /// Releases what can be answered in the middle of a turn, and hands out what is asked of the world so far. `now` must have been
+    /// read after the last [`Node::handle`], as for [`Node::end_turn`], which must still follow.
+    pub fn release(&mut self, now: Now, out: &mut Vec<Output>) {
+        if self.fatal.is_none() {
+            self.each(now, |group, shared| {
+                group.release_reads(shared, now)?;
+                group.meetings.questions_leave();
+                Ok(())
+            });
+        }
+        out.append(&mut self.shared.out);
+    }
+
     /// Ends a turn. `now` must have been read after the last [`Node::handle`]: reads are released only if their lease still
     /// holds by it. Returns whether something is left that a further turn can do at once.
     pub fn end_turn(&mut self, now: Now, out: &mut Vec<Output>) -> bool {
@@ -201,7 +214,7 @@ impl Node {
                 group.release_writes(shared, now);
                 group.propose(shared, now)?;
                 group.look_for_changes(shared, now)?;
-                group.meetings.end_turn();
+                group.meetings.questions_leave();
                 again |= group.has_more_to_do();
                 Ok(())
             });

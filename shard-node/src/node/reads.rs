@@ -12,6 +12,7 @@ use super::meeting::Met;
 use super::shared::{Failure, Shared};
 use crate::event::RequestId;
 use bytes::Bytes;
+use foldhash::fast::RandomState;
 use fulcrum_common::limits::MAX_BATCH_BYTES;
 use fulcrum_replication::{Answered as Permitted, Input, ReadId, ReadPermit, ReadRefusal, ReadWanted};
 use fulcrum_types::{
@@ -19,7 +20,7 @@ use fulcrum_types::{
     Refusal, Role, StalenessBasis, TransactionId, WriteOutcome,
 };
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 /// What is to be evaluated.
@@ -109,7 +110,8 @@ pub(super) struct Evaluated {
 /// The reads of a replica that are not answered yet.
 #[derive(Default)]
 pub(super) struct Reads {
-    waiting: BTreeMap<RequestId, Read>,
+    /// A hash map keeps its room: most reads are in here for a moment only.
+    waiting: HashMap<RequestId, Read, RandomState>,
     /// Permitted, and waiting for their index to be applied.
     due: BTreeSet<(Index, RequestId)>,
     /// Evaluated, and waiting for the turn's end.
@@ -136,7 +138,9 @@ impl Reads {
 
     pub(super) fn take_all(&mut self) -> Vec<RequestId> {
         self.due.clear();
-        let mut ids: Vec<RequestId> = std::mem::take(&mut self.waiting).into_keys().collect();
+        let mut ids: Vec<RequestId> = self.waiting.drain().map(|(id, _)| id).collect();
+        // The same order in every run of a simulation.
+        ids.sort_unstable();
         ids.extend(self.evaluated.drain(..).map(|read| read.id));
         ids
     }

@@ -353,7 +353,8 @@ impl Group {
 
     /// Answers what was acknowledged before `now`, if the lease still holds, or holds again.
     pub(super) fn release_writes(&mut self, shared: &mut Shared, now: Now) {
-        for write in std::mem::take(&mut self.writes.complete) {
+        let mut complete = std::mem::take(&mut self.writes.complete);
+        for write in complete.drain(..) {
             let Complete {
                 asked,
                 acknowledged,
@@ -367,6 +368,7 @@ impl Group {
             }
             self.answer_write(shared, now.mono, &asked, &acknowledged.by, outcome);
         }
+        self.writes.complete = complete;
     }
 
     fn leads_under_lease(&self, epoch: Epoch, now: Now) -> bool {

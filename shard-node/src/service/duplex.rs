@@ -4,7 +4,7 @@
 //! Requests are taken in only while the client reads answers, so a client that does not read stops being served, and costs
 //! at most the answers to what it has outstanding.
 
-use fulcrum_common::wire::batch::{Batch, BatchBuilder};
+use fulcrum_common::wire::batch::{ANSWER_BYTES, Batch, BatchBuilder};
 use futures::{Stream, StreamExt};
 use prost::Message;
 use std::pin::Pin;
@@ -30,7 +30,7 @@ impl<A: Message> Outbox<A> {
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::new(State {
-                ready: BatchBuilder::default(),
+                ready: BatchBuilder::of_at_most(ANSWER_BYTES),
                 outstanding: 0,
                 waker: None,
             }),

@@ -76,7 +76,7 @@ impl Default for Limits {
         Limits {
             retention: Duration::from_secs(3600),
             tombstones: Duration::from_secs(60),
-            outcomes_per_client: 4096,
+            outcomes_per_client: 16_384,
             clients: 100_000,
             retry_bytes: 16 * 1024 * 1024,
             horizon: LONGEST_TRANSACTION,

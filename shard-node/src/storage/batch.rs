@@ -3,22 +3,65 @@
 use super::backend::{RangeIter, Space};
 use super::error::StorageError;
 use bytes::Bytes;
+use fulcrum_types::GroupId;
 use std::collections::BTreeMap;
-use std::collections::btree_map::{self, Entry};
+use std::collections::btree_map::Entry;
 use std::iter::Peekable;
 use std::ops::Bound;
 
 /// Changes by key: a value, or none for a removal. The last change of a key stands.
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
-    spaces: [Changes; Space::ALL.len()],
+    spaces: [Parts; Space::ALL.len()],
 }
 
-/// The changes of one space.
+/// The changes of one space, by what its keys begin with: the group. Parts are in the order of their keys.
+#[derive(Clone, Debug, Default)]
+struct Parts {
+    by_start: BTreeMap<u64, Changes>,
+    bytes: usize,
+}
+
+/// The changes of one group in one space.
 #[derive(Clone, Debug, Default)]
 struct Changes {
     by_key: BTreeMap<Bytes, Change>,
     bytes: usize,
+}
+
+/// The first eight bytes of a key, as a number of the same order.
+fn start_of(key: &[u8]) -> u64 {
+    let mut start = [0; 8];
+    let length = key.len().min(8);
+    start[..length].copy_from_slice(&key[..length]);
+    u64::from_be_bytes(start)
+}
+
+impl Parts {
+    fn set(&mut self, key: Bytes, value: Option<Bytes>, fresh: bool) {
+        let part = self.by_start.entry(start_of(&key)).or_default();
+        self.bytes -= part.bytes;
+        part.set(key, value, fresh);
+        self.bytes += part.bytes;
+    }
+
+    fn change(&self, key: &[u8]) -> Option<&Change> {
+        self.by_start.get(&start_of(key))?.by_key.get(key)
+    }
+
+    fn take(&mut self, start: u64) -> Option<Changes> {
+        let part = self.by_start.remove(&start)?;
+        self.bytes -= part.bytes;
+        Some(part)
+    }
+
+    fn all(&self) -> impl Iterator<Item = (&Bytes, &Change)> {
+        self.by_start.values().flat_map(|part| &part.by_key)
+    }
+
+    fn len(&self) -> usize {
+        self.by_start.values().map(|part| part.by_key.len()).sum()
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -63,7 +106,7 @@ impl Batch {
     /// The change of a key, if there is one.
     #[must_use]
     pub fn change(&self, space: Space, key: &[u8]) -> Option<&Option<Bytes>> {
-        self.spaces[space as usize].by_key.get(key).map(|change| &change.value)
+        self.spaces[space as usize].change(key).map(|change| &change.value)
     }
 
     /// Takes out what cannot wait: all but the changes of [`Space::State`].
@@ -76,22 +119,56 @@ impl Batch {
         urgent
     }
 
+    /// Moves the changes of one group's state over from another batch, which is newer where they meet.
+    pub fn take_state(&mut self, from: &mut Batch, group: GroupId) {
+        let Some(part) = from.spaces[Space::State as usize].take(group.0) else {
+            return;
+        };
+        let state = &mut self.spaces[Space::State as usize];
+        state.bytes += part.bytes;
+        let before = state.by_start.insert(group.0, part);
+        debug_assert!(before.is_none(), "a state is taken once");
+    }
+
+    /// The changes of one group.
+    #[must_use]
+    pub fn of(&self, group: GroupId) -> Batch {
+        let part = |parts: &Parts| {
+            let part = parts.by_start.get(&group.0).cloned();
+            Parts {
+                bytes: part.as_ref().map_or(0, |part| part.bytes),
+                by_start: part.map(|part| (group.0, part)).into_iter().collect(),
+            }
+        };
+        Batch {
+            spaces: self.spaces.each_ref().map(part),
+        }
+    }
+
+    /// The group with the most changes of state, in bytes.
+    #[must_use]
+    pub fn largest_state(&self) -> Option<GroupId> {
+        let parts = &self.spaces[Space::State as usize].by_start;
+        let largest = parts.iter().max_by_key(|(_, part)| part.bytes);
+        largest.map(|(start, _)| GroupId(*start))
+    }
+
     /// Whether it changes nothing.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.spaces.iter().all(|changes| changes.by_key.is_empty())
+        self.len() == 0
     }
 
     /// Number of changes.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.spaces.iter().map(|changes| changes.by_key.len()).sum()
+        self.spaces.iter().map(Parts::len).sum()
     }
 
     /// Bytes of keys and values.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.spaces.iter().map(|changes| changes.bytes).sum()
+        self.spaces.iter().map(|parts| parts.bytes).sum()
     }
 
     /// Bytes of keys and values in one space.
@@ -103,21 +180,25 @@ impl Batch {
     /// All changes, by space and key.
     pub fn changes(&self) -> impl Iterator<Item = (Space, &Bytes, &Option<Bytes>)> {
         Space::ALL.into_iter().flat_map(|space| {
-            let changes = self.spaces[space as usize].by_key.iter();
+            let changes = self.spaces[space as usize].all();
             changes.map(move |(key, change)| (space, key, &change.value))
         })
     }
 
     /// The changes of a range; an empty `end` means no end.
-    fn range(&self, space: Space, start: &[u8], end: &[u8]) -> Range<'_> {
-        let upper = match end {
-            [] => Bound::Unbounded,
-            // An end before the start would be a panic in the map; it is an empty range.
-            end => Bound::Excluded(end.max(start)),
-        };
-        self.spaces[space as usize]
-            .by_key
-            .range::<[u8], _>((Bound::Included(start), upper))
+    fn range<'a>(&'a self, space: Space, start: &[u8], end: &[u8]) -> Range<'a> {
+        let (lower, upper) = (Bytes::copy_from_slice(start), Bytes::copy_from_slice(end));
+        let last = if end.is_empty() { u64::MAX } else { start_of(end) };
+        let first = start_of(start);
+        // An end before the start would be a panic in the map; it is an empty range.
+        let parts = self.spaces[space as usize].by_start.range(first..=last.max(first));
+        Box::new(parts.flat_map(move |(_, part)| {
+            let upper = match &upper[..] {
+                [] => Bound::Unbounded,
+                end => Bound::Excluded(end.max(&lower)),
+            };
+            part.by_key.range::<[u8], _>((Bound::Included(&lower[..]), upper))
+        }))
     }
 
     /// `below` as it looks with this batch's changes on top.
@@ -133,7 +214,7 @@ impl Batch {
     }
 }
 
-type Range<'a> = btree_map::Range<'a, Bytes, Change>;
+type Range<'a> = Box<dyn Iterator<Item = (&'a Bytes, &'a Change)> + 'a>;
 
 struct Merge<'a> {
     changes: Peekable<Range<'a>>,

@@ -32,7 +32,7 @@ const FLUSH_POLL: Duration = Duration::from_millis(2);
 pub struct FjallOptions {
     /// Cached blocks of all spaces, in bytes.
     pub cache_bytes: u64,
-    /// Recent writes of the state kept in memory, in bytes; the other spaces take less.
+    /// Recent writes of the state, and as much of the log, kept in memory, in bytes; the other spaces take less.
     pub memtable_bytes: u64,
     /// Journals kept until their writes have reached the tables: bounds disk use and the time to replay at a start. At
     /// least 64 MiB.
@@ -205,7 +205,8 @@ fn start(store: &Path, options: FjallOptions) -> Result<Started, fjall::Error> {
     let database = Database::builder(store)
         .cache_size(options.cache_bytes)
         .max_journaling_size(options.journal_bytes.max(64 * MIB))
-        .worker_threads(2)
+        // With two, one spins while the other compacts: it takes the request for a compaction and puts it back, again and again.
+        .worker_threads(1)
         .manual_journal_persist(true)
         .open()?;
     let open = |name: &str, memtable: u64| {
@@ -214,7 +215,7 @@ fn start(store: &Path, options: FjallOptions) -> Result<Started, fjall::Error> {
     let small = MIB.min(options.memtable_bytes);
     let spaces = [
         open(Space::Meta.name(), small)?,
-        open(Space::Log.name(), options.memtable_bytes / 2)?,
+        open(Space::Log.name(), options.memtable_bytes)?,
         open(Space::State.name(), options.memtable_bytes)?,
         open(Space::Certificates.name(), small)?,
     ];

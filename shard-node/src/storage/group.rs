@@ -148,7 +148,7 @@ impl GroupStore {
     /// The state goes in steps of `most` records; call it until it returns true.
     pub fn remove(store: &mut Store, group: GroupId, most: usize) -> Result<bool, StorageError> {
         // Its state must not outlive what names the group.
-        store.anchor();
+        store.anchor(group);
         let (start, end) = group_range(group);
         for space in [Space::State, Space::Log, Space::Certificates, Space::Meta] {
             if delete_range(store, space, &start, &end, most)? >= most {
@@ -234,7 +234,9 @@ impl GroupStore {
 
     fn truncate(&mut self, store: &mut Store, from: Index) -> Result<(), StorageError> {
         self.spare.truncate(from);
-        self.log.truncate(store, from)
+        self.log.truncate(store, from)?;
+        // After a crash they may be there of entries that count as not applied: the state is written later than they are.
+        footnotes::forget_from(store, self.group, from)
     }
 
     fn compact(&mut self, store: &mut Store, through: LogPosition) -> Result<(), StorageError> {
@@ -277,7 +279,7 @@ impl GroupStore {
     fn set_base(&mut self, store: &mut Store, base: LogBase) {
         self.base = base;
         // The log before it is in the state, and must not go without it.
-        store.anchor();
+        store.anchor(self.group);
         store.put(
             Space::Meta,
             meta_key(self.group, MetaField::LogBase),
@@ -287,7 +289,7 @@ impl GroupStore {
 
     fn put_generation(&mut self, store: &mut Store, generation: Generation) {
         self.generation = generation;
-        store.anchor();
+        store.anchor(self.group);
         let record = codec::encode_number(u64::from(generation.0));
         store.put(Space::Meta, meta_key(self.group, MetaField::Generation), record);
     }

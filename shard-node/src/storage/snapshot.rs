@@ -36,7 +36,7 @@ impl SnapshotSource {
         let applied = Applied::read(store, group, generation)?;
         let (start, end) = generation_range(group, generation);
         Ok(SnapshotSource {
-            snapshot: store.snapshot(),
+            snapshot: store.snapshot_of(group),
             group,
             next: Some(start),
             end,
@@ -127,7 +127,7 @@ impl Staging {
             store.put(Space::State, state_key(group, self.generation, kind, &key), value);
         }
         // Large: not to be gathered in memory for longer than a turn.
-        store.anchor();
+        store.anchor(group);
         store.require(Durability::Written);
         self.next += 1;
         self.complete = chunk.last.is_some();

@@ -4,10 +4,12 @@ use super::backend::{Backend, BatchId, Durability, RangeIter, Reader, Space};
 use super::batch::Batch;
 use super::error::StorageError;
 use bytes::Bytes;
+use fulcrum_types::GroupId;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Applied state that is held back in memory at most, in bytes of keys and values: what a restart makes again from the log.
-const DEFERRED_BYTES: usize = 1024 * 1024;
+const DEFERRED_BYTES: usize = 8 * 1024 * 1024;
 
 /// The write-behind store of a node. See the module's chapter.
 pub struct Store {
@@ -15,8 +17,10 @@ pub struct Store {
     open: Batch,
     open_id: BatchId,
     open_durability: Durability,
-    /// Something in the open batch rests on the state staged before it: they go together.
-    anchored: bool,
+    /// Groups of which something in the open batch rests on the state staged before it: they go together.
+    anchored: BTreeSet<GroupId>,
+    /// Nothing of the open batch is to be held back.
+    whole: bool,
     in_flight: Option<(BatchId, Arc<Batch>)>,
     /// The backend was handed something without a sync since the last sync.
     unsynced: bool,
@@ -31,7 +35,8 @@ impl Store {
             open: Batch::default(),
             open_id: BatchId(1),
             open_durability: Durability::Lazy,
-            anchored: false,
+            anchored: BTreeSet::new(),
+            whole: false,
             in_flight: None,
             unsynced: false,
         }
@@ -52,10 +57,10 @@ impl Store {
         self.open.set_new(space, key, value);
     }
 
-    /// States that something staged with this turn rests on the state staged so far (a log whose applied part is dropped,
-    /// say): neither is written without the other.
-    pub fn anchor(&mut self) {
-        self.anchored = true;
+    /// States that something staged with this turn rests on the state of its group staged so far (a log whose applied part is
+    /// dropped, say): neither is written without the other.
+    pub fn anchor(&mut self, group: GroupId) {
+        self.anchored.insert(group);
     }
 
     /// Removes a key.
@@ -91,17 +96,23 @@ impl Store {
     /// What the next batch holds. Applied state waits in memory unless something rests on it, there is much of it, or there
     /// is nothing else: the log has all that it is made of, and what is overwritten or removed meanwhile is never written.
     fn take_open(&mut self) -> Batch {
-        let much = self.open.bytes_in(Space::State) >= DEFERRED_BYTES;
-        let whole = std::mem::take(&mut self.anchored) || much;
-        let urgent = if whole {
-            Batch::default()
-        } else {
-            self.open.take_urgent()
-        };
-        if urgent.is_empty() {
+        if std::mem::take(&mut self.whole) {
+            self.anchored.clear();
             return std::mem::take(&mut self.open);
         }
-        urgent
+        let mut batch = self.open.take_urgent();
+        for group in std::mem::take(&mut self.anchored) {
+            batch.take_state(&mut self.open, group);
+        }
+        if self.open.bytes_in(Space::State) >= DEFERRED_BYTES
+            && let Some(group) = self.open.largest_state()
+        {
+            batch.take_state(&mut self.open, group);
+        }
+        if batch.is_empty() {
+            return std::mem::take(&mut self.open);
+        }
+        batch
     }
 
     /// Asks that all staged so far, and all written earlier, reaches the given durability; submits if it can. The batch
@@ -112,7 +123,7 @@ impl Store {
             return self.in_flight.as_ref().map(|(id, _)| *id);
         }
         let id = self.require(durability);
-        self.anchor();
+        self.whole = true;
         self.close_turn();
         Some(id)
     }
@@ -138,11 +149,21 @@ impl Store {
         self.in_flight.is_some()
     }
 
-    /// A view that later changes do not touch. It keeps what it shows from being reclaimed: do not hold it for long.
+    /// A view of one group that later changes do not touch. It keeps what it shows from being reclaimed: do not hold it for long.
     #[must_use]
-    pub fn snapshot(&self) -> StoreSnapshot {
+    pub fn snapshot_of(&self, group: GroupId) -> StoreSnapshot {
+        self.snapshot_with(self.open.of(group))
+    }
+
+    /// The same of all groups.
+    #[cfg(test)]
+    pub(super) fn snapshot(&self) -> StoreSnapshot {
+        self.snapshot_with(self.open.clone())
+    }
+
+    fn snapshot_with(&self, open: Batch) -> StoreSnapshot {
         StoreSnapshot {
-            open: self.open.clone(),
+            open,
             in_flight: self.in_flight.as_ref().map(|(_, batch)| batch.clone()),
             backend: self.backend.snapshot(),
         }

@@ -114,11 +114,22 @@ impl World {
         let Some(running) = &mut host.node else {
             return;
         };
-        for event in inbox {
+        let mut outputs = Vec::new();
+        for (number, event) in (1..).zip(inbox) {
             self.record
                 .event(self.now, &words(node, &event), || format!("{node} <- {event:?}"));
             running.handle(now, event);
+            // As the event loop does, more rarely.
+            if number % 8 == 0 {
+                running.release(now, &mut outputs);
+            }
         }
+        for output in outputs {
+            self.output(node, output);
+        }
+        let Some(host) = self.hosts.get_mut(&node).filter(|h| h.lives(boot)) else {
+            return;
+        };
         let stalls = self.hostile && host.rng.ppm(self.plan.turn_stall_ppm);
         if !stalls {
             return self.end_turn(node, boot);

@@ -134,6 +134,22 @@ fn a_log_is_cut_anywhere_and_goes_on() {
 }
 
 #[test]
+fn the_footnotes_of_what_is_truncated_go_with_it() {
+    let disk = MemoryDisk::new();
+    let mut store = open(&disk);
+    let mut group = GroupStore::open(&store, GROUP).unwrap().storage;
+    change(&mut group, &mut store, LogChange::Append(entries(1, 1..=6)));
+    for index in [2, 4, 6] {
+        put_footnote(&mut store, GROUP, Index(index), b"an earlier history's");
+    }
+    change(&mut group, &mut store, LogChange::Truncate { from: Index(4) });
+    change(&mut group, &mut store, LogChange::Append(entries(2, 4..=6)));
+    let noted = group.entries(&store, Index(1), Index(6)).unwrap();
+    let noted: Vec<_> = noted.map(|noted| noted.unwrap().footnote.is_some()).collect();
+    assert_eq!(noted, [false, true, false, false, false, false]);
+}
+
+#[test]
 fn a_long_append_is_cut_into_runs_of_bounded_size() {
     let disk = MemoryDisk::new();
     let mut store = open(&disk);
