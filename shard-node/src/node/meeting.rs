@@ -6,8 +6,8 @@
 //!
 //! **The protocol.** A read is evaluated on the values, and the intents on its keys are noted with what they would make of them.
 //! Its lease is checked for that moment. If any matter at its level, it is put aside and the home groups are asked, one question
-//! a transaction for all reads that were put aside in the same turn: older ones began before, but a question that was asked
-//! before a read began cannot speak for it. With the last answer the committed ones take the places of the old values.
+//! a transaction for all reads that are put aside before it leaves: a question that was asked before a read began cannot speak
+//! for it. With the last answer the committed ones take the places of the old values.
 //!
 //! Intents whose home is this group need no question: a home resolves its own with the decision, so they are undecided.
 
@@ -64,7 +64,7 @@ pub(super) struct Meetings {
     aside: BTreeMap<RequestId, PutAside>,
     /// Whose reads a question is for.
     asked: BTreeMap<AskId, BTreeSet<RequestId>>,
-    /// Questions asked at the end of this turn.
+    /// Questions that have not left yet.
     fresh: BTreeMap<TransactionId, AskId>,
     /// Not answered: to be asked again with the next tick.
     again: BTreeSet<(RequestId, TransactionId)>,
@@ -84,8 +84,8 @@ impl Meetings {
         std::mem::take(self).aside.into_keys().collect()
     }
 
-    /// The turn has ended: what is put aside from now on began later.
-    pub(super) fn end_turn(&mut self) {
+    /// What was asked leaves now: reads that are put aside from now on need questions of their own.
+    pub(super) fn questions_leave(&mut self) {
         self.fresh.clear();
     }
 }

@@ -195,7 +195,11 @@ impl Node {
     /// read after the last [`Node::handle`], as for [`Node::end_turn`], which must still follow.
     pub fn release(&mut self, now: Now, out: &mut Vec<Output>) {
         if self.fatal.is_none() {
-            self.each(now, |group, shared| group.release_reads(shared, now));
+            self.each(now, |group, shared| {
+                group.release_reads(shared, now)?;
+                group.meetings.questions_leave();
+                Ok(())
+            });
         }
         out.append(&mut self.shared.out);
     }
@@ -210,7 +214,7 @@ impl Node {
                 group.release_writes(shared, now);
                 group.propose(shared, now)?;
                 group.look_for_changes(shared, now)?;
-                group.meetings.end_turn();
+                group.meetings.questions_leave();
                 again |= group.has_more_to_do();
                 Ok(())
             });
