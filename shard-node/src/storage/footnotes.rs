@@ -5,7 +5,7 @@
 
 use super::backend::{Reader, Space};
 use super::error::StorageError;
-use super::keys::{footnote_key, successor};
+use super::keys::footnote_key;
 use super::record::{Malformed, seal, unseal};
 use super::store::Store;
 use bytes::{Buf, BufMut, Bytes};
@@ -38,19 +38,9 @@ pub(super) fn footnotes(
 
 /// Removes the footnotes of the entries from `first` to `last`.
 pub(super) fn forget(store: &mut Store, group: GroupId, first: Index, last: Index) -> Result<(), StorageError> {
-    remove(store, &footnote_key(group, first), &footnote_key(group, last.next()))
-}
-
-/// Removes the footnotes of the entries from `first` on.
-pub(super) fn forget_from(store: &mut Store, group: GroupId, first: Index) -> Result<(), StorageError> {
-    let start = footnote_key(group, first);
-    let end = successor(&start[..start.len() - 8]);
-    remove(store, &start, &end)
-}
-
-fn remove(store: &mut Store, start: &[u8], end: &[u8]) -> Result<(), StorageError> {
+    let (start, end) = (footnote_key(group, first), footnote_key(group, last.next()));
     let doomed: Vec<Bytes> = store
-        .range(Space::Meta, start, end)
+        .range(Space::Meta, &start, &end)
         .map(|record| record.map(|(key, _)| key))
         .collect::<Result<_, _>>()?;
     for key in doomed {

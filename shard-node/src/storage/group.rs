@@ -250,9 +250,7 @@ impl GroupStore {
         // Of an earlier life that had applied them, and may have been wrong to: the entries that take their place have their own.
         footnotes::forget(store, self.group, from, self.log.last())?;
         self.spare.truncate(from);
-        self.log.truncate(store, from)?;
-        // After a crash they may be there of entries that count as not applied: the state is written later than they are.
-        footnotes::forget_from(store, self.group, from)
+        self.log.truncate(store, from)
     }
 
     fn compact(&mut self, store: &mut Store, through: LogPosition) -> Result<(), StorageError> {
