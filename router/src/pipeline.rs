@@ -6,7 +6,9 @@
 use crate::service::{KvService, map_read, map_seen, unexpected};
 use fulcrum_common::budget::Budget;
 use fulcrum_common::limits;
-use fulcrum_common::wire::batch::{ANSWER_BYTES, BatchBuilder, PassedOn, PipelineRequest, PipelineResponse};
+use fulcrum_common::wire::batch::{
+    ANSWER_BYTES, BatchBuilder, PassedOn, PipelineRequest, PipelineResponse, payload_bytes,
+};
 use fulcrum_common::wire::shard::Reply;
 use fulcrum_common::wire::v1::pipeline_op::Op;
 use fulcrum_common::wire::{status, v1};
@@ -156,7 +158,7 @@ impl KvService {
 
     fn submit(&self, id: u64, op: Op, until: Instant, outbox: &Arc<Outbox>) {
         let kind = kind_of(&op);
-        let share = outbox.budget.take(bytes_of(&op));
+        let share = outbox.budget.take(payload_bytes(&op));
         let order = match op {
             Op::Get(get) => self.get_order(get, until),
             Op::Put(put) => self.put_order(put, until),
@@ -172,14 +174,6 @@ impl KvService {
             }
             Err(refusal) => outbox.deliver(id, kind, Err(refusal)),
         }
-    }
-}
-
-fn bytes_of(op: &Op) -> usize {
-    match op {
-        Op::Get(get) => get.key.len(),
-        Op::Put(put) => put.key.len() + put.value.len(),
-        Op::Delete(delete) => delete.key.len(),
     }
 }
 

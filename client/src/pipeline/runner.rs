@@ -7,7 +7,7 @@ use crate::rpc;
 use foldhash::fast::RandomState;
 use fulcrum_common::budget::{Budget, Share};
 use fulcrum_common::routing::Failure;
-use fulcrum_common::wire::batch::{BatchBuilder, PipelineRequest, PipelineResponse};
+use fulcrum_common::wire::batch::{BatchBuilder, PipelineRequest, PipelineResponse, payload_bytes};
 use fulcrum_common::wire::v1::pipeline_op::Op;
 use fulcrum_common::wire::{Malformed, status, v1};
 use fulcrum_types::{NodeId, Refusal};
@@ -62,12 +62,7 @@ impl Taken {
     }
 
     fn bytes(&self) -> usize {
-        match &self.op.op {
-            Some(Op::Get(request)) => request.key.len(),
-            Some(Op::Put(request)) => request.key.len() + request.value.len(),
-            Some(Op::Delete(request)) => request.key.len(),
-            None => 0,
-        }
+        self.op.op.as_ref().map_or(0, payload_bytes)
     }
 
     fn reply(self, replied: Replied) {

@@ -4,6 +4,7 @@
 //! held as a vector of large structs that grows, moves and is thrown away. To the wire it makes no difference: the bytes are
 //! those of `message { repeated Item items = 1; }`.
 
+use super::v1::pipeline_op::Op;
 use super::{Malformed, internal, v1};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use prost::encoding::{
@@ -185,6 +186,16 @@ impl PipelineResponse {
             rest: self.encoded,
             item: PhantomData,
         }
+    }
+}
+
+/// Bytes of the key and value of an operation: what budgets count.
+#[must_use]
+pub fn payload_bytes(op: &Op) -> usize {
+    match op {
+        Op::Get(get) => get.key.len(),
+        Op::Put(put) => put.key.len() + put.value.len(),
+        Op::Delete(delete) => delete.key.len(),
     }
 }
 
