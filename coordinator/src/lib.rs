@@ -4,7 +4,7 @@
 //! when, locks and intents are gone within 5 s of the moment from which the home group and the participant each have a
 //! primary that can commit.
 //!
-//! **The path.** [`plan()`] turns a client's [`CommitRequest`] into a [`Plan`](fulcrum_two_phase::Plan) by group and refuses what
+//! **The path.** [`plan()`] turns a client's [`CommitRequest`](fulcrum_types::CommitRequest) into a [`Plan`](fulcrum_two_phase::Plan) by group and refuses what
 //! breaks a limit. The pure core in `two_phase/` carries it out: it is given what happened and names the questions to ask,
 //! of groups that [`Groups`](fulcrum_common::routing::Groups) finds. `docs/transactions.md` has the commands, the states and
 //! every crash point.
@@ -15,7 +15,5 @@
 //! transaction id, finds or finishes what was begun.
 
 mod plan;
-mod request;
 
 pub use plan::plan;
-pub use request::{Checked, CommitRequest, InKeyspace};

@@ -1,14 +1,13 @@
 //! From a client's request to a plan by group: the only place where a transaction meets the cluster map.
 
-use crate::request::{CommitRequest, InKeyspace};
 use bytes::Bytes;
 use fulcrum_common::key::{validate_key, validate_value};
 use fulcrum_common::limits::{MAX_PARTICIPANTS, MAX_TRANSACTION_BYTES, MAX_TRANSACTION_KEYS};
 use fulcrum_common::{ClusterMap, Keyspace};
 use fulcrum_two_phase::{Plan, PlannedPart};
 use fulcrum_types::{
-    Condition, Fingerprint, GroupId, KeyCondition, KeyWrite, KeyspaceId, Mode, Mutation, Part, Participant, ReadCheck,
-    Refusal,
+    CommitRequest, Condition, Fingerprint, GroupId, InKeyspace, KeyCondition, KeyWrite, KeyspaceId, Mode, Mutation,
+    Part, Participant, ReadCheck, Refusal,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use xxhash_rust::xxh3::Xxh3;

@@ -4,7 +4,7 @@
 //! [`time`] says what a core may know of time, [`mode`] holds the choices of a keyspace and of a request,
 //! [`configuration`] is a group's membership as the metadata store holds it, [`entry`] is one position of a group's log,
 //! [`operation`], [`transaction`] and [`error`] are what clients ask and why they may be refused, [`receipt`] and [`session`] what they are told
-//! and carry back, [`watch`] what a watch asks and is told.
+//! and carry back, [`watch`] what a watch asks and is told, [`transaction_request`] what transactions are to clients, who know no groups.
 
 pub mod ids;
 pub mod time;
@@ -17,6 +17,7 @@ pub mod operation;
 pub mod receipt;
 pub mod session;
 pub mod transaction;
+pub mod transaction_request;
 pub mod watch;
 
 pub use configuration::{GroupConfiguration, Member};
@@ -36,5 +37,9 @@ pub use transaction::{
     Observed, Part, Participant, Pending, PrepareRequest, Priority, ReadCheck, Resolution, Resolved, Transact,
     TransactionAnswer, TransactionId, TransactionInfo, TransactionOperation, TransactionState, Validation, Verdict,
     Vote,
+};
+pub use transaction_request::{
+    Checked, CommitOutcome, CommitRequest, Committed, InDoubt, InKeyspace, ListInDoubt, NamedKey, OutcomeRequest,
+    ResolveRequest, Told, TransactionOutcome, TransactionRead, TransactionValues,
 };
 pub use watch::{Change, ChangeKind, Cursor, NotAToken, Selection, WatchPosition, WatchToken};

@@ -3,7 +3,8 @@
 //! Conversions *from* the wire never trust it: a missing or unknown field is a [`Malformed`], which names the field.
 //! [`batch`] has the messages that carry many items, [`types`] converts what all services share, [`map`] what operators and
 //! smart clients see, [`shard`] what routers and shard-nodes exchange, [`watch`] what watches ask and are told,
-//! [`transactions`] what all say of transactions, [`steps`] what is asked of a group for one, [`peer`] what replicas say to
+//! [`transactions`] what all say of transactions, [`transacting`] what clients ask of them and are told, [`steps`] what is asked
+//! of a group for one, [`peer`] what replicas say to
 //! each other, [`status`] maps refusals to gRPC statuses with typed details and back.
 
 pub mod batch;
@@ -12,6 +13,7 @@ pub mod peer;
 pub mod shard;
 pub mod status;
 pub mod steps;
+pub mod transacting;
 pub mod transactions;
 pub mod types;
 pub mod watch;
