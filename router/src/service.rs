@@ -1,12 +1,12 @@
 //! The public key-value API at the router's door: decode, find the group, dispatch, encode.
 
 use crate::batch;
-use crate::dispatch::{Dispatch, Order, understood};
+use crate::dispatch::{Dispatch, Order};
 use crate::pipeline;
 use crate::scan;
 use crate::watch::{self, Watches};
 use fulcrum_common::Keyspace;
-use fulcrum_common::routing::Kind;
+use fulcrum_common::routing::{Kind, understood};
 use fulcrum_common::wire::batch::{PipelineRequest, PipelineResponse};
 use fulcrum_common::wire::shard::Reply;
 use fulcrum_common::wire::{status, types, v1};
@@ -121,22 +121,12 @@ impl KvService {
 
     /// A session that has seen a newer map than ours waits until we have it, and is routed by that (rule 8).
     pub(crate) async fn catch_up(&self, seen: MapVersion, until: Instant) -> Result<(), Refusal> {
-        if self.is_current(seen) {
-            return Ok(());
-        }
-        let mut changes = self.dispatch.table.changes();
-        while !self.is_current(seen) {
-            if !matches!(tokio::time::timeout_at(until, changes.changed()).await, Ok(Ok(()))) {
-                let reason = format!("this router's cluster map is older than the session's ({seen})");
-                return Err(Refusal::Unreachable { reason });
-            }
-        }
-        Ok(())
+        self.dispatch.table.catch_up(seen, until).await
     }
 
     /// Whether our map is not older than one that a session has seen.
     pub(crate) fn is_current(&self, seen: MapVersion) -> bool {
-        self.dispatch.table.view().map.version() >= seen
+        self.dispatch.table.is_current(seen)
     }
 
     pub(crate) fn get_order(&self, request: v1::GetRequest, until: Instant) -> Result<Order, Refusal> {
