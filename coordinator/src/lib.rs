@@ -27,6 +27,8 @@ mod metrics;
 mod plan;
 mod server;
 mod service;
+#[cfg(test)]
+mod tests;
 
 pub use config::CoordinatorConfig;
 pub use coordinator::{Bounds, Coordinator};
