@@ -276,6 +276,30 @@ async fn a_primary_dies_before_the_decision_or_before_the_resolve() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_coordinator_and_a_primary_die_together() {
+    let mut world = World::new().await;
+    let map = world.map().await;
+    let door = Door::to(&world).await;
+    // All are prepared; the decision was never asked for, or it was recorded and nobody heard of it.
+    for (name, after, last, victim) in [
+        ("home, undecided", 3, Last::Unsent, 0),
+        ("participant, decided", 3, Last::Unheard, 1),
+    ] {
+        let keys = of_three_groups(&world, &map, name);
+        let request = write_all(&keys);
+        assert!(die(&door, &request, after, last).await, "{name}");
+        let group = world.group_of(&map, &keys[victim]);
+        let primary = door.table.view().primary(group).unwrap().node;
+        assert!(world.cluster.crash_node(primary).await);
+        // No coordinator is asked before all is settled: the groups finish it by themselves.
+        world.settled().await;
+        let there = is_atomic(&world, &keys, &request, name).await;
+        assert_eq!(there, last == Last::Unheard, "{name}");
+        world.cluster.restart_node(primary).await.unwrap();
+    }
+}
+
 /// Runs a commit up to its decision, and leaves it there.
 async fn held_before_the_decision(door: &Door, request: &CommitRequest) -> (Arc<Gate>, JoinHandle<CommitResult>) {
     let gate = Arc::new(Gate {
