@@ -21,6 +21,7 @@ pub mod service;
 
 mod batch;
 mod dispatch;
+mod order;
 mod pipeline;
 mod scan;
 mod succession;
