@@ -22,6 +22,16 @@ const BATCHES: [&str; 4] = [
     ".fulcrum.internal.v1.ResponseBatch",
 ];
 
+/// Rare and large parts of messages that are handled by the million: boxed, they do not make all the others large.
+const BOXED: [&str; 6] = [
+    ".fulcrum.v1.PipelineAnswer.answer.error",
+    ".fulcrum.internal.v1.Request.operation.transaction",
+    ".fulcrum.internal.v1.Response.result.error",
+    ".fulcrum.internal.v1.Response.result.changes",
+    ".fulcrum.internal.v1.Response.result.transaction",
+    ".fulcrum.internal.v1.Response.receipt",
+];
+
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
     let descriptors = protox::compile(FILES, ["proto"])?;
@@ -31,6 +41,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     for batch in BATCHES {
         let (_, name) = batch.rsplit_once('.').unwrap_or_default();
         build = build.extern_path(batch, format!("crate::wire::batch::{name}"));
+    }
+    for part in BOXED {
+        build = build.boxed(part);
     }
     build.compile_fds(descriptors)?;
     Ok(())

@@ -4,6 +4,7 @@
 //! which group takes a slot and which nodes hold a group; [`keyspace`] and [`map`] are what is in force. [`metadata`] keeps
 //! it, behind a trait that etcd fits. [`routing`] decides where a request goes and when it may go again. [`wire`] is the only
 //! module that knows protocol buffers. [`clock`] and [`entropy`] are the only places where real time and chance come in.
+//! [`tickets`] and [`budget`] hold what is under way.
 //! [`error`], [`config`], [`telemetry`] and [`metrics`] with its [`metrics_server`] are what a service needs to start.
 
 pub mod limits;
@@ -17,6 +18,7 @@ pub mod ring;
 pub mod budget;
 pub mod clock;
 pub mod entropy;
+pub mod tickets;
 
 pub mod config;
 pub mod error;

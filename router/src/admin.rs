@@ -53,7 +53,7 @@ impl AdminService {
     fn keyspace(&self, name: &str) -> Result<(Arc<View>, Arc<Keyspace>), Status> {
         let view = self.dispatch.table.view();
         let found = view.map.keyspace_by_name(name).cloned();
-        let keyspace = found.ok_or_else(|| status::refusal_to_status(&crate::service::unknown_keyspace(name)))?;
+        let keyspace = found.ok_or_else(|| status::refusal_to_status(&crate::order::unknown_keyspace(name)))?;
         Ok((view, keyspace))
     }
 

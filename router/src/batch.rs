@@ -1,7 +1,8 @@
 //! Batches: split by group, sent in parallel, joined in the order asked. One group's failure is that group's items' alone.
 
 use crate::dispatch::Order;
-use crate::service::{KvService, map_read, map_seen, unexpected, write as write_order, written};
+use crate::order;
+use crate::service::{KvService, map_read, map_seen, unexpected, written};
 use fulcrum_common::Keyspace;
 use fulcrum_common::limits;
 use fulcrum_common::routing::Kind;
@@ -40,7 +41,7 @@ pub(crate) async fn get(
     check_size(request.keys.len())?;
     service.catch_up(map_read(request.options.as_ref()), until).await?;
     let keyspace = service.keyspace(&request.keyspace)?;
-    let reading = service.reading(&keyspace, request.options)?;
+    let reading = order::reading(&keyspace, request.options)?;
     let groups = by_group(&keyspace, request.keys.iter().map(AsRef::as_ref));
     let calls = groups.iter().map(|(group, positions)| {
         let keys = positions
@@ -115,7 +116,7 @@ pub(crate) async fn write(
         };
         service
             .dispatch
-            .ask(write_order(keyspace.clone(), *group, operation, until))
+            .ask(order::write(keyspace.clone(), *group, operation, until))
     });
     let results = join_all(calls).await;
     let mut items = vec![Item::default(); ops.len()];

@@ -3,9 +3,11 @@
 use crate::identity::{Held, Identity};
 use crate::metrics::Metrics;
 use fulcrum_common::Keyspace;
-use fulcrum_common::routing::{Attempts, Backends, Errand, Kind, Next, Outcome, RoutingTable, not_in_map, understood};
+use fulcrum_common::routing::{
+    Asker, Attempt, Attempts, Backends, Errand, Kind, Next, Outcome, RoutingTable, View, not_in_map, understood,
+};
 use fulcrum_common::wire::shard::Reply;
-use fulcrum_types::{Answered, GroupId, KeyspaceId, Mode, NodeId, Operation, Participant, Refusal};
+use fulcrum_types::{Answered, GroupId, KeyspaceId, MapVersion, Mode, NodeId, Operation, Participant, Refusal};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -40,15 +42,6 @@ pub(crate) struct Dispatch {
     under_way_max: u32,
 }
 
-/// Counts a request as under way until dropped.
-struct UnderWay(Arc<Metrics>);
-
-impl Drop for UnderWay {
-    fn drop(&mut self) {
-        self.0.under_way.dec();
-    }
-}
-
 /// A request that owns all it needs.
 pub(crate) struct Order {
     pub(crate) keyspace: Arc<Keyspace>,
@@ -62,64 +55,89 @@ pub(crate) struct Order {
     pub(crate) pass_on: bool,
 }
 
+/// Who waits for the result of an order; told once.
+pub(crate) trait Done: FnOnce(Result<Reply, Refusal>) + Send + 'static {}
+
+impl<D: FnOnce(Result<Reply, Refusal>) + Send + 'static> Done for D {}
+
 /// An order under way, which its answer ends.
 struct Journey<D> {
-    dispatch: Arc<Dispatch>,
+    under_way: UnderWay,
     order: Order,
     attempts: Attempts,
     started: Instant,
+    /// The first attempt: by which map, and to whom.
+    map_version: MapVersion,
+    node: NodeId,
     /// The router's own key, for a write without one.
     _held: Option<Held>,
-    _under_way: UnderWay,
     done: D,
 }
 
-impl<D: FnOnce(Result<Reply, Refusal>) + Send + 'static> Journey<D> {
-    fn begin(mut self) {
-        let view = self.dispatch.table.view();
-        let node = match self.attempts.next(&view) {
-            Next::Send(node) if self.started < self.order.until => node,
-            Next::Send(_) => return self.end(Err(Refusal::DeadlineExceeded)),
-            other => return self.go_on(other),
-        };
-        let Some(address) = view.map.address(node) else {
-            return self.came(node, Err(not_in_map(node)));
-        };
-        let attempt = self.order.errand().attempt(&view, self.started);
-        let dispatch = self.dispatch.clone();
-        dispatch
-            .backends
-            .submit(node, address, attempt, move |outcome| self.came(node, outcome));
+/// Counts a request as under way until dropped.
+struct UnderWay(Arc<Dispatch>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.metrics.under_way.dec();
+    }
+}
+
+impl<D: Done> Asker for Journey<D> {
+    fn attempt(&self) -> Attempt<'_> {
+        self.order.errand().attempt(self.map_version, self.started)
     }
 
-    fn came(mut self, node: NodeId, outcome: Outcome) {
+    fn answered(mut self: Box<Self>, outcome: Outcome, now: Instant) {
         let failure = match outcome {
-            Ok(reply) => return self.end(Ok(reply)),
+            Ok(reply) => return self.end(now, Ok(reply)),
             Err(failure) => failure,
         };
-        let view = self.dispatch.table.view();
-        let next = self.attempts.after(&view, node, failure, self.started.elapsed());
+        let view = self.dispatch().table.view();
+        let next = self
+            .attempts
+            .after(&view, self.node, failure, now.saturating_duration_since(self.started));
         self.go_on(next);
+    }
+}
+
+impl<D: Done> Journey<D> {
+    fn dispatch(&self) -> &Arc<Dispatch> {
+        &self.under_way.0
+    }
+
+    fn begin(mut self: Box<Self>, view: &View) {
+        match self.attempts.next(view) {
+            Next::Send(node) if self.started < self.order.until => self.node = node,
+            Next::Send(_) => return self.end(Instant::now(), Err(Refusal::DeadlineExceeded)),
+            other => return self.go_on(other),
+        }
+        let Some(address) = view.map.address(self.node) else {
+            let failure = not_in_map(self.node);
+            return self.answered(Err(failure), Instant::now());
+        };
+        let dispatch = self.dispatch().clone();
+        dispatch.backends.submit(self.node, address, self);
     }
 
     /// Trouble: worth a task of its own.
-    fn go_on(mut self, next: Next) {
+    fn go_on(mut self: Box<Self>, next: Next) {
         tokio::spawn(async move {
-            let result = self
-                .dispatch
+            let dispatch = self.dispatch().clone();
+            let result = dispatch
                 .attempt_all(&mut self.attempts, &self.order, next, self.started)
                 .await;
-            self.end(result);
+            self.end(Instant::now(), result);
         });
     }
 
-    fn end(self, result: Result<Reply, Refusal>) {
+    fn end(self: Box<Self>, now: Instant, result: Result<Reply, Refusal>) {
         let (order, attempts) = (&self.order, self.attempts.count());
-        self.dispatch.metrics.request(
+        self.dispatch().metrics.request(
             Target::new(&order.keyspace),
             order.kind,
             order.name,
-            self.started.elapsed(),
+            now.saturating_duration_since(self.started),
             attempts,
             &result,
         );
@@ -156,11 +174,7 @@ impl Dispatch {
 
     /// Sends a request until it is answered, finally refused, or out of time; `done` gets the result. As long as all goes
     /// well that takes no task and no timer of its own.
-    pub(crate) fn submit(
-        self: &Arc<Self>,
-        mut order: Order,
-        done: impl FnOnce(Result<Reply, Refusal>) + Send + 'static,
-    ) {
+    pub(crate) fn submit(self: &Arc<Self>, view: &View, now: Instant, mut order: Order, done: impl Done) {
         let under_way = match self.admit() {
             Ok(admitted) => admitted,
             Err(refusal) => {
@@ -174,21 +188,22 @@ impl Dispatch {
         let held = self.key_for(&mut order.operation);
         let rotation = self.rotation.fetch_add(1, Ordering::Relaxed);
         let journey = Journey {
-            dispatch: self.clone(),
+            under_way,
             attempts: Attempts::new(order.group, order.kind, rotation),
             order,
-            started: Instant::now(),
+            started: now,
+            map_version: view.map.version(),
+            node: NodeId::default(),
             _held: held,
-            _under_way: under_way,
             done,
         };
-        journey.begin();
+        Box::new(journey).begin(view);
     }
 
     /// The same, awaited.
     pub(crate) async fn run(self: &Arc<Self>, order: Order) -> Result<Reply, Refusal> {
         let (answer, answered) = oneshot::channel();
-        self.submit(order, move |result| {
+        self.submit(&self.table.view(), Instant::now(), order, move |result| {
             // The caller may have gone.
             let _ = answer.send(result);
         });
@@ -218,9 +233,9 @@ impl Dispatch {
     }
 
     /// Sheds load early: a request that would only wait is refused while that is still cheap.
-    fn admit(&self) -> Result<UnderWay, Refusal> {
+    fn admit(self: &Arc<Self>) -> Result<UnderWay, Refusal> {
         self.metrics.under_way.inc();
-        let admitted = UnderWay(self.metrics.clone());
+        let admitted = UnderWay(self.clone());
         if self.metrics.under_way.get() > i64::from(self.under_way_max) {
             return Err(Refusal::Overloaded);
         }

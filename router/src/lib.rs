@@ -20,6 +20,7 @@ pub mod service;
 
 mod batch;
 mod dispatch;
+mod order;
 mod pipeline;
 mod scan;
 mod succession;

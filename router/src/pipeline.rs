@@ -3,9 +3,11 @@
 //! An operation is submitted as it comes in and its answer put in the outbox when it comes up; the task sends all that are
 //! there in one message. The stream is read on only while few enough are under way, and while the client reads answers.
 
+use crate::order;
 use crate::service::{KvService, map_read, map_seen, unexpected};
 use fulcrum_common::budget::Budget;
 use fulcrum_common::limits;
+use fulcrum_common::routing::View;
 use fulcrum_common::wire::batch::{
     ANSWER_BYTES, BatchBuilder, PassedOn, PipelineRequest, PipelineResponse, payload_bytes,
 };
@@ -66,7 +68,9 @@ impl Outbox {
 fn refused(id: u64, refusal: &Refusal) -> v1::PipelineAnswer {
     v1::PipelineAnswer {
         id,
-        answer: Some(v1::pipeline_answer::Answer::Error(status::refusal_to_wire(refusal))),
+        answer: Some(v1::pipeline_answer::Answer::Error(Box::new(status::refusal_to_wire(
+            refusal,
+        )))),
     }
 }
 
@@ -125,14 +129,14 @@ impl KvService {
         if count > limits::MAX_BATCH_OPS {
             return Err(too_many(count));
         }
-        let now = Instant::now();
+        let (view, now) = (self.dispatch.table.view(), Instant::now());
         for op in batch.items() {
-            self.pipelined(op?, now, outbox);
+            self.pipelined(&view, now, op?, outbox);
         }
         Ok(count)
     }
 
-    fn pipelined(&self, op: v1::PipelineOp, now: Instant, outbox: &Arc<Outbox>) {
+    fn pipelined(&self, view: &View, now: Instant, op: v1::PipelineOp, outbox: &Arc<Outbox>) {
         let id = op.id;
         let until = now
             + match op.deadline_ms {
@@ -144,30 +148,33 @@ impl KvService {
             return outbox.deliver(id, PassedOn::Get, Err(Refusal::Invalid { reason }));
         };
         let seen = map_of(&op);
-        if self.is_current(seen) {
-            return self.submit(id, op, until, outbox);
+        if view.map.version() >= seen {
+            return self.submit(view, now, id, op, until, outbox);
         }
         let (service, outbox) = (self.clone(), outbox.clone());
         tokio::spawn(async move {
             match service.catch_up(seen, until).await {
-                Ok(()) => service.submit(id, op, until, &outbox),
+                Ok(()) => {
+                    let view = service.dispatch.table.view();
+                    service.submit(&view, Instant::now(), id, op, until, &outbox);
+                }
                 Err(refusal) => outbox.deliver(id, kind_of(&op), Err(refusal)),
             }
         });
     }
 
-    fn submit(&self, id: u64, op: Op, until: Instant, outbox: &Arc<Outbox>) {
+    fn submit(&self, view: &View, now: Instant, id: u64, op: Op, until: Instant, outbox: &Arc<Outbox>) {
         let kind = kind_of(&op);
         let share = outbox.budget.take(payload_bytes(&op));
         let order = match op {
-            Op::Get(get) => self.get_order(get, until),
-            Op::Put(put) => self.put_order(put, until),
-            Op::Delete(delete) => self.delete_order(delete, until),
+            Op::Get(get) => order::get(view, get, until),
+            Op::Put(put) => order::put(view, put, until),
+            Op::Delete(delete) => order::delete(view, delete, until),
         };
         match order {
             Ok(order) => {
                 let outbox = outbox.clone();
-                self.dispatch.submit(order, move |result| {
+                self.dispatch.submit(view, now, order, move |result| {
                     drop(share);
                     outbox.deliver(id, kind, result);
                 });

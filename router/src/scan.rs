@@ -6,7 +6,8 @@
 //! good at any other one.
 
 use crate::dispatch::Order;
-use crate::service::{KvService, Reading, unexpected};
+use crate::order::{self, Reading};
+use crate::service::{KvService, unexpected};
 use bytes::Bytes;
 use fulcrum_common::Keyspace;
 use fulcrum_common::limits;
@@ -48,7 +49,7 @@ struct Part {
 impl Scan {
     pub(crate) fn new(service: KvService, request: v1::ScanRequest, until: Instant) -> Result<Self, Refusal> {
         let keyspace = service.keyspace(&request.keyspace)?;
-        let reading = service.reading(&keyspace, request.options)?;
+        let reading = order::reading(&keyspace, request.options)?;
         let (start, end) = range(request.start, request.end, &request.prefix)?;
         let start = match resume_after(&request.resume_token)? {
             Some(key) => successor(&key),

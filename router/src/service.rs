@@ -2,18 +2,16 @@
 
 use crate::batch;
 use crate::dispatch::{Dispatch, Order};
+use crate::order;
 use crate::pipeline;
 use crate::scan;
 use crate::watch::{self, Watches};
 use fulcrum_common::Keyspace;
-use fulcrum_common::routing::{Kind, understood};
+use fulcrum_common::routing::{View, understood};
 use fulcrum_common::wire::batch::{PipelineRequest, PipelineResponse};
 use fulcrum_common::wire::shard::Reply;
-use fulcrum_common::wire::{status, timeout, types, v1};
-use fulcrum_types::{
-    Answer, Answered, GroupId, Level, LogPosition, MapVersion, Mutation, Operation, Query, ReadRequest, Receipt,
-    RecordedOutcome, Refusal, SessionToken, WriteOp,
-};
+use fulcrum_common::wire::{status, timeout, v1};
+use fulcrum_types::{Answer, Answered, MapVersion, Receipt, RecordedOutcome, Refusal};
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use prost::Message;
@@ -36,31 +34,6 @@ pub(crate) struct KvService {
     pub(crate) watches: Watches,
 }
 
-/// How to read, decoded.
-#[derive(Clone, Debug)]
-pub(crate) struct Reading {
-    pub(crate) level: Level,
-    pub(crate) acceptable: Vec<Level>,
-    pub(crate) session: Option<SessionToken>,
-}
-
-impl Reading {
-    pub(crate) fn request(&self, group: GroupId, query: Query) -> Operation {
-        Operation::Read(ReadRequest {
-            level: self.level,
-            acceptable: self.acceptable.clone(),
-            seen: self.seen(group),
-            query,
-        })
-    }
-
-    fn seen(&self, group: GroupId) -> Option<LogPosition> {
-        self.session
-            .as_ref()
-            .and_then(|token| token.groups.get(&group).copied())
-    }
-}
-
 /// When a request's time is up: the client's `grpc-timeout`, else the default.
 pub(crate) fn until<T>(request: &Request<T>, default: Duration) -> Instant {
     Instant::now() + timeout::asked(request).unwrap_or(default)
@@ -69,29 +42,7 @@ pub(crate) fn until<T>(request: &Request<T>, default: Duration) -> Instant {
 impl KvService {
     /// The keyspace of that name by the view in force.
     pub(crate) fn keyspace(&self, name: &str) -> Result<Arc<Keyspace>, Refusal> {
-        let view = self.dispatch.table.view();
-        view.map
-            .keyspace_by_name(name)
-            .cloned()
-            .ok_or_else(|| unknown_keyspace(name))
-    }
-
-    pub(crate) fn reading(&self, keyspace: &Keyspace, options: Option<v1::ReadOptions>) -> Result<Reading, Refusal> {
-        let options = options.unwrap_or_default();
-        let level = match options.consistency {
-            Some(level) => level.try_into()?,
-            None => keyspace.options.default_level,
-        };
-        let acceptable = options
-            .acceptable
-            .into_iter()
-            .map(TryInto::try_into)
-            .collect::<Result<Vec<Level>, _>>()?;
-        Ok(Reading {
-            level,
-            acceptable,
-            session: options.session.map(Into::into),
-        })
+        order::keyspace(&self.dispatch.table.view(), name).cloned()
     }
 
     /// A session that has seen a newer map than ours waits until we have it, and is routed by that (rule 8).
@@ -99,99 +50,18 @@ impl KvService {
         self.dispatch.table.catch_up(seen, until).await
     }
 
-    /// Whether our map is not older than one that a session has seen.
-    pub(crate) fn is_current(&self, seen: MapVersion) -> bool {
-        self.dispatch.table.is_current(seen)
-    }
-
-    pub(crate) fn get_order(&self, request: v1::GetRequest, until: Instant) -> Result<Order, Refusal> {
-        let keyspace = self.keyspace(&request.keyspace)?;
-        let reading = self.reading(&keyspace, request.options)?;
-        let group = keyspace.group_of(&request.key);
-        let operation = reading.request(group, Query::Get(vec![request.key]));
-        Ok(Order {
-            keyspace,
-            group,
-            operation,
-            kind: Kind::Read(reading.level),
-            name: "get",
-            until,
-            pass_on: true,
-        })
-    }
-
-    pub(crate) fn put_order(&self, request: v1::PutRequest, until: Instant) -> Result<Order, Refusal> {
-        let mutation = Mutation::Put {
-            value: request.value,
-            ttl: types::ttl(request.ttl_ms),
-        };
-        let op = WriteOp {
-            key: request.key,
-            condition: types::condition(request.condition),
-            mutation,
-        };
-        self.write_order(&request.keyspace, op, request.idempotency, request.session, until)
-    }
-
-    pub(crate) fn delete_order(&self, request: v1::DeleteRequest, until: Instant) -> Result<Order, Refusal> {
-        let op = WriteOp {
-            key: request.key,
-            condition: types::condition(request.condition),
-            mutation: Mutation::Delete,
-        };
-        self.write_order(&request.keyspace, op, request.idempotency, request.session, until)
-    }
-
-    fn write_order(
-        &self,
-        name: &str,
-        op: WriteOp,
-        idempotency: Option<v1::IdempotencyKey>,
-        session: Option<v1::SessionToken>,
-        until: Instant,
-    ) -> Result<Order, Refusal> {
-        let keyspace = self.keyspace(name)?;
-        let group = keyspace.group_of(&op.key);
-        let session: Option<SessionToken> = session.map(Into::into);
-        let operation = Operation::Write {
-            idempotency: idempotency.map(TryInto::try_into).transpose()?,
-            seen: session.and_then(|token| token.groups.get(&group).copied()),
-            ops: vec![op],
-        };
-        Ok(Order {
-            pass_on: true,
-            ..write(keyspace, group, operation, until)
-        })
-    }
-
-    fn outcome_order(&self, request: v1::GetOutcomeRequest, until: Instant) -> Result<Order, Refusal> {
-        let keyspace = self.keyspace(&request.keyspace)?;
-        let group = keyspace.group_of(&request.key);
-        let key = request.idempotency.ok_or_else(|| Refusal::Invalid {
-            reason: "idempotency is missing: which write?".into(),
-        })?;
-        Ok(Order {
-            keyspace,
-            group,
-            operation: Operation::Outcome(key.try_into()?),
-            kind: Kind::Read(Level::Linearizable),
-            name: "get_outcome",
-            until,
-            pass_on: false,
-        })
-    }
-
     /// A unary call, from its order to its answer.
     async fn call<T>(
         &self,
         seen: MapVersion,
         until: Instant,
-        order: impl FnOnce() -> Result<Order, Refusal>,
+        order: impl FnOnce(&View) -> Result<Order, Refusal>,
         answer: fn(Reply) -> Result<T, Refusal>,
     ) -> Result<Response<T>, Status> {
         let answered = async {
             self.catch_up(seen, until).await?;
-            self.dispatch.run(order()?).await.and_then(answer)
+            let order = order(&self.dispatch.table.view())?;
+            self.dispatch.run(order).await.and_then(answer)
         };
         reply(answered.await)
     }
@@ -205,19 +75,6 @@ pub(crate) fn map_seen(session: Option<&v1::SessionToken>) -> MapVersion {
 /// The newest map that the session of a read has seen.
 pub(crate) fn map_read(options: Option<&v1::ReadOptions>) -> MapVersion {
     map_seen(options.and_then(|options| options.session.as_ref()))
-}
-
-/// Writes of one group. The router may send them twice: they carry the client's key, or get the router's own.
-pub(crate) fn write(keyspace: Arc<Keyspace>, group: GroupId, operation: Operation, until: Instant) -> Order {
-    Order {
-        keyspace,
-        group,
-        operation,
-        kind: Kind::Write { safe_twice: true },
-        name: "write",
-        until,
-        pass_on: false,
-    }
 }
 
 /// The answer to a read or write of one key, as the shard-node encoded it.
@@ -252,17 +109,6 @@ pub(crate) fn written(answered: Answered) -> Result<(Vec<fulcrum_types::WriteOut
     match answered.answer {
         Answer::Written(outcomes) => Ok((outcomes, answered.receipt)),
         other => Err(unexpected(&other)),
-    }
-}
-
-pub(crate) fn unknown_keyspace(name: &str) -> Refusal {
-    if name.is_empty() {
-        return Refusal::Invalid {
-            reason: "keyspace is missing: name one, see `fulcrum keyspace list`".into(),
-        };
-    }
-    Refusal::UnknownKeyspace {
-        keyspace: name.to_owned(),
     }
 }
 
@@ -303,7 +149,7 @@ impl v1::kv_server::Kv for KvService {
         let until = until(&request, self.default_deadline);
         let request = request.into_inner();
         let seen = map_read(request.options.as_ref());
-        self.call(seen, until, || self.get_order(request, until), one_key_response)
+        self.call(seen, until, |view| order::get(view, request, until), one_key_response)
             .await
     }
 
@@ -311,7 +157,7 @@ impl v1::kv_server::Kv for KvService {
         let until = until(&request, self.default_deadline);
         let request = request.into_inner();
         let seen = map_seen(request.session.as_ref());
-        self.call(seen, until, || self.put_order(request, until), one_key_response)
+        self.call(seen, until, |view| order::put(view, request, until), one_key_response)
             .await
     }
 
@@ -319,8 +165,13 @@ impl v1::kv_server::Kv for KvService {
         let until = until(&request, self.default_deadline);
         let request = request.into_inner();
         let seen = map_seen(request.session.as_ref());
-        self.call(seen, until, || self.delete_order(request, until), one_key_response)
-            .await
+        self.call(
+            seen,
+            until,
+            |view| order::delete(view, request, until),
+            one_key_response,
+        )
+        .await
     }
 
     async fn batch_get(&self, request: Request<v1::BatchGetRequest>) -> Result<Response<v1::BatchGetResponse>, Status> {
@@ -370,7 +221,7 @@ impl v1::kv_server::Kv for KvService {
         request: Request<v1::GetOutcomeRequest>,
     ) -> Result<Response<v1::GetOutcomeResponse>, Status> {
         let until = until(&request, self.default_deadline);
-        let order = || self.outcome_order(request.into_inner(), until);
+        let order = |view: &View| order::outcome(view, request.into_inner(), until);
         self.call(MapVersion::ZERO, until, order, outcome_response).await
     }
 }

@@ -5,11 +5,10 @@ use crate::event::{AskId, Event, Observation, Output, RequestId};
 use crate::inbox::{Inbox, Reply};
 use crate::metrics::{Kind, NodeMetrics, RequestMetrics};
 use crate::transport::Transport;
-use foldhash::fast::RandomState;
 use fulcrum_common::ClusterMap;
 use fulcrum_common::routing::Groups;
+use fulcrum_common::tickets::Tickets;
 use fulcrum_types::{Answered, GroupId, Mono, Operation, Participant, Refusal};
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,7 +25,7 @@ pub(crate) struct Effects {
     cluster: Arc<Cluster>,
     metrics: Arc<NodeMetrics>,
     requests: RequestMetrics,
-    waiters: HashMap<RequestId, Waiter, RandomState>,
+    waiters: Tickets<Waiter>,
     asker: Asker,
 }
 
@@ -63,18 +62,18 @@ impl Effects {
             asker,
             metrics,
             requests,
-            waiters: HashMap::default(),
+            waiters: Tickets::default(),
         }
     }
 
     /// Somebody will wait for the answer to a request.
     pub(crate) fn expect(&mut self, id: RequestId, kind: Kind, arrived: Mono, reply: Reply) {
-        self.waiters.insert(id, Waiter { reply, arrived, kind });
+        self.waiters.insert(id.0, Waiter { reply, arrived, kind });
     }
 
     /// Nobody waits any more. Whether somebody did.
     pub(crate) fn forget(&mut self, id: RequestId) -> bool {
-        self.waiters.remove(&id).is_some()
+        self.waiters.remove(id.0).is_some()
     }
 
     /// Requests that somebody waits for.
@@ -124,7 +123,7 @@ impl Effects {
     }
 
     fn reply(&mut self, now: Mono, id: RequestId, result: Result<Answered, Refusal>) {
-        if let Some(waiter) = self.waiters.remove(&id) {
+        if let Some(waiter) = self.waiters.remove(id.0) {
             let took = now.since(waiter.arrived);
             tracing::debug!(request = id.0, kind = ?waiter.kind, ?took, ok = result.is_ok(), "answered");
             self.requests.answered(waiter.kind, took, &result);

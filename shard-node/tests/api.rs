@@ -192,7 +192,7 @@ async fn a_router_exchanges_batches() {
             deadline: Duration::from_secs(5),
             operation: Operation::Read(read),
         };
-        request_to_wire(id, request, pass_on)
+        request_to_wire(id, &request.as_ref(), pass_on)
     };
     let malformed = internal::Request {
         id: 3,

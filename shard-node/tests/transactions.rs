@@ -90,7 +90,7 @@ async fn ask(cluster: &Cluster, operation: TransactionOperation) -> Result<Trans
         deadline: Duration::from_secs(5),
         operation: Operation::Transaction(operation),
     };
-    let batch: RequestBatch = [request_to_wire(1, request, false)].into_iter().collect();
+    let batch: RequestBatch = [request_to_wire(1, &request.as_ref(), false)].into_iter().collect();
     let mut shard = ShardClient::new(channel(cluster.nodes[&1].local_addr()).await);
     let answers = shard.exchange(futures::stream::iter([batch])).await.unwrap();
     let batch = answers.into_inner().message().await.unwrap().unwrap();

@@ -164,9 +164,9 @@ pub enum Operation {
     Transaction(TransactionOperation),
 }
 
-/// One request to one group.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct GroupRequest {
+/// One request to one group. `O` is the operation, or a reference to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GroupRequest<O = Operation> {
     /// The keyspace.
     pub keyspace: KeyspaceId,
     /// The group that the sender takes to own the keys.
@@ -176,7 +176,35 @@ pub struct GroupRequest {
     /// Time left before the client gives up.
     pub deadline: Duration,
     /// What is asked.
-    pub operation: Operation,
+    pub operation: O,
+}
+
+impl GroupRequest {
+    /// The same, its operation borrowed.
+    #[must_use]
+    pub fn as_ref(&self) -> GroupRequest<&Operation> {
+        GroupRequest {
+            keyspace: self.keyspace,
+            group: self.group,
+            map_version: self.map_version,
+            deadline: self.deadline,
+            operation: &self.operation,
+        }
+    }
+}
+
+impl GroupRequest<&Operation> {
+    /// The same, with an operation of its own.
+    #[must_use]
+    pub fn owned(&self) -> GroupRequest {
+        GroupRequest {
+            keyspace: self.keyspace,
+            group: self.group,
+            map_version: self.map_version,
+            deadline: self.deadline,
+            operation: self.operation.clone(),
+        }
+    }
 }
 
 /// What a group answers.

@@ -4,14 +4,14 @@ use super::{Replied, Reply};
 use crate::client::Shared;
 use crate::retry::{Next, Retries};
 use crate::rpc;
-use foldhash::fast::RandomState;
 use fulcrum_common::budget::{Budget, Share};
 use fulcrum_common::routing::Failure;
+use fulcrum_common::tickets::Tickets;
 use fulcrum_common::wire::batch::{BatchBuilder, PipelineRequest, PipelineResponse, payload_bytes};
 use fulcrum_common::wire::v1::pipeline_op::Op;
 use fulcrum_common::wire::{Malformed, status, v1};
 use fulcrum_types::{NodeId, Refusal};
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -99,7 +99,7 @@ pub(super) struct Runner {
     waiting: VecDeque<Box<Taken>>,
     /// Refused for the moment: to be sent again at that time.
     paused: Vec<(Instant, Box<Taken>)>,
-    under_way: HashMap<u64, Box<Taken>, RandomState>,
+    under_way: Tickets<Box<Taken>>,
     message: BatchBuilder<v1::PipelineOp>,
     budget: Budget,
 }
@@ -122,7 +122,7 @@ impl Runner {
             next_id: 0,
             waiting: VecDeque::new(),
             paused: Vec::new(),
-            under_way: HashMap::default(),
+            under_way: Tickets::default(),
             message: BatchBuilder::default(),
             budget: Budget::new(UNDER_WAY_BYTES),
         }
@@ -261,7 +261,7 @@ impl Runner {
     fn answered(&mut self, message: PipelineResponse) -> Result<(), Malformed> {
         for answer in message.encoded_answers() {
             let answer = answer?;
-            let Some(taken) = self.under_way.remove(&answer.id) else {
+            let Some(taken) = self.under_way.remove(answer.id) else {
                 continue;
             };
             match (answer.get, answer.write, answer.error) {
@@ -292,8 +292,7 @@ impl Runner {
 
     /// The stream is gone: what was under way is sent again on the next one, in its old order.
     fn all_failed(&mut self, failure: Failure) {
-        let mut under_way: Vec<(u64, Box<Taken>)> = self.under_way.drain().collect();
-        under_way.sort_unstable_by_key(|(id, _)| *id);
+        let under_way = self.under_way.extract(|_, _| true);
         for (_, mut taken) in under_way.into_iter().rev() {
             match taken.retries.after(failure.clone()) {
                 Next::Again { .. } => self.waiting.push_front(taken),
@@ -314,9 +313,9 @@ impl Runner {
     fn sweep(&mut self) {
         let now = Instant::now();
         let expired = |taken: &Taken| taken.until <= now;
-        self.under_way
-            .extract_if(|_, taken| expired(taken))
-            .for_each(|(_, taken)| taken.expire(true));
+        for (_, taken) in self.under_way.extract(|_, taken| expired(taken)) {
+            taken.expire(true);
+        }
         for (at, taken) in std::mem::take(&mut self.paused) {
             if expired(&taken) {
                 taken.expire(false);

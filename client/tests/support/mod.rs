@@ -350,7 +350,7 @@ impl Fake {
         };
         let answer = match reaction {
             Reaction::Answer => answer,
-            Reaction::Refuse(refusal) => Answer::Error(status::refusal_to_wire(&refusal)),
+            Reaction::Refuse(refusal) => Answer::Error(Box::new(status::refusal_to_wire(&refusal))),
             Reaction::Lose => return Err(lost()),
             Reaction::Hang => return Ok(None),
         };

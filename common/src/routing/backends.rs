@@ -6,11 +6,12 @@
 //! bounded: a full one is [`Refusal::Overloaded`].
 
 use super::Failure;
+use crate::tickets::Tickets;
 use crate::wire::batch::{BatchBuilder, RequestBatch, ResponseBatch};
 use crate::wire::internal::shard_client::ShardClient;
 use crate::wire::{Malformed, internal, shard};
 use foldhash::fast::RandomState;
-use fulcrum_types::{GroupRequest, NodeId, Refusal};
+use fulcrum_types::{GroupRequest, NodeId, Operation, Refusal};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -37,18 +38,47 @@ const SWEEP: Duration = Duration::from_millis(25);
 /// What became of an attempt.
 pub type Outcome = Result<shard::Reply, Failure>;
 
-/// What is done with the outcome; called once, on the thread of the node's stream.
-type Answer = Box<dyn FnOnce(Outcome) + Send>;
-
 /// One attempt of a request.
-#[derive(Debug)]
-pub struct Attempt {
+#[derive(Clone, Copy, Debug)]
+pub struct Attempt<'a> {
     /// What is asked.
-    pub request: GroupRequest,
+    pub request: GroupRequest<&'a Operation>,
     /// The answer need not be understood: it is passed on.
     pub pass_on: bool,
     /// When no answer is waited for any more.
     pub give_up: Instant,
+}
+
+/// Who has something to ask of a node.
+pub trait Asker: Send + 'static {
+    /// What is asked; called at most once, before the answer.
+    fn attempt(&self) -> Attempt<'_>;
+
+    /// What became of it: called once, on the thread of the node's stream. `now` is one reading for all answers of a message.
+    fn answered(self: Box<Self>, outcome: Outcome, now: Instant);
+}
+
+/// A task that waits for an outcome.
+struct Call {
+    request: GroupRequest,
+    pass_on: bool,
+    give_up: Instant,
+    answer: oneshot::Sender<Outcome>,
+}
+
+impl Asker for Call {
+    fn attempt(&self) -> Attempt<'_> {
+        Attempt {
+            request: self.request.as_ref(),
+            pass_on: self.pass_on,
+            give_up: self.give_up,
+        }
+    }
+
+    fn answered(self: Box<Self>, outcome: Outcome, _: Instant) {
+        // The caller may have gone.
+        let _ = self.answer.send(outcome);
+    }
 }
 
 /// All connections, made when first needed. Their tasks run where they are made: they are not shared between runtimes.
@@ -71,29 +101,31 @@ impl Drop for Backend {
 
 impl Backends {
     /// Sends a request to a node and waits for its answer, or until `give_up`.
-    pub async fn call(&self, node: NodeId, address: &str, attempt: Attempt) -> Outcome {
+    pub async fn call(&self, node: NodeId, address: &str, attempt: Attempt<'_>) -> Outcome {
         let (answer, answered) = oneshot::channel();
-        let deliver = move |outcome| {
-            // The caller may have gone.
-            let _ = answer.send(outcome);
+        let call = Call {
+            request: attempt.request.owned(),
+            pass_on: attempt.pass_on,
+            give_up: attempt.give_up,
+            answer,
         };
-        self.submit(node, address, attempt, deliver);
+        self.submit(node, address, Box::new(call));
         answered
             .await
             .unwrap_or_else(|_| Err(Failure::Lost(format!("connection to {node} ended"))))
     }
 
-    /// Sends a request to a node; `answer` gets the outcome, at `give_up` or a little later at the latest. One timer a
-    /// stream serves all of them: one a request would cost more than the rest of this.
-    pub fn submit(&self, node: NodeId, address: &str, attempt: Attempt, answer: impl FnOnce(Outcome) + Send + 'static) {
+    /// Sends a request to a node; who asks gets the outcome, at `give_up` or a little later at the latest. One timer a stream
+    /// serves all of them: one a request would cost more than the rest of this.
+    pub fn submit(&self, node: NodeId, address: &str, asker: Box<dyn Asker>) {
         let outbox = {
             let mut nodes = self.nodes();
             self.backend(&mut nodes, node, address)
                 .map(|backend| backend.outbox.clone())
         };
         match outbox {
-            Ok(outbox) => outbox.submit(attempt, Box::new(answer)),
-            Err(failure) => answer(Err(failure)),
+            Ok(outbox) => outbox.submit(asker),
+            Err(failure) => asker.answered(Err(failure), Instant::now()),
         }
     }
 
@@ -164,7 +196,7 @@ struct State {
     last_id: u64,
     /// The last request that was sent or refused; those behind it are in `requests`, in order.
     sent: u64,
-    unanswered: HashMap<u64, (Instant, Answer), RandomState>,
+    unanswered: Tickets<(Instant, Box<dyn Asker>)>,
     /// How everything fails for the moment.
     refusing: Option<Failure>,
     closed: bool,
@@ -183,7 +215,7 @@ impl Outbox {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn submit(&self, attempt: Attempt, answer: Answer) {
+    fn submit(&self, asker: Box<dyn Asker>) {
         let mut state = self.state();
         let refused = match &state.refusing {
             Some(failure) => Some(failure.clone()),
@@ -193,14 +225,16 @@ impl Outbox {
         };
         if let Some(failure) = refused {
             drop(state);
-            return answer(Err(failure));
+            return asker.answered(Err(failure), Instant::now());
         }
         state.last_id += 1;
         state.waiting += 1;
         let id = state.last_id;
-        let wire = shard::request_to_wire(id, attempt.request, attempt.pass_on);
+        let attempt = asker.attempt();
+        let give_up = attempt.give_up;
+        let wire = shard::request_to_wire(id, &attempt.request, attempt.pass_on);
         state.requests.push(&wire);
-        state.unanswered.insert(id, (attempt.give_up, answer));
+        state.unanswered.insert(id, (give_up, asker));
         let first = state.waiting == 1;
         drop(state);
         if first {
@@ -252,16 +286,17 @@ impl Outbox {
     }
 
     fn complete(&self, batch: ResponseBatch) -> Result<(), Malformed> {
+        let now = Instant::now();
         for response in batch.items() {
             let response = response?;
-            let Some((_, answer)) = self.state().unanswered.remove(&response.id) else {
+            let Some((_, asker)) = self.state().unanswered.remove(response.id) else {
                 continue;
             };
             let outcome = match shard::response_from_wire(response) {
                 Ok(result) => result.map_err(Failure::Refused),
                 Err(malformed) => Err(Failure::Lost(format!("answer of {}: {malformed}", self.node))),
             };
-            answer(outcome);
+            asker.answered(outcome, now);
         }
         Ok(())
     }
@@ -297,13 +332,14 @@ impl Outbox {
 
     /// Answers those that are chosen with a failure. Never under the lock: who is answered may submit again.
     fn end(&self, chosen: impl Fn(u64, Instant) -> bool, failure: &Failure) {
-        let ended: Vec<Answer> = {
+        let ended: Vec<Box<dyn Asker>> = {
             let mut state = self.state();
-            let ended = state.unanswered.extract_if(|id, (give_up, _)| chosen(*id, *give_up));
-            ended.map(|(_, (_, answer))| answer).collect()
+            let ended = state.unanswered.extract(|id, (give_up, _)| chosen(id, *give_up));
+            ended.into_iter().map(|(_, (_, asker))| asker).collect()
         };
-        for answer in ended {
-            answer(Err(failure.clone()));
+        let now = Instant::now();
+        for asker in ended {
+            asker.answered(Err(failure.clone()), now);
         }
     }
 }
@@ -376,6 +412,26 @@ mod tests {
 
     type Ended = Arc<Mutex<Vec<(u64, Outcome)>>>;
 
+    struct Test {
+        request: GroupRequest,
+        number: u64,
+        ended: Ended,
+    }
+
+    impl Asker for Test {
+        fn attempt(&self) -> Attempt<'_> {
+            Attempt {
+                request: self.request.as_ref(),
+                pass_on: false,
+                give_up: Instant::now(),
+            }
+        }
+
+        fn answered(self: Box<Self>, outcome: Outcome, _: Instant) {
+            self.ended.lock().unwrap().push((self.number, outcome));
+        }
+    }
+
     /// Submits a write of about a mebibyte, which takes its turn as `number`.
     fn submit(outbox: &Outbox, ended: &Ended, number: u64) {
         let op = WriteOp {
@@ -397,16 +453,11 @@ mod tests {
                 ops: vec![op],
             },
         };
-        let attempt = Attempt {
+        outbox.submit(Box::new(Test {
             request,
-            pass_on: false,
-            give_up: Instant::now(),
-        };
-        let ended = ended.clone();
-        outbox.submit(
-            attempt,
-            Box::new(move |outcome| ended.lock().unwrap().push((number, outcome))),
-        );
+            number,
+            ended: ended.clone(),
+        }));
     }
 
     fn take_ended(ended: &Ended) -> (Vec<u64>, bool) {

@@ -1,9 +1,9 @@
 //! One request to a group, carried until it is answered, finally refused, or out of time.
 
 use super::backends::{Attempt, Backends, Outcome};
-use super::{Attempts, Failure, Kind, Next, RoutingTable, View};
+use super::{Attempts, Failure, Kind, Next, RoutingTable};
 use crate::wire::shard::Reply;
-use fulcrum_types::{Answered, GroupRequest, NodeId, Operation, Participant, Refusal};
+use fulcrum_types::{Answered, GroupRequest, MapVersion, NodeId, Operation, Participant, Refusal};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -25,19 +25,19 @@ pub struct Errand<'a> {
     pub pass_on: bool,
 }
 
-impl Errand<'_> {
-    /// The next attempt, made now.
+impl<'a> Errand<'a> {
+    /// The next attempt, made now by a map of that version.
     #[must_use]
-    pub fn attempt(&self, view: &View, now: Instant) -> Attempt {
+    pub fn attempt(&self, map_version: MapVersion, now: Instant) -> Attempt<'a> {
         let left = self.until.saturating_duration_since(now);
         let repeatable = !matches!(self.kind, Kind::Write { safe_twice: false });
         let deadline = if repeatable { left.min(ATTEMPT_TIMEOUT) } else { left };
         let request = GroupRequest {
             keyspace: self.to.keyspace,
             group: self.to.group,
-            map_version: view.map.version(),
+            map_version,
             deadline,
-            operation: self.operation.clone(),
+            operation: self.operation,
         };
         Attempt {
             request,
@@ -78,7 +78,8 @@ impl Errand<'_> {
     async fn send(&self, table: &RoutingTable, backends: &Backends, node: NodeId) -> Outcome {
         let view = table.view();
         let address = view.map.address(node).ok_or_else(|| not_in_map(node))?;
-        backends.call(node, address, self.attempt(&view, Instant::now())).await
+        let attempt = self.attempt(view.map.version(), Instant::now());
+        backends.call(node, address, attempt).await
     }
 }
 
@@ -94,7 +95,7 @@ pub fn not_in_map(node: NodeId) -> Failure {
 /// It was encoded for somebody else.
 pub fn understood(reply: Reply) -> Result<Answered, Refusal> {
     match reply {
-        Reply::Answered(answered) => Ok(answered),
+        Reply::Answered(answered) => Ok(*answered),
         Reply::PassedOn { .. } => Err(Refusal::Unknown {
             reason: "the shard-node's answer was to be understood here, and was not encoded for that".into(),
         }),

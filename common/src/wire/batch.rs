@@ -4,6 +4,7 @@
 //! held as a vector of large structs that grows, moves and is thrown away. To the wire it makes no difference: the bytes are
 //! those of `message { repeated Item items = 1; }`.
 
+use super::types::micros;
 use super::v1::pipeline_op::Op;
 use super::{Malformed, internal, v1};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -14,6 +15,7 @@ use prost::{DecodeError, Message};
 use std::collections::VecDeque;
 use std::fmt;
 use std::marker::PhantomData;
+use std::time::Duration;
 
 /// `fulcrum.v1.PipelineRequest`.
 pub type PipelineRequest = Batch<v1::PipelineOp>;
@@ -127,6 +129,34 @@ impl BatchBuilder<v1::PipelineAnswer> {
         self.begin(length);
         encoding::uint64::encode(1, &id, &mut self.encoded);
         encoding::bytes::encode(tag, message, &mut self.encoded);
+    }
+}
+
+impl BatchBuilder<internal::Response> {
+    /// Adds an answer that its asker passes on: `message` is encoded where it is to be, without a buffer of its own.
+    pub fn push_to_pass_on(&mut self, id: u64, message: &impl Message, staleness: Option<Duration>, weaker: bool) {
+        const PASSED_ON: u32 = 8;
+        const MESSAGE: u32 = 1;
+        let about = internal::PassedOn {
+            message: Bytes::new(),
+            staleness_us: staleness.map(micros),
+            weaker,
+        };
+        let inner = message.encoded_len();
+        let passed_on =
+            encoding::key_len(MESSAGE) + encoding::encoded_len_varint(inner as u64) + inner + about.encoded_len();
+        let length = encoding::uint64::encoded_len(1, &id)
+            + encoding::key_len(PASSED_ON)
+            + encoding::encoded_len_varint(passed_on as u64)
+            + passed_on;
+        self.begin(length);
+        encoding::uint64::encode(1, &id, &mut self.encoded);
+        encode_key(PASSED_ON, WireType::LengthDelimited, &mut self.encoded);
+        encode_varint(passed_on as u64, &mut self.encoded);
+        encode_key(MESSAGE, WireType::LengthDelimited, &mut self.encoded);
+        encode_varint(inner as u64, &mut self.encoded);
+        message.encode_raw(&mut self.encoded);
+        about.encode_raw(&mut self.encoded);
     }
 }
 
@@ -396,6 +426,37 @@ mod tests {
             .collect();
         assert_eq!(again.items().collect::<Result<Vec<_>, _>>(), Ok(expected.to_vec()));
         assert_eq!(batch.items().collect::<Result<Vec<_>, _>>(), Ok(expected.to_vec()));
+    }
+
+    #[test]
+    fn an_answer_to_be_passed_on_is_encoded_in_its_place() {
+        let message = v1::GetResponse {
+            value: Some(v1::Value {
+                value: vec![7; 300].into(),
+                ..Default::default()
+            }),
+            receipt: None,
+        };
+        let mut builder = BatchBuilder::<internal::Response>::default();
+        builder.push_to_pass_on(300, &message, Some(Duration::from_micros(5)), true);
+        builder.push_to_pass_on(0, &v1::WriteResponse::default(), None, false);
+        let expected = [
+            (300, Bytes::from(message.encode_to_vec()), Some(5), true),
+            (0, Bytes::new(), None, false),
+        ];
+        let expected = expected.map(|(id, message, staleness_us, weaker)| internal::Response {
+            id,
+            result: Some(internal::response::Result::PassedOn(internal::PassedOn {
+                message,
+                staleness_us,
+                weaker,
+            })),
+            receipt: None,
+        });
+        assert_eq!(
+            builder.take().items().collect::<Result<Vec<_>, _>>(),
+            Ok(expected.to_vec())
+        );
     }
 
     #[test]

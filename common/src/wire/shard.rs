@@ -1,6 +1,5 @@
 //! Conversions of what routers and shard-nodes exchange: group requests and their answers.
 
-use super::types::micros;
 use super::{Malformed, internal, status, steps, v1, watch};
 use bytes::Bytes;
 use fulcrum_types::{
@@ -11,17 +10,17 @@ use std::time::Duration;
 
 /// A request as the wire has it, under the sender's id for it. `pass_on` if the answer need not be understood.
 #[must_use]
-pub fn request_to_wire(id: u64, request: GroupRequest, pass_on: bool) -> internal::Request {
+pub fn request_to_wire(id: u64, request: &GroupRequest<&Operation>, pass_on: bool) -> internal::Request {
     use internal::request::Operation as Op;
     let operation = match request.operation {
         Operation::Read(read) => Op::Read(read_to_wire(read)),
         Operation::Write { idempotency, seen, ops } => Op::Write(internal::WriteMany {
             idempotency: idempotency.map(Into::into),
             seen: seen.map(Into::into),
-            ops: ops.into_iter().map(Into::into).collect(),
+            ops: ops.iter().cloned().map(Into::into).collect(),
         }),
-        Operation::Outcome(key) => Op::Outcome(key.into()),
-        Operation::Transaction(step) => Op::Transaction(step.into()),
+        Operation::Outcome(key) => Op::Outcome((*key).into()),
+        Operation::Transaction(step) => Op::Transaction(Box::new(step.clone().into())),
     };
     internal::Request {
         id,
@@ -34,26 +33,29 @@ pub fn request_to_wire(id: u64, request: GroupRequest, pass_on: bool) -> interna
     }
 }
 
-fn read_to_wire(read: ReadRequest) -> internal::Read {
+fn read_to_wire(read: &ReadRequest) -> internal::Read {
     use internal::read as r;
-    let query = match read.query {
-        Query::Get(keys) => r::Query::Get(r::Keys { keys }),
+    let query = match &read.query {
+        Query::Get(keys) => match keys.as_slice() {
+            [key] => r::Query::Key(key.clone()),
+            keys => r::Query::Get(r::Keys { keys: keys.to_vec() }),
+        },
         Query::Scan {
             start,
             end,
             limit,
             max_bytes,
         } => r::Query::Scan(r::Scan {
-            start,
-            end,
-            limit,
-            max_bytes,
+            start: start.clone(),
+            end: end.clone(),
+            limit: *limit,
+            max_bytes: *max_bytes,
         }),
-        Query::Changes(query) => r::Query::Changes(watch::query_to_wire(query)),
+        Query::Changes(query) => r::Query::Changes(watch::query_to_wire(query.clone())),
     };
     internal::Read {
         level: Some(read.level.into()),
-        acceptable: read.acceptable.into_iter().map(Into::into).collect(),
+        acceptable: read.acceptable.iter().copied().map(Into::into).collect(),
         seen: read.seen.map(Into::into),
         query: Some(query),
     }
@@ -73,7 +75,7 @@ pub fn request_from_wire(wire: internal::Request) -> Result<GroupRequest, Malfor
             ops: write.ops.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
         },
         Op::Outcome(key) => Operation::Outcome(key.try_into()?),
-        Op::Transaction(step) => Operation::Transaction(step.try_into()?),
+        Op::Transaction(step) => Operation::Transaction((*step).try_into()?),
     };
     Ok(GroupRequest {
         keyspace: KeyspaceId(wire.keyspace),
@@ -87,6 +89,7 @@ pub fn request_from_wire(wire: internal::Request) -> Result<GroupRequest, Malfor
 fn read_from_wire(wire: internal::Read) -> Result<ReadRequest, Malformed> {
     use internal::read::Query as Q;
     let query = match wire.query.ok_or_else(|| Malformed::missing("read.query"))? {
+        Q::Key(key) => Query::Get(vec![key]),
         Q::Get(keys) => Query::Get(keys.keys),
         Q::Scan(scan) => Query::Scan {
             start: scan.start,
@@ -115,29 +118,14 @@ pub fn response_to_wire(id: u64, result: Result<Answered, Refusal>) -> internal:
     match result {
         Err(refusal) => internal::Response {
             id,
-            result: Some(R::Error(status::refusal_to_wire(&refusal))),
+            result: Some(R::Error(Box::new(status::refusal_to_wire(&refusal)))),
             receipt: None,
         },
         Ok(answered) => internal::Response {
             id,
             result: Some(answer_to_wire(answered.receipt.group, answered.answer)),
-            receipt: Some(answered.receipt.into()),
+            receipt: Some(Box::new(answered.receipt.into())),
         },
-    }
-}
-
-/// An encoded answer that the asker passes on, with what it should know of it.
-#[must_use]
-pub fn passed_on_to_wire(id: u64, message: Bytes, staleness: Option<Duration>, weaker: bool) -> internal::Response {
-    let passed_on = internal::PassedOn {
-        message,
-        staleness_us: staleness.map(micros),
-        weaker,
-    };
-    internal::Response {
-        id,
-        result: Some(internal::response::Result::PassedOn(passed_on)),
-        receipt: None,
     }
 }
 
@@ -162,10 +150,12 @@ fn answer_to_wire(group: GroupId, answer: Answer) -> internal::response::Result 
                 .collect(),
             complete,
         }),
-        Answer::Changes { changes, reached, time } => R::Changes(watch::changes_to_wire(changes, reached, time)),
+        Answer::Changes { changes, reached, time } => {
+            R::Changes(Box::new(watch::changes_to_wire(changes, reached, time)))
+        }
         Answer::Written(outcomes) => R::Written(written_to_wire(outcomes)),
         Answer::Outcome(recorded) => R::Recorded(recorded_to_wire(recorded)),
-        Answer::Transaction(answer) => R::Transaction(steps::answer_to_wire(group, answer)),
+        Answer::Transaction(answer) => R::Transaction(Box::new(steps::answer_to_wire(group, answer))),
     }
 }
 
@@ -193,7 +183,7 @@ fn recorded_to_wire(recorded: RecordedOutcome) -> internal::Recorded {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
     /// An answer with its receipt.
-    Answered(Answered),
+    Answered(Box<Answered>),
     /// An answer to be passed on: an encoded [`v1::GetResponse`] or [`v1::WriteResponse`].
     PassedOn {
         /// The message.
@@ -232,7 +222,7 @@ impl Reply {
 pub fn response_from_wire(wire: internal::Response) -> Result<Result<Reply, Refusal>, Malformed> {
     use internal::response::Result as R;
     let answer = match wire.result.ok_or_else(|| Malformed::missing("response.result"))? {
-        R::Error(error) => return Ok(Err(status::refusal_from_wire(error))),
+        R::Error(error) => return Ok(Err(status::refusal_from_wire(*error))),
         R::PassedOn(passed_on) => {
             return Ok(Ok(Reply::PassedOn {
                 message: passed_on.message,
@@ -251,16 +241,14 @@ pub fn response_from_wire(wire: internal::Response) -> Result<Result<Reply, Refu
             rows: rows.rows.into_iter().map(row_from_wire).collect::<Result<_, _>>()?,
             complete: rows.complete,
         },
-        R::Changes(changes) => watch::changes_from_wire(changes)?,
+        R::Changes(changes) => watch::changes_from_wire(*changes)?,
         R::Written(written) => Answer::Written(written_from_wire(written)?),
         R::Recorded(recorded) => Answer::Outcome(recorded_from_wire(recorded)?),
-        R::Transaction(answer) => Answer::Transaction(steps::answer_from_wire(answer)?),
+        R::Transaction(answer) => Answer::Transaction(steps::answer_from_wire(*answer)?),
     };
-    let receipt = wire
-        .receipt
-        .ok_or_else(|| Malformed::missing("response.receipt"))?
-        .try_into()?;
-    Ok(Ok(Reply::Answered(Answered { answer, receipt })))
+    let receipt = wire.receipt.ok_or_else(|| Malformed::missing("response.receipt"))?;
+    let receipt = (*receipt).try_into()?;
+    Ok(Ok(Reply::Answered(Box::new(Answered { answer, receipt }))))
 }
 
 fn row_from_wire(row: internal::Row) -> Result<(bytes::Bytes, fulcrum_types::Versioned), Malformed> {

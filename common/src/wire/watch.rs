@@ -240,7 +240,7 @@ mod tests {
                     query: Query::Changes(query),
                 }),
             };
-            let wire = shard::request_to_wire(1, request.clone(), false);
+            let wire = shard::request_to_wire(1, &request.as_ref(), false);
             assert_eq!(shard::request_from_wire(wire), Ok(request));
         }
         let answered = Answered {
@@ -270,7 +270,7 @@ mod tests {
         let wire = shard::response_to_wire(4, Ok(answered.clone()));
         assert_eq!(
             shard::response_from_wire(wire),
-            Ok(Ok(shard::Reply::Answered(answered)))
+            Ok(Ok(shard::Reply::Answered(Box::new(answered))))
         );
     }
 

@@ -107,11 +107,41 @@ pub(super) struct Evaluated {
     pub(super) is_checked: bool,
 }
 
+/// Reads by request. The newest has a place of its own, which it has mostly left again when the next one comes.
+#[derive(Default)]
+struct Waiting {
+    newest: Option<(RequestId, Read)>,
+    others: HashMap<RequestId, Read, RandomState>,
+}
+
+impl Waiting {
+    fn contains(&self, id: RequestId) -> bool {
+        self.newest.as_ref().is_some_and(|(newest, _)| *newest == id) || self.others.contains_key(&id)
+    }
+
+    fn insert(&mut self, id: RequestId, read: Read) {
+        if let Some((id, older)) = self.newest.replace((id, read)) {
+            self.others.insert(id, older);
+        }
+    }
+
+    fn remove(&mut self, id: RequestId) -> Option<Read> {
+        match self.newest.take_if(|(newest, _)| *newest == id) {
+            Some((_, read)) => Some(read),
+            None => self.others.remove(&id),
+        }
+    }
+
+    fn take_all(&mut self) -> impl Iterator<Item = (RequestId, Read)> {
+        self.newest.take().into_iter().chain(self.others.drain())
+    }
+}
+
 /// The reads of a replica that are not answered yet.
 #[derive(Default)]
 pub(super) struct Reads {
-    /// A hash map keeps its room: most reads are in here for a moment only.
-    waiting: HashMap<RequestId, Read, RandomState>,
+    /// For the core, or for their index.
+    waiting: Waiting,
     /// Permitted, and waiting for their index to be applied.
     due: BTreeSet<(Index, RequestId)>,
     /// Evaluated, and waiting for the turn's end.
@@ -121,7 +151,7 @@ pub(super) struct Reads {
 impl Reads {
     /// Whether a request still waits for the core or for its index.
     pub(super) fn is_waiting(&self, id: RequestId) -> bool {
-        self.waiting.contains_key(&id)
+        self.waiting.contains(id)
     }
 
     /// Whether some read waits for the check at a turn's end.
@@ -130,7 +160,7 @@ impl Reads {
     }
 
     pub(super) fn forget(&mut self, id: RequestId) {
-        if let Some(permit) = self.waiting.remove(&id).and_then(|read| read.permit) {
+        if let Some(permit) = self.waiting.remove(id).and_then(|read| read.permit) {
             self.due.remove(&(permit.at, id));
         }
         self.evaluated.retain(|read| read.id != id);
@@ -138,7 +168,7 @@ impl Reads {
 
     pub(super) fn take_all(&mut self) -> Vec<RequestId> {
         self.due.clear();
-        let mut ids: Vec<RequestId> = self.waiting.drain().map(|(id, _)| id).collect();
+        let mut ids: Vec<RequestId> = self.waiting.take_all().map(|(id, _)| id).collect();
         // The same order in every run of a simulation.
         ids.sort_unstable();
         ids.extend(self.evaluated.drain(..).map(|read| read.id));
@@ -192,7 +222,7 @@ impl Group {
     }
 
     pub(super) fn answer_read(&mut self, shared: &mut Shared, id: RequestId, answer: Permitted) -> Result<(), Failure> {
-        let Some(mut read) = self.reads.waiting.remove(&id) else {
+        let Some(mut read) = self.reads.waiting.remove(id) else {
             return Ok(());
         };
         match answer {
@@ -262,7 +292,7 @@ impl Group {
             .filter(|(at, _)| *at <= self.applied().index)
         {
             self.reads.due.remove(&(at, id));
-            let Some(mut read) = self.reads.waiting.remove(&id) else {
+            let Some(mut read) = self.reads.waiting.remove(id) else {
                 continue;
             };
             let Some(permit) = read.permit.take() else { continue };

@@ -8,7 +8,6 @@ use fulcrum_types::{
     Answer, Answered, GroupId, GroupRequest, IdempotencyKey, Level, LogPosition, Mutation, Operation, Query,
     ReadRequest, RecordedOutcome, Refusal, SessionToken, Versioned, WriteOp, WriteOutcome,
 };
-use prost::Message;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -242,15 +241,6 @@ pub(super) fn write_response(answered: Answered) -> Result<v1::WriteResponse, Re
         outcome: Some(outcome.into()),
         receipt: Some(answered.receipt.into()),
     })
-}
-
-/// The encoded public answer to a read or write of one key.
-pub(super) fn one_key_response(answered: Answered) -> Result<Bytes, Refusal> {
-    let encoded = match &answered.answer {
-        Answer::Values(_) => get_response(answered)?.encode_to_vec(),
-        _ => write_response(answered)?.encode_to_vec(),
-    };
-    Ok(encoded.into())
 }
 
 pub(super) fn outcome_response(answered: Answered) -> Result<v1::GetOutcomeResponse, Refusal> {

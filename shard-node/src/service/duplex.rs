@@ -4,6 +4,7 @@
 //! Requests are taken in only while the client reads answers, so a client that does not read stops being served, and costs
 //! at most the answers to what it has outstanding.
 
+use fulcrum_common::wire::Malformed;
 use fulcrum_common::wire::batch::{ANSWER_BYTES, Batch, BatchBuilder};
 use futures::{Stream, StreamExt};
 use prost::Message;
@@ -41,16 +42,23 @@ impl<A: Message> Outbox<A> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// An answer will come.
-    pub(super) fn expect(&self) {
-        self.state().outstanding += 1;
+    /// An answer will come. How many were expected before.
+    pub(super) fn expect(&self) -> usize {
+        let mut state = self.state();
+        state.outstanding += 1;
+        state.outstanding - 1
     }
 
     /// The answer that was expected.
     pub(super) fn deliver(&self, answer: &A) {
+        self.fill(|batch| batch.push(answer));
+    }
+
+    /// The answer that was expected, as `put` adds it to the others.
+    pub(super) fn fill(&self, put: impl FnOnce(&mut BatchBuilder<A>)) {
         let mut state = self.state();
         state.outstanding = state.outstanding.saturating_sub(1);
-        state.ready.push(answer);
+        put(&mut state.ready);
         let waker = state.waker.take();
         drop(state);
         if let Some(waker) = waker {
@@ -77,8 +85,8 @@ impl<A: Message> Outbox<A> {
     }
 }
 
-/// Submits one request; its answer goes to the outbox.
-pub(super) type TakeIn<In, A> = Box<dyn FnMut(In, &Arc<Outbox<A>>) + Send>;
+/// Submits the requests of a batch; their answers go to the outbox. An error is a request that makes no sense.
+pub(super) type TakeIn<In, A> = Box<dyn FnMut(Batch<In>, &Arc<Outbox<A>>) -> Result<(), Malformed> + Send>;
 
 /// Takes in batches of requests and sends batches of answers.
 pub(crate) struct Duplex<In, A> {
@@ -97,7 +105,8 @@ impl<In: Message + Default, A: Message> Duplex<In, A> {
                 return;
             }
             match self.input.poll_next_unpin(context) {
-                Poll::Ready(Some(Ok(batch))) => self.take_in_all(batch),
+                // Whoever sends nonsense is not heard any further.
+                Poll::Ready(Some(Ok(batch))) => self.ended = (self.take_in)(batch, &self.outbox).is_err(),
                 // A broken client still gets the answers to what it asked before, if it can be reached.
                 Poll::Ready(Some(Err(_)) | None) => self.ended = true,
                 Poll::Pending => return,
@@ -105,16 +114,6 @@ impl<In: Message + Default, A: Message> Duplex<In, A> {
         }
         // There may be more: come back after the others had their turn.
         context.waker().wake_by_ref();
-    }
-
-    fn take_in_all(&mut self, batch: Batch<In>) {
-        for item in batch.items() {
-            match item {
-                Ok(request) => (self.take_in)(request, &self.outbox),
-                // Whoever sends nonsense is not heard any further.
-                Err(_) => self.ended = true,
-            }
-        }
     }
 }
 

@@ -3,11 +3,12 @@
 use super::convert::{self, Frame, Part, PartAnswer};
 use super::duplex::{Duplex, Outbox};
 use super::{Door, respond};
+use fulcrum_common::ClusterMap;
 use fulcrum_common::entropy::random_u64;
 use fulcrum_common::wire::batch::PipelineRequest;
 use fulcrum_common::wire::status::{refusal_to_status, refusal_to_wire};
 use fulcrum_common::wire::v1::{self, PipelineAnswer};
-use fulcrum_types::{Answered, GroupRequest, Refusal};
+use fulcrum_types::{Answered, GroupRequest, Mono, Refusal};
 use futures::future::join_all;
 use futures::stream::BoxStream;
 use std::sync::Arc;
@@ -89,7 +90,7 @@ impl Kind {
             Kind::Get => convert::get_response(answered).map(Answer::Get),
             Kind::Write => convert::write_response(answered).map(Answer::Write),
         });
-        let answer = answer.unwrap_or_else(|refusal| Answer::Error(refusal_to_wire(&refusal)));
+        let answer = answer.unwrap_or_else(|refusal| Answer::Error(Box::new(refusal_to_wire(&refusal))));
         PipelineAnswer {
             id,
             answer: Some(answer),
@@ -99,11 +100,11 @@ impl Kind {
 
 impl Door {
     /// Submits one operation of a pipeline; its answer goes to the outbox.
-    fn pipelined(&self, op: v1::PipelineOp, outbox: &Arc<Outbox<PipelineAnswer>>) {
+    fn pipelined(&self, now: Mono, map: &Arc<ClusterMap>, op: v1::PipelineOp, outbox: &Arc<Outbox<PipelineAnswer>>) {
         use v1::pipeline_op::Op;
         let id = op.id;
         let frame = Frame {
-            map: self.map(),
+            map: map.clone(),
             deadline: self.deadline_ms(op.deadline_ms),
         };
         let (kind, asked) = match op.op {
@@ -120,7 +121,7 @@ impl Door {
         outbox.expect();
         let to = outbox.clone();
         let reply = Box::new(move |result| to.deliver(&kind.answer(id, result)));
-        let submitted = asked.and_then(|request| self.inbox.submit(request, self.clock.now().mono, reply));
+        let submitted = asked.and_then(|request| self.inbox.submit(request, now, reply));
         if let Err(refusal) = submitted {
             outbox.deliver(&kind.answer(id, Err(refusal)));
         }
@@ -220,7 +221,13 @@ impl v1::kv_server::Kv for KvService {
         Ok(Response::new(Duplex {
             input: request.into_inner(),
             outbox: Outbox::new(),
-            take_in: Box::new(move |op, outbox| door.pipelined(op, outbox)),
+            take_in: Box::new(move |batch, outbox| {
+                let (now, map) = (door.clock.now().mono, door.map());
+                batch.items().try_for_each(|op| {
+                    door.pipelined(now, &map, op?, outbox);
+                    Ok(())
+                })
+            }),
             pause_at: self.door.outstanding_per_stream,
             ended: false,
         }))

@@ -11,13 +11,13 @@ use crate::state_machine::Command;
 use crate::storage::Certificate;
 use fulcrum_common::wire::batch::RequestBatch;
 use fulcrum_common::wire::internal;
-use fulcrum_common::wire::shard::{passed_on_to_wire, request_from_wire, response_to_wire};
+use fulcrum_common::wire::shard::{request_from_wire, response_to_wire};
 use fulcrum_common::wire::status::refusal_to_status;
 use fulcrum_common::wire::types::{micros, millis};
 use fulcrum_common::wire::v1;
 use fulcrum_common::wire::v1::failover_report_response as report;
 use fulcrum_replication::PeerStatus;
-use fulcrum_types::{Answered, Entry, GroupId, GroupRequest, NodeId, Payload, Refusal, Role};
+use fulcrum_types::{Answer, Answered, Entry, GroupId, GroupRequest, Mono, NodeId, Payload, Refusal, Role};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -31,12 +31,11 @@ pub(crate) struct ShardService {
 impl Door {
     /// Submits one request of a router; its answer goes to the outbox. A stream that has too many outstanding is told so at
     /// once: its other groups must not wait for the slow one.
-    fn exchange(&self, wire: internal::Request, outbox: &Arc<Outbox<internal::Response>>) {
+    fn exchange(&self, now: Mono, wire: internal::Request, outbox: &Arc<Outbox<internal::Response>>) {
         let (id, pass_on) = (wire.id, wire.pass_on);
-        let crowded = outbox.outstanding() >= self.outstanding_per_stream;
-        outbox.expect();
+        let crowded = outbox.expect() >= self.outstanding_per_stream;
         let to = outbox.clone();
-        let reply = Box::new(move |result| to.deliver(&response(id, pass_on, result)));
+        let reply = Box::new(move |result| to.answer(id, pass_on, result));
         let asked = match request_from_wire(wire) {
             _ if crowded => Err(Refusal::Overloaded),
             Ok(request) => Ok(GroupRequest {
@@ -45,7 +44,7 @@ impl Door {
             }),
             Err(malformed) => Err(malformed.into()),
         };
-        let submitted = asked.and_then(|request| self.inbox.submit(request, self.clock.now().mono, reply));
+        let submitted = asked.and_then(|request| self.inbox.submit(request, now, reply));
         if let Err(refusal) = submitted {
             outbox.deliver(&response_to_wire(id, Err(refusal)));
         }
@@ -86,7 +85,13 @@ impl internal::shard_server::Shard for ShardService {
         Ok(Response::new(Duplex {
             input: request.into_inner(),
             outbox: Outbox::new(),
-            take_in: Box::new(move |request, outbox| door.exchange(request, outbox)),
+            take_in: Box::new(move |batch, outbox| {
+                let now = door.clock.now().mono;
+                batch.items().try_for_each(|request| {
+                    door.exchange(now, request?, outbox);
+                    Ok(())
+                })
+            }),
             pause_at: usize::MAX,
             ended: false,
         }))
@@ -167,17 +172,32 @@ impl internal::shard_server::Shard for ShardService {
     }
 }
 
-/// The answer to a request. What a router passes on leaves as the client gets it: it has no need to look into it.
-fn response(id: u64, pass_on: bool, result: Result<Answered, Refusal>) -> internal::Response {
-    match result {
-        Ok(answered) if pass_on => {
-            let (staleness, weaker) = (answered.receipt.staleness, answered.receipt.is_weaker());
-            match convert::one_key_response(answered) {
-                Ok(message) => passed_on_to_wire(id, message, staleness, weaker),
-                Err(refusal) => response_to_wire(id, Err(refusal)),
+impl Outbox<internal::Response> {
+    /// The answer to a request. What a router passes on leaves as the client gets it: it has no need to look into it.
+    fn answer(&self, id: u64, pass_on: bool, result: Result<Answered, Refusal>) {
+        let result = match result {
+            Ok(answered) if pass_on => self.pass_on(id, answered),
+            result => Err(result),
+        };
+        if let Err(result) = result {
+            self.deliver(&response_to_wire(id, result));
+        }
+    }
+
+    /// Delivers an answer to be passed on; if it cannot be, what is to be said instead.
+    fn pass_on(&self, id: u64, answered: Answered) -> Result<(), Result<Answered, Refusal>> {
+        let (staleness, weaker) = (answered.receipt.staleness, answered.receipt.is_weaker());
+        match &answered.answer {
+            Answer::Values(_) => {
+                let message = convert::get_response(answered).map_err(Err)?;
+                self.fill(|batch| batch.push_to_pass_on(id, &message, staleness, weaker));
+            }
+            _ => {
+                let message = convert::write_response(answered).map_err(Err)?;
+                self.fill(|batch| batch.push_to_pass_on(id, &message, staleness, weaker));
             }
         }
-        result => response_to_wire(id, result),
+        Ok(())
     }
 }
 

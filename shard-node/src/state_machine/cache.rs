@@ -65,6 +65,7 @@ impl Cache {
             self.age();
         }
         self.young_bytes += size;
+        let (key, record) = side_by_side(&key, record);
         if let Some(replaced) = self.young.insert(key.clone(), record) {
             self.young_bytes -= self::size(&key, &replaced);
         }
@@ -89,6 +90,30 @@ impl Cache {
         }
         self.old.remove(key);
     }
+}
+
+/// Larger values are shared with whoever has them: copying would cost more than it saves.
+const SMALL: usize = 1024;
+
+/// The same with key and value in one piece of memory: whoever compares the one has half fetched the other.
+fn side_by_side(key: &Bytes, record: Cached) -> (Bytes, Cached) {
+    let (version, value, expires_at_ms) = match record {
+        Some(Record {
+            version,
+            content: Content::Value { value, expires_at_ms },
+        }) if value.len() <= SMALL => (version, value, expires_at_ms),
+        record => return (key.clone(), record),
+    };
+    let mut both = Vec::with_capacity(key.len() + value.len());
+    both.extend_from_slice(key);
+    both.extend_from_slice(&value);
+    let mut key_and_value = Bytes::from(both);
+    let key = key_and_value.split_to(key.len());
+    let content = Content::Value {
+        value: key_and_value,
+        expires_at_ms,
+    };
+    (key, Some(Record { version, content }))
 }
 
 /// What the map (its slots are never all taken) and the allocator (key, record and what shares it) add to an entry.

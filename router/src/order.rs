@@ -1,0 +1,158 @@
+//! What a request of the public API asks of one group, by a view of the cluster.
+
+use crate::dispatch::Order;
+use fulcrum_common::Keyspace;
+use fulcrum_common::routing::{Kind, View};
+use fulcrum_common::wire::{types, v1};
+use fulcrum_types::{
+    GroupId, Level, LogPosition, Mutation, Operation, Query, ReadRequest, Refusal, SessionToken, WriteOp,
+};
+use std::sync::Arc;
+use tokio::time::Instant;
+
+/// How to read, decoded.
+#[derive(Clone, Debug)]
+pub(crate) struct Reading {
+    pub(crate) level: Level,
+    pub(crate) acceptable: Vec<Level>,
+    pub(crate) session: Option<SessionToken>,
+}
+
+impl Reading {
+    pub(crate) fn request(&self, group: GroupId, query: Query) -> Operation {
+        Operation::Read(ReadRequest {
+            level: self.level,
+            acceptable: self.acceptable.clone(),
+            seen: self.seen(group),
+            query,
+        })
+    }
+
+    fn seen(&self, group: GroupId) -> Option<LogPosition> {
+        self.session
+            .as_ref()
+            .and_then(|token| token.groups.get(&group).copied())
+    }
+}
+
+/// The keyspace of that name.
+pub(crate) fn keyspace<'a>(view: &'a View, name: &str) -> Result<&'a Arc<Keyspace>, Refusal> {
+    view.map.keyspace_by_name(name).ok_or_else(|| unknown_keyspace(name))
+}
+
+pub(crate) fn reading(keyspace: &Keyspace, options: Option<v1::ReadOptions>) -> Result<Reading, Refusal> {
+    let options = options.unwrap_or_default();
+    let level = match options.consistency {
+        Some(level) => level.try_into()?,
+        None => keyspace.options.default_level,
+    };
+    let acceptable = options
+        .acceptable
+        .into_iter()
+        .map(TryInto::try_into)
+        .collect::<Result<Vec<Level>, _>>()?;
+    Ok(Reading {
+        level,
+        acceptable,
+        session: options.session.map(Into::into),
+    })
+}
+
+pub(crate) fn get(view: &View, request: v1::GetRequest, until: Instant) -> Result<Order, Refusal> {
+    let keyspace = keyspace(view, &request.keyspace)?;
+    let reading = reading(keyspace, request.options)?;
+    let group = keyspace.group_of(&request.key);
+    Ok(Order {
+        keyspace: keyspace.clone(),
+        group,
+        kind: Kind::Read(reading.level),
+        operation: reading.request(group, Query::Get(vec![request.key])),
+        name: "get",
+        until,
+        pass_on: true,
+    })
+}
+
+pub(crate) fn put(view: &View, request: v1::PutRequest, until: Instant) -> Result<Order, Refusal> {
+    let mutation = Mutation::Put {
+        value: request.value,
+        ttl: types::ttl(request.ttl_ms),
+    };
+    let op = WriteOp {
+        key: request.key,
+        condition: types::condition(request.condition),
+        mutation,
+    };
+    write_of_one(view, &request.keyspace, op, request.idempotency, request.session, until)
+}
+
+pub(crate) fn delete(view: &View, request: v1::DeleteRequest, until: Instant) -> Result<Order, Refusal> {
+    let op = WriteOp {
+        key: request.key,
+        condition: types::condition(request.condition),
+        mutation: Mutation::Delete,
+    };
+    write_of_one(view, &request.keyspace, op, request.idempotency, request.session, until)
+}
+
+fn write_of_one(
+    view: &View,
+    name: &str,
+    op: WriteOp,
+    idempotency: Option<v1::IdempotencyKey>,
+    session: Option<v1::SessionToken>,
+    until: Instant,
+) -> Result<Order, Refusal> {
+    let keyspace = keyspace(view, name)?;
+    let group = keyspace.group_of(&op.key);
+    let session: Option<SessionToken> = session.map(Into::into);
+    let operation = Operation::Write {
+        idempotency: idempotency.map(TryInto::try_into).transpose()?,
+        seen: session.and_then(|token| token.groups.get(&group).copied()),
+        ops: vec![op],
+    };
+    Ok(Order {
+        pass_on: true,
+        ..write(keyspace.clone(), group, operation, until)
+    })
+}
+
+pub(crate) fn outcome(view: &View, request: v1::GetOutcomeRequest, until: Instant) -> Result<Order, Refusal> {
+    let keyspace = keyspace(view, &request.keyspace)?;
+    let key = request.idempotency.ok_or_else(|| Refusal::Invalid {
+        reason: "idempotency is missing: which write?".into(),
+    })?;
+    Ok(Order {
+        keyspace: keyspace.clone(),
+        group: keyspace.group_of(&request.key),
+        operation: Operation::Outcome(key.try_into()?),
+        kind: Kind::Read(Level::Linearizable),
+        name: "get_outcome",
+        until,
+        pass_on: false,
+    })
+}
+
+/// Writes of one group. The router may send them twice: they carry the client's key, or get the router's own.
+pub(crate) fn write(keyspace: Arc<Keyspace>, group: GroupId, operation: Operation, until: Instant) -> Order {
+    Order {
+        keyspace,
+        group,
+        operation,
+        kind: Kind::Write { safe_twice: true },
+        name: "write",
+        until,
+        pass_on: false,
+    }
+}
+
+pub(crate) fn unknown_keyspace(name: &str) -> Refusal {
+    if name.is_empty() {
+        return Refusal::Invalid {
+            reason: "keyspace is missing: name one, see `fulcrum keyspace list`".into(),
+        };
+    }
+    Refusal::UnknownKeyspace {
+        keyspace: name.to_owned(),
+    }
+}
