@@ -10,7 +10,7 @@ pub const LATENCY_BUCKETS: &[f64] = &[
 
 const PREFIX: &str = "fulcrum_";
 /// What a histogram may measure in: base units, or a count of things.
-const UNITS: &[&str] = &["_seconds", "_bytes", "_entries", "_operations", "_rounds"];
+const UNITS: &[&str] = &["_seconds", "_bytes", "_entries", "_operations", "_rounds", "_groups"];
 
 /// Why a metric cannot be registered. A mistake in the program.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]

@@ -14,6 +14,17 @@
 //! commit unresolved tells the participants. A client that asks again, here or at another coordinator, under the same
 //! transaction id, finds or finishes what was begun.
 
+mod contents;
+mod coordinator;
+mod effects;
+mod event;
+mod event_loop;
+mod in_doubt;
+mod metrics;
 mod plan;
+mod service;
 
+pub use coordinator::{Bounds, Coordinator};
+pub use metrics::Metrics;
 pub use plan::plan;
+pub use service::TransactionsService;

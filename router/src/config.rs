@@ -22,6 +22,8 @@ pub struct RouterConfig {
     pub requests_max: u32,
     /// Groups that all open watches together may follow; a watch beyond is refused as overload.
     pub watched_groups_max: u32,
+    /// Transactions under way at once; more are refused as overload.
+    pub transactions_max: u32,
 }
 
 impl Default for RouterConfig {
@@ -33,6 +35,7 @@ impl Default for RouterConfig {
             default_deadline: Duration::from_secs(5),
             requests_max: 20_000,
             watched_groups_max: 2_048,
+            transactions_max: 4_000,
         }
     }
 }
@@ -47,6 +50,12 @@ impl Validate for RouterConfig {
             return Err(invalid(
                 "default_deadline",
                 "requests would expire at once: use 1s or more",
+            ));
+        }
+        if self.transactions_max == 0 {
+            return Err(invalid(
+                "transactions_max",
+                "no transaction could be served: use 1 or more",
             ));
         }
         if self.requests_max == 0 {

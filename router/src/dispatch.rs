@@ -1,20 +1,16 @@
 //! Sends one group's request until it is answered, finally refused, or out of time.
 
-use crate::backends::{Attempt, Backends, Outcome};
 use crate::identity::{Held, Identity};
 use crate::metrics::Metrics;
 use fulcrum_common::Keyspace;
-use fulcrum_common::routing::{Attempts, Failure, Kind, Next, RoutingTable, View};
+use fulcrum_common::routing::{Attempts, Backends, Errand, Kind, Next, Outcome, RoutingTable, not_in_map, understood};
 use fulcrum_common::wire::shard::Reply;
-use fulcrum_types::{Answered, GroupId, GroupRequest, KeyspaceId, Mode, NodeId, Operation, Refusal};
+use fulcrum_types::{Answered, GroupId, KeyspaceId, Mode, NodeId, Operation, Participant, Refusal};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
-
-/// An attempt that may be repeated is given up after so long: the node may be paused or cut off.
-const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(900);
 
 /// What a request is about, for metrics.
 #[derive(Clone, Copy, Debug)]
@@ -89,7 +85,7 @@ impl<D: FnOnce(Result<Reply, Refusal>) + Send + 'static> Journey<D> {
         let Some(address) = view.map.address(node) else {
             return self.came(node, Err(not_in_map(node)));
         };
-        let attempt = self.order.attempt(&view, self.started);
+        let attempt = self.order.errand().attempt(&view, self.started);
         let dispatch = self.dispatch.clone();
         dispatch
             .backends
@@ -132,36 +128,17 @@ impl<D: FnOnce(Result<Reply, Refusal>) + Send + 'static> Journey<D> {
 }
 
 impl Order {
-    fn attempt(&self, view: &View, now: Instant) -> Attempt {
-        let left = self.until.saturating_duration_since(now);
-        let repeatable = !matches!(self.kind, Kind::Write { safe_twice: false });
-        let deadline = if repeatable { left.min(ATTEMPT_TIMEOUT) } else { left };
-        let request = GroupRequest {
-            keyspace: self.keyspace.id,
-            group: self.group,
-            map_version: view.map.version(),
-            deadline,
-            operation: self.operation.clone(),
-        };
-        Attempt {
-            request,
+    fn errand(&self) -> Errand<'_> {
+        Errand {
+            to: Participant {
+                keyspace: self.keyspace.id,
+                group: self.group,
+            },
+            operation: &self.operation,
+            kind: self.kind,
+            until: self.until,
             pass_on: self.pass_on,
-            give_up: now + deadline,
         }
-    }
-}
-
-fn not_in_map(node: NodeId) -> Failure {
-    Failure::NotSent(format!("{node} is not in the cluster map"))
-}
-
-/// An answer that is not to be passed on.
-pub(crate) fn understood(reply: Reply) -> Result<Answered, Refusal> {
-    match reply {
-        Reply::Answered(answered) => Ok(answered),
-        Reply::PassedOn { .. } => Err(Refusal::Unknown {
-            reason: "the shard-node's answer was to be understood here, and was not encoded for that".into(),
-        }),
     }
 }
 
@@ -250,40 +227,15 @@ impl Dispatch {
         Ok(admitted)
     }
 
+    /// Goes on from `next` to the end.
     pub(crate) async fn attempt_all(
         &self,
         attempts: &mut Attempts,
         order: &Order,
-        mut next: Next,
+        next: Next,
         started: Instant,
     ) -> Result<Reply, Refusal> {
-        loop {
-            next = match next {
-                Next::Send(_) if Instant::now() >= order.until => return Err(attempts.out_of_time()),
-                Next::Send(node) => match self.attempt(node, order).await {
-                    Ok(reply) => return Ok(reply),
-                    Err(failure) => attempts.after(&self.table.view(), node, failure, started.elapsed()),
-                },
-                Next::Pause(pause) if Instant::now() + pause >= order.until => return Err(attempts.out_of_time()),
-                Next::Pause(pause) => {
-                    self.wait(pause).await;
-                    attempts.next(&self.table.view())
-                }
-                Next::Fail(refusal) => return Err(refusal),
-            };
-        }
-    }
-
-    async fn attempt(&self, node: NodeId, order: &Order) -> Outcome {
-        let view = self.table.view();
-        let address = view.map.address(node).ok_or_else(|| not_in_map(node))?;
-        let attempt = order.attempt(&view, Instant::now());
-        self.backends.call(node, address, attempt).await
-    }
-
-    /// Waits, but not longer than until the view changes.
-    async fn wait(&self, pause: Duration) {
-        let mut changes = self.table.changes();
-        let _ = tokio::time::timeout(pause, changes.changed()).await;
+        let errand = order.errand();
+        errand.run(&self.table, &self.backends, attempts, next, started).await
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! Life of a request, top to bottom: `service` decodes it and takes its deadline; `dispatch` finds the group by the
 //! [view](fulcrum_common::routing::View), sends it to a replica that can serve the level asked, and follows the decision
-//! table when it is refused; `backends` carries it on one long-lived stream a shard-node, in batches. `batch` splits
-//! batches by group and joins the answers, `pipeline` serves many operations on one stream, `scan` merges the groups'
+//! table when it is refused; the streams of [`fulcrum_common::routing`] carry it, one long-lived stream a shard-node, in batches.
+//! `batch` splits batches by group and joins the answers, `pipeline` serves many operations on one stream, `scan` merges the groups'
 //! keys in order, `watch` follows the groups' logs. `watcher` keeps the view fresh from the metadata store; no request ever
 //! waits for metadata. `admin` serves operators, `succession` waits for what they set going.
 //!
@@ -26,7 +26,6 @@ mod scan;
 mod succession;
 mod watch;
 
-mod backends;
 mod identity;
 mod metrics;
 mod watcher;

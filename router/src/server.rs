@@ -14,10 +14,12 @@ use fulcrum_common::error::StartError;
 use fulcrum_common::metadata::{ClusterStore, StoreError};
 use fulcrum_common::metrics::Metrics as Registry;
 use fulcrum_common::metrics_server::MetricsServer;
-use fulcrum_common::routing::RoutingTable;
+use fulcrum_common::routing::{RoutingTable, StreamedGroups};
 use fulcrum_common::wire::v1::admin_server::AdminServer;
 use fulcrum_common::wire::v1::kv_server::KvServer;
+use fulcrum_common::wire::v1::transactions_server::TransactionsServer;
 use fulcrum_common::{limits, wire};
+use fulcrum_coordinator::{Bounds, Coordinator, Metrics as TransactionMetrics, TransactionsService};
 use prometheus::Registry as PrometheusRegistry;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -98,7 +100,9 @@ impl Router {
         let table = Arc::new(RoutingTable::new(map));
         let registry = Registry::new();
         let metrics = Metrics::new(&registry).map_err(|error| StartError::Config(error.to_string()))?;
-        let dispatch = Arc::new(Dispatch::new(table, Identity::new(clock), metrics, config.requests_max));
+        let transactions = TransactionMetrics::new(&registry).map_err(|error| StartError::Config(error.to_string()))?;
+        let identity = Identity::new(clock.clone());
+        let dispatch = Arc::new(Dispatch::new(table, identity, metrics, config.requests_max));
         let cannot = |error| StartError::bind("the router", config.listen, error);
         let listener = std::net::TcpListener::bind(config.listen).map_err(cannot)?;
         let address = listener.local_addr().map_err(cannot)?;
@@ -110,7 +114,16 @@ impl Router {
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::Builder::new()
             .name("fulcrum-router".into())
-            .spawn(move || run(config, store, dispatch, listener, stopped))
+            .spawn(move || {
+                let parts = Parts {
+                    config,
+                    store,
+                    dispatch,
+                    clock,
+                    transactions,
+                };
+                run(parts, listener, stopped);
+            })
             .map_err(|source| StartError::Io {
                 action: "start",
                 target: "the router's thread".into(),
@@ -130,34 +143,55 @@ fn no_metadata(error: &StoreError) -> StartError {
     StartError::Config(format!("the cluster map cannot be read: {error}"))
 }
 
-fn run(
+/// All that is made before the thread is.
+struct Parts {
     config: RouterConfig,
     store: ClusterStore,
     dispatch: Arc<Dispatch>,
-    listener: std::net::TcpListener,
-    stopped: oneshot::Receiver<()>,
-) {
+    clock: Arc<dyn Clock>,
+    transactions: TransactionMetrics,
+}
+
+fn run(parts: Parts, listener: std::net::TcpListener, stopped: oneshot::Receiver<()>) {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return tracing::error!(%error, "cannot start the router's runtime"),
     };
     runtime.block_on(async {
-        let metric = dispatch.metrics.map_version.clone();
-        tokio::spawn(watcher::watch(store.clone(), dispatch.table.clone(), metric));
-        if let Err(error) = serve(&config, store, dispatch, listener, stopped).await {
+        let metric = parts.dispatch.metrics.map_version.clone();
+        tokio::spawn(watcher::watch(
+            parts.store.clone(),
+            parts.dispatch.table.clone(),
+            metric,
+        ));
+        if let Err(error) = serve(parts, listener, stopped).await {
             tracing::error!(%error, "the router has stopped");
         }
     });
 }
 
 async fn serve(
-    config: &RouterConfig,
-    store: ClusterStore,
-    dispatch: Arc<Dispatch>,
+    parts: Parts,
     listener: std::net::TcpListener,
     stopped: oneshot::Receiver<()>,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let Parts {
+        config,
+        store,
+        dispatch,
+        clock,
+        transactions,
+    } = parts;
     let default_deadline = config.default_deadline;
+    let bounds = Bounds {
+        transactions_max: config.transactions_max as usize,
+        ..Bounds::default()
+    };
+    let table = dispatch.table.clone();
+    // The same streams as for everything else.
+    let groups = Arc::new(StreamedGroups::new(table.clone(), dispatch.backends.clone()));
+    let coordinator = Coordinator::start(groups, table, clock, bounds, transactions);
+    let transactions = TransactionsService::new(coordinator, default_deadline);
     let admin = AdminService {
         dispatch: dispatch.clone(),
         store,
@@ -171,6 +205,7 @@ async fn serve(
     };
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<KvServer<KvService>>().await;
+    health.set_serving::<TransactionsServer<TransactionsService>>().await;
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(wire::DESCRIPTORS)
         .build_v1()?;
@@ -181,6 +216,7 @@ async fn serve(
         .add_service(health_service)
         .add_service(reflection)
         .add_service(KvServer::new(kv).max_decoding_message_size(limits::MAX_MESSAGE_BYTES))
+        .add_service(transactions.into_server())
         .add_service(AdminServer::new(admin))
         .serve_with_incoming_shutdown(incoming, async {
             let _ = draining.await;

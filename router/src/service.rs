@@ -1,15 +1,15 @@
 //! The public key-value API at the router's door: decode, find the group, dispatch, encode.
 
 use crate::batch;
-use crate::dispatch::{Dispatch, Order, understood};
+use crate::dispatch::{Dispatch, Order};
 use crate::pipeline;
 use crate::scan;
 use crate::watch::{self, Watches};
 use fulcrum_common::Keyspace;
-use fulcrum_common::routing::Kind;
+use fulcrum_common::routing::{Kind, understood};
 use fulcrum_common::wire::batch::{PipelineRequest, PipelineResponse};
 use fulcrum_common::wire::shard::Reply;
-use fulcrum_common::wire::{status, types, v1};
+use fulcrum_common::wire::{status, timeout, types, v1};
 use fulcrum_types::{
     Answer, Answered, GroupId, Level, LogPosition, MapVersion, Mutation, Operation, Query, ReadRequest, Receipt,
     RecordedOutcome, Refusal, SessionToken, WriteOp,
@@ -63,32 +63,7 @@ impl Reading {
 
 /// When a request's time is up: the client's `grpc-timeout`, else the default.
 pub(crate) fn until<T>(request: &Request<T>, default: Duration) -> Instant {
-    Instant::now() + asked(request).unwrap_or(default)
-}
-
-/// The time that a client gives its request.
-fn asked<T>(request: &Request<T>) -> Option<Duration> {
-    let value = request.metadata().get("grpc-timeout")?;
-    grpc_timeout(value.to_str().ok()?)
-}
-
-/// The gRPC wire form of a time-out: up to eight digits and a unit.
-fn grpc_timeout(text: &str) -> Option<Duration> {
-    let unit = text.chars().next_back()?;
-    let digits = text.get(..text.len().checked_sub(unit.len_utf8())?)?;
-    if digits.len() > 8 {
-        return None;
-    }
-    let number: u64 = digits.parse().ok()?;
-    match unit {
-        'H' => Some(Duration::from_secs(number * 3600)),
-        'M' => Some(Duration::from_secs(number * 60)),
-        'S' => Some(Duration::from_secs(number)),
-        'm' => Some(Duration::from_millis(number)),
-        'u' => Some(Duration::from_micros(number)),
-        'n' => Some(Duration::from_nanos(number)),
-        _ => None,
-    }
+    Instant::now() + timeout::asked(request).unwrap_or(default)
 }
 
 impl KvService {
@@ -121,22 +96,12 @@ impl KvService {
 
     /// A session that has seen a newer map than ours waits until we have it, and is routed by that (rule 8).
     pub(crate) async fn catch_up(&self, seen: MapVersion, until: Instant) -> Result<(), Refusal> {
-        if self.is_current(seen) {
-            return Ok(());
-        }
-        let mut changes = self.dispatch.table.changes();
-        while !self.is_current(seen) {
-            if !matches!(tokio::time::timeout_at(until, changes.changed()).await, Ok(Ok(()))) {
-                let reason = format!("this router's cluster map is older than the session's ({seen})");
-                return Err(Refusal::Unreachable { reason });
-            }
-        }
-        Ok(())
+        self.dispatch.table.catch_up(seen, until).await
     }
 
     /// Whether our map is not older than one that a session has seen.
     pub(crate) fn is_current(&self, seen: MapVersion) -> bool {
-        self.dispatch.table.view().map.version() >= seen
+        self.dispatch.table.is_current(seen)
     }
 
     pub(crate) fn get_order(&self, request: v1::GetRequest, until: Instant) -> Result<Order, Refusal> {
@@ -385,7 +350,7 @@ impl v1::kv_server::Kv for KvService {
     type WatchStream = ReceiverStream<Result<v1::WatchResponse, Status>>;
 
     async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        let ends = asked(&request).map(|time| Instant::now() + time);
+        let ends = timeout::asked(&request).map(|time| Instant::now() + time);
         reply(watch::open(self, request.into_inner(), ends).await)
     }
 
@@ -407,21 +372,5 @@ impl v1::kv_server::Kv for KvService {
         let until = until(&request, self.default_deadline);
         let order = || self.outcome_order(request.into_inner(), until);
         self.call(MapVersion::ZERO, until, order, outcome_response).await
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::grpc_timeout;
-    use std::time::Duration;
-
-    #[test]
-    fn time_outs_are_read_as_grpc_writes_them() {
-        assert_eq!(grpc_timeout("250m"), Some(Duration::from_millis(250)));
-        assert_eq!(grpc_timeout("2S"), Some(Duration::from_secs(2)));
-        assert_eq!(grpc_timeout("1000000u"), Some(Duration::from_secs(1)));
-        for nonsense in ["", "m", "5", "5x", "-5S", "123456789S", "5ß"] {
-            assert_eq!(grpc_timeout(nonsense), None, "{nonsense:?}");
-        }
     }
 }

@@ -7,6 +7,7 @@
 use crate::event::Event;
 use crate::inbox::Inbox;
 use crate::metrics::NodeMetrics;
+use fulcrum_common::routing::RoutingTable;
 use fulcrum_common::{CasResult, ClusterEvent, ClusterId, ClusterMap, ClusterStore, Metadata, NodeInfo, StoreError};
 use fulcrum_replication::{CasId, CasOutcome};
 use fulcrum_types::{ConfigVersion, GroupConfiguration, GroupId, NodeId};
@@ -46,6 +47,13 @@ pub(crate) struct Membership {
     pub(crate) deadline: Duration,
 }
 
+/// Who hears of newer maps and configurations, beside the event loop.
+pub(crate) struct Followers {
+    pub(crate) map: watch::Sender<Arc<ClusterMap>>,
+    /// By which other groups are found.
+    pub(crate) table: Arc<RoutingTable>,
+}
+
 /// The connection to the metadata store. Its tasks end with it.
 pub(crate) struct Cluster {
     calls: mpsc::Sender<Call>,
@@ -56,13 +64,13 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    /// Starts to connect. Must be called within a runtime. Newer maps are published to `map`.
+    /// Starts to connect. Must be called within a runtime. Newer maps are published to `followers`.
     pub(crate) fn start(
         metadata: Arc<dyn Metadata>,
         cluster: ClusterId,
         membership: Membership,
         inbox: Arc<Inbox>,
-        map: watch::Sender<Arc<ClusterMap>>,
+        followers: Followers,
         metrics: Arc<NodeMetrics>,
     ) -> Self {
         let (opened, store) = watch::channel(None);
@@ -79,7 +87,7 @@ impl Cluster {
         let tasks = [
             tokio::spawn(registration),
             tokio::spawn(open(metadata, cluster, deadline, opened)),
-            tokio::spawn(follow(store, inbox.clone(), map)),
+            tokio::spawn(follow(store, inbox.clone(), followers)),
             tokio::spawn(caller.run(waiting)),
         ];
         Self {
@@ -200,11 +208,7 @@ async fn stay_registered(
 }
 
 /// Passes on newer maps and configurations.
-async fn follow(
-    mut store: watch::Receiver<Option<ClusterStore>>,
-    inbox: Arc<Inbox>,
-    map: watch::Sender<Arc<ClusterMap>>,
-) {
+async fn follow(mut store: watch::Receiver<Option<ClusterStore>>, inbox: Arc<Inbox>, followers: Followers) {
     let Some(store) = when_open(&mut store).await else {
         return;
     };
@@ -212,10 +216,12 @@ async fn follow(
     while let Some(change) = changes.next().await {
         match change {
             ClusterEvent::Map(newer) => {
-                map.send_replace(newer.clone());
+                followers.map.send_replace(newer.clone());
+                followers.table.set_map(newer.clone());
                 inbox.event(Event::Map(newer));
             }
             ClusterEvent::Configuration(group, configuration) => {
+                followers.table.set_configuration(group, &configuration);
                 inbox.event(Event::Configuration { group, configuration });
             }
         }

@@ -1,6 +1,6 @@
 //! One life of a node, on its thread: everything is started, runs, and ends in one of three ways.
 
-use crate::cluster::{Cluster, Membership};
+use crate::cluster::{Cluster, Followers, Membership};
 use crate::config::ShardNodeConfig;
 use crate::disk::{DiskWatch, Watched, notifier};
 use crate::effects::{Asker, Effects};
@@ -16,7 +16,7 @@ use crate::storage::{FjallBackend, FjallOptions, Identity as DataIdentity, Stora
 use crate::transport::{Identity, Network, PeerService, Transport};
 use fulcrum_common::entropy::random_u64;
 use fulcrum_common::metrics_server::{MetricsServer, Readiness};
-use fulcrum_common::routing::Groups;
+use fulcrum_common::routing::{Backends, Groups, RoutingTable, StreamedGroups};
 use fulcrum_common::{Clock, ClusterId, ClusterMap, Metadata, NodeInfo, StartError};
 use fulcrum_replication::Replica;
 use fulcrum_replication::primary_backup::PrimaryBackup;
@@ -32,13 +32,30 @@ const LEAVE_WITHIN: Duration = Duration::from_secs(1);
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 const DRAIN_CHECK_EVERY: Duration = Duration::from_millis(20);
 
+/// How a node asks the groups of other nodes.
+pub(crate) enum Others {
+    /// It finds them by its own view of the cluster.
+    Found,
+    /// As it is told; not at all without.
+    Given(Option<Arc<dyn Groups>>),
+}
+
+impl Others {
+    fn groups(self, table: &Arc<RoutingTable>) -> Option<Arc<dyn Groups>> {
+        match self {
+            Others::Found => Some(Arc::new(StreamedGroups::new(table.clone(), Backends::default()))),
+            Others::Given(groups) => groups,
+        }
+    }
+}
+
 /// One life of a node, on its thread.
 pub(crate) struct Life {
     pub(crate) config: ShardNodeConfig,
     pub(crate) metadata: Arc<dyn Metadata>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) network: Network,
-    pub(crate) groups: Option<Arc<dyn Groups>>,
+    pub(crate) others: Others,
     pub(crate) orders: Orders,
     pub(crate) started: oneshot::Sender<Result<Started, StartError>>,
 }
@@ -61,7 +78,7 @@ impl Life {
             metadata,
             clock,
             network,
-            groups,
+            others,
             orders,
             started,
         } = self;
@@ -80,7 +97,7 @@ impl Life {
         };
         let hand_over = config.times.hand_over;
         let result = runtime.block_on(async {
-            let (parts, event_loop, at) = match start(config, metadata, clock, network, groups).await {
+            let (parts, event_loop, at) = match start(config, metadata, clock, network, others).await {
                 Ok(all) => all,
                 Err(error) => {
                     let _ = started.send(Err(error));
@@ -167,7 +184,7 @@ async fn start(
     metadata: Arc<dyn Metadata>,
     clock: Arc<dyn Clock>,
     network: Network,
-    groups: Option<Arc<dyn Groups>>,
+    others: Others,
 ) -> Result<(Parts, EventLoop, Started), StartError> {
     let cluster_id = config.cluster()?;
     let bind = |error| StartError::bind("the shard-node", config.listen, error);
@@ -185,7 +202,9 @@ async fn start(
         node: config.node(),
         boot,
     };
-    let (publish, map) = watch::channel(Arc::new(ClusterMap::new(cluster_id.clone())));
+    let unknown = Arc::new(ClusterMap::new(cluster_id.clone()));
+    let table = Arc::new(RoutingTable::new(unknown.clone()));
+    let (publish, map) = watch::channel(unknown);
     let metrics_server = match config.metrics_listen {
         Some(at) => Some(MetricsServer::start(at, registry.clone(), readiness(map.clone())).await?),
         None => None,
@@ -204,7 +223,10 @@ async fn start(
         cluster_id,
         membership,
         inbox.clone(),
-        publish,
+        Followers {
+            map: publish,
+            table: table.clone(),
+        },
         metrics.clone(),
     );
     let cluster = Arc::new(cluster);
@@ -215,7 +237,7 @@ async fn start(
         config.limits.queued_bytes_per_peer,
     );
     let asker = Asker {
-        groups,
+        groups: others.groups(&table),
         inbox: inbox.clone(),
     };
     let effects = Effects::new(transport, cluster.clone(), metrics.clone(), asker);

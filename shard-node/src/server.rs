@@ -8,7 +8,7 @@
 //! storage failed ends itself.
 
 use crate::config::ShardNodeConfig;
-use crate::life::Life;
+use crate::life::{Life, Others};
 use crate::transport::Network;
 use fulcrum_common::config::Validate;
 use fulcrum_common::routing::Groups;
@@ -47,11 +47,11 @@ impl ShardNode {
         metadata: Arc<dyn Metadata>,
         clock: Arc<dyn Clock>,
     ) -> Result<RunningShardNode, StartError> {
-        Self::start_asking(network, config, metadata, clock, None).await
+        Self::begin(network, config, metadata, clock, Others::Found).await
     }
 
-    /// The same, with a way to ask other groups: without one, transactions over several groups are served, but what a
-    /// coordinator leaves in doubt stays so, and reads that meet it are refused.
+    /// The same, but other groups are asked this way and no other: without one, transactions over several groups are served,
+    /// but what a coordinator leaves in doubt stays so, and reads that meet it are refused.
     ///
     /// # Errors
     /// As [`ShardNode::start`].
@@ -61,6 +61,16 @@ impl ShardNode {
         metadata: Arc<dyn Metadata>,
         clock: Arc<dyn Clock>,
         groups: Option<Arc<dyn Groups>>,
+    ) -> Result<RunningShardNode, StartError> {
+        Self::begin(network, config, metadata, clock, Others::Given(groups)).await
+    }
+
+    async fn begin(
+        network: Network,
+        config: ShardNodeConfig,
+        metadata: Arc<dyn Metadata>,
+        clock: Arc<dyn Clock>,
+        others: Others,
     ) -> Result<RunningShardNode, StartError> {
         config.validate()?;
         let node = config.node();
@@ -72,7 +82,7 @@ impl ShardNode {
             metadata,
             clock,
             network,
-            groups,
+            others,
             orders: orders.clone(),
             started,
         };

@@ -137,6 +137,12 @@ impl Attempts {
             self.compacted = Some(refusal);
             return self.another(view, node);
         }
+        if let Refusal::Locked { .. } = refusal {
+            // The node has waited for the lock already, and must go on doing so.
+            self.last = Some(refusal);
+            self.count += 1;
+            return Next::Send(node);
+        }
         let act = refusal.act();
         let hint = match &refusal {
             Refusal::NotPrimary { hint } | Refusal::CannotServe { hint, .. } => hint.filter(|hinted| *hinted != node),
@@ -369,6 +375,21 @@ mod tests {
         write.next(&view);
         let next = write.after(&view, NodeId(1), few(), IN_SYNC_PATIENCE);
         assert_eq!(next, Next::Fail(Refusal::NotEnoughReplicas { have: 1, need: 2 }));
+    }
+
+    #[test]
+    fn a_lock_was_waited_for_already_so_it_is_asked_again_at_once() {
+        let (view, group) = led_by(2);
+        let mut write = Attempts::new(group, SAFE, 0);
+        write.next(&view);
+        let locked = Refusal::Locked {
+            by: fulcrum_types::TransactionId::default(),
+        };
+        for _ in 0..3 {
+            let next = write.after(&view, NodeId(2), refused(locked.clone()), EARLY);
+            assert_eq!(next, Next::Send(NodeId(2)));
+        }
+        assert_eq!(write.out_of_time(), locked);
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! What is known of the cluster at one moment.
 
 use crate::map::ClusterMap;
-use fulcrum_types::{Epoch, GroupConfiguration, GroupId, NodeId};
+use fulcrum_types::{Epoch, GroupConfiguration, GroupId, MapVersion, NodeId, Refusal};
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// Who orders a group's writes, as far as known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +77,33 @@ impl RoutingTable {
     #[must_use]
     pub fn changes(&self) -> tokio::sync::watch::Receiver<u64> {
         self.changed.subscribe()
+    }
+
+    /// Waits, but not longer than until the picture changes.
+    pub async fn wait(&self, pause: Duration) {
+        let mut changes = self.changes();
+        let _ = tokio::time::timeout(pause, changes.changed()).await;
+    }
+
+    /// Whether the map is not older than one that a session has seen.
+    #[must_use]
+    pub fn is_current(&self, seen: MapVersion) -> bool {
+        self.view().map.version() >= seen
+    }
+
+    /// A session that has seen a newer map than ours waits until we have it, and is routed by that (rule 8).
+    ///
+    /// # Errors
+    /// It has not come in time.
+    pub async fn catch_up(&self, seen: MapVersion, until: Instant) -> Result<(), Refusal> {
+        let mut changes = self.changes();
+        while !self.is_current(seen) {
+            if !matches!(tokio::time::timeout_at(until, changes.changed()).await, Ok(Ok(()))) {
+                let reason = format!("the cluster map known here is older than the session's ({seen})");
+                return Err(Refusal::Unreachable { reason });
+            }
+        }
+        Ok(())
     }
 
     /// Takes in a map, unless it is older than the one known. Primaries of groups that are gone are forgotten.

@@ -5,10 +5,10 @@
 //! left for another; a group that nobody serves for [`PATIENCE`] ends the watch, which its client may go on with later.
 
 use super::{Responses, order};
-use crate::dispatch::{Dispatch, understood};
+use crate::dispatch::Dispatch;
 use crate::service::unexpected;
 use fulcrum_common::Keyspace;
-use fulcrum_common::routing::Attempts;
+use fulcrum_common::routing::{Attempts, understood};
 use fulcrum_common::wire::types::micros;
 use fulcrum_common::wire::v1;
 use fulcrum_types::{

@@ -13,24 +13,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The gRPC wire form of a time-out: one to eight digits and a unit.
-pub(super) fn grpc_timeout(text: &str) -> Option<Duration> {
-    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    if digits.len() > 8 || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
-        return None;
-    }
-    let number: u64 = digits.parse().ok()?;
-    match unit {
-        "H" => Some(Duration::from_secs(number * 3600)),
-        "M" => Some(Duration::from_secs(number * 60)),
-        "S" => Some(Duration::from_secs(number)),
-        "m" => Some(Duration::from_millis(number)),
-        "u" => Some(Duration::from_micros(number)),
-        "n" => Some(Duration::from_nanos(number)),
-        _ => None,
-    }
-}
-
 /// A cluster map and the time that a request has. Keys and values are checked by the node, which refuses them by name.
 pub(super) struct Frame {
     pub(super) map: Arc<ClusterMap>,
@@ -341,21 +323,6 @@ mod tests {
         Frame {
             map: Arc::new(map.clone()),
             deadline: Duration::from_secs(1),
-        }
-    }
-
-    #[test]
-    fn time_outs_are_read_and_nonsense_is_not() {
-        for (text, time) in [
-            ("5S", Duration::from_secs(5)),
-            ("250m", Duration::from_millis(250)),
-            ("99999999u", Duration::from_micros(99_999_999)),
-            ("2H", Duration::from_secs(7200)),
-        ] {
-            assert_eq!(grpc_timeout(text), Some(time));
-        }
-        for bad in ["", "S", "5", "5s", "-5S", "+5S", "999999999S", "5\u{e9}"] {
-            assert_eq!(grpc_timeout(bad), None, "{bad}");
         }
     }
 

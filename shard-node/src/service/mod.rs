@@ -14,6 +14,7 @@ pub(crate) use shard::ShardService;
 use crate::event::RequestId;
 use crate::inbox::Inbox;
 use fulcrum_common::wire::status::refusal_to_status;
+use fulcrum_common::wire::timeout;
 use fulcrum_common::{Clock, ClusterMap};
 use fulcrum_types::{Answered, GroupRequest, Operation, Refusal};
 use std::sync::Arc;
@@ -68,11 +69,7 @@ impl Door {
 
     /// The time that a unary call has, by its `grpc-timeout`.
     fn deadline<T>(&self, request: &Request<T>) -> Duration {
-        let text = request
-            .metadata()
-            .get("grpc-timeout")
-            .and_then(|value| value.to_str().ok());
-        match text.and_then(convert::grpc_timeout) {
+        match timeout::asked(request) {
             Some(given) => bounded(given - (given / 10).min(WAY_BACK)),
             None => self.default_deadline,
         }

@@ -5,11 +5,11 @@
 //! applied is not known, and whoever asked decides what that means; what was not sent goes out on the next stream. Queues are
 //! bounded: a full one is [`Refusal::Overloaded`].
 
+use super::Failure;
+use crate::wire::batch::{BatchBuilder, RequestBatch, ResponseBatch};
+use crate::wire::internal::shard_client::ShardClient;
+use crate::wire::{Malformed, internal, shard};
 use foldhash::fast::RandomState;
-use fulcrum_common::routing::Failure;
-use fulcrum_common::wire::batch::{BatchBuilder, RequestBatch, ResponseBatch};
-use fulcrum_common::wire::internal::shard_client::ShardClient;
-use fulcrum_common::wire::{Malformed, internal, shard};
 use fulcrum_types::{GroupRequest, NodeId, Refusal};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -34,23 +34,26 @@ const KEEP_ALIVE_WITHIN: Duration = Duration::from_secs(1);
 /// How often requests are looked for that no answer has come to in time.
 const SWEEP: Duration = Duration::from_millis(25);
 
-pub(crate) type Outcome = Result<shard::Reply, Failure>;
+/// What became of an attempt.
+pub type Outcome = Result<shard::Reply, Failure>;
 
-/// What is done with the outcome; called once, on the router's thread.
+/// What is done with the outcome; called once, on the thread of the node's stream.
 type Answer = Box<dyn FnOnce(Outcome) + Send>;
 
 /// One attempt of a request.
-pub(crate) struct Attempt {
-    pub(crate) request: GroupRequest,
+#[derive(Debug)]
+pub struct Attempt {
+    /// What is asked.
+    pub request: GroupRequest,
     /// The answer need not be understood: it is passed on.
-    pub(crate) pass_on: bool,
+    pub pass_on: bool,
     /// When no answer is waited for any more.
-    pub(crate) give_up: Instant,
+    pub give_up: Instant,
 }
 
-/// All connections, made when first needed.
+/// All connections, made when first needed. Their tasks run where they are made: they are not shared between runtimes.
 #[derive(Clone, Default)]
-pub(crate) struct Backends {
+pub struct Backends {
     nodes: Arc<Mutex<HashMap<NodeId, Backend, RandomState>>>,
 }
 
@@ -68,7 +71,7 @@ impl Drop for Backend {
 
 impl Backends {
     /// Sends a request to a node and waits for its answer, or until `give_up`.
-    pub(crate) async fn call(&self, node: NodeId, address: &str, attempt: Attempt) -> Outcome {
+    pub async fn call(&self, node: NodeId, address: &str, attempt: Attempt) -> Outcome {
         let (answer, answered) = oneshot::channel();
         let deliver = move |outcome| {
             // The caller may have gone.
@@ -82,13 +85,7 @@ impl Backends {
 
     /// Sends a request to a node; `answer` gets the outcome, at `give_up` or a little later at the latest. One timer a
     /// stream serves all of them: one a request would cost more than the rest of this.
-    pub(crate) fn submit(
-        &self,
-        node: NodeId,
-        address: &str,
-        attempt: Attempt,
-        answer: impl FnOnce(Outcome) + Send + 'static,
-    ) {
+    pub fn submit(&self, node: NodeId, address: &str, attempt: Attempt, answer: impl FnOnce(Outcome) + Send + 'static) {
         let outbox = {
             let mut nodes = self.nodes();
             self.backend(&mut nodes, node, address)
@@ -101,10 +98,13 @@ impl Backends {
     }
 
     /// A client for the node's unary calls.
-    pub(crate) fn client(&self, node: NodeId, address: &str) -> Result<ShardClient<Channel>, Failure> {
+    ///
+    /// # Errors
+    /// The address makes no sense.
+    pub fn client(&self, node: NodeId, address: &str) -> Result<ShardClient<Channel>, Failure> {
         let mut nodes = self.nodes();
         let channel = self.backend(&mut nodes, node, address)?.channel.clone();
-        Ok(ShardClient::new(channel).max_decoding_message_size(fulcrum_common::limits::MAX_MESSAGE_BYTES))
+        Ok(ShardClient::new(channel).max_decoding_message_size(crate::limits::MAX_MESSAGE_BYTES))
     }
 
     fn nodes(&self) -> MutexGuard<'_, HashMap<NodeId, Backend, RandomState>> {
@@ -316,8 +316,8 @@ async fn run(channel: Channel, outbox: Arc<Outbox>) {
             return outbox.refuse_all(&outbox.closing());
         }
         let client = ShardClient::new(channel.clone())
-            .max_decoding_message_size(fulcrum_common::limits::MAX_MESSAGE_BYTES)
-            .max_encoding_message_size(fulcrum_common::limits::MAX_MESSAGE_BYTES);
+            .max_decoding_message_size(crate::limits::MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(crate::limits::MAX_MESSAGE_BYTES);
         match exchange(client, &outbox).await {
             failure @ Failure::NotSent(_) => {
                 outbox.refuse_all(&failure);
@@ -358,7 +358,7 @@ async fn exchange(mut client: ShardClient<Channel>, outbox: &Outbox) -> Failure 
                     return broke("it was closed");
                 };
                 if outbox.is_closed() {
-                    return Failure::Lost("the router is shutting down".into());
+                    return Failure::Lost("this process is shutting down".into());
                 }
                 // One at a time: while the node takes no more, its answers are still read, and it may be waiting for just that.
                 permit.send(outbox.take());

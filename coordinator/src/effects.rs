@@ -1,0 +1,129 @@
+//! Runs what the core asks for: the only match that touches the world.
+
+use crate::event::{Asked, Event};
+use crate::metrics::Metrics;
+use foldhash::fast::RandomState;
+use fulcrum_common::budget::Share;
+use fulcrum_common::routing::Groups;
+use fulcrum_two_phase::{AskId, Effect, Ended, Input, Observation, Reply, RequestId, Status};
+use fulcrum_types::{Answered, Mono, Operation, Participant, Refusal, TransactionOperation};
+use futures::future::BoxFuture;
+use futures::stream::{FuturesUnordered, StreamExt};
+use std::collections::HashMap;
+use std::sync::Arc;
+use tokio::sync::oneshot;
+
+/// Who waits for an answer.
+struct Waiter {
+    reply: oneshot::Sender<Result<Reply, Refusal>>,
+    ends_with_its_client: bool,
+    _share: Share,
+}
+
+/// The world, as far as the core touches it. As many questions are open as the core's transactions have parts, and its transactions
+/// are bounded.
+pub(crate) struct Effects {
+    groups: Arc<dyn Groups>,
+    metrics: Arc<Metrics>,
+    questions: FuturesUnordered<BoxFuture<'static, Event>>,
+    waiters: HashMap<RequestId, Waiter, RandomState>,
+}
+
+impl Effects {
+    pub(crate) fn new(groups: Arc<dyn Groups>, metrics: Arc<Metrics>) -> Self {
+        Self {
+            groups,
+            metrics,
+            questions: FuturesUnordered::new(),
+            waiters: HashMap::default(),
+        }
+    }
+
+    /// Somebody waits for the answer to a request.
+    pub(crate) fn expect(&mut self, asked: Asked) -> Input {
+        let Asked {
+            request,
+            wanted,
+            deadline,
+            reply,
+            share,
+        } = asked;
+        let waiter = Waiter {
+            reply,
+            ends_with_its_client: wanted.ends_with_its_client(),
+            _share: share,
+        };
+        self.waiters.insert(request, waiter);
+        wanted.into_input(request, deadline)
+    }
+
+    /// A client has gone. Whether its request is of no use any more.
+    pub(crate) fn gone(&mut self, request: RequestId) -> bool {
+        let ends = |waiter: &Waiter| waiter.ends_with_its_client;
+        self.waiters.get(&request).is_some_and(ends) && self.waiters.remove(&request).is_some()
+    }
+
+    /// The next end of a question.
+    pub(crate) async fn answered(&mut self) -> Event {
+        match self.questions.next().await {
+            Some(event) => event,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// What is under way, for metrics.
+    pub(crate) fn show(&self, status: &Status) {
+        self.metrics.status(status, self.questions.len());
+    }
+
+    /// Runs one effect.
+    pub(crate) fn run(&mut self, now: Mono, effect: Effect) {
+        match effect {
+            Effect::Ask {
+                ask,
+                to,
+                operation,
+                deadline,
+            } => self.ask(now, ask, to, operation, deadline),
+            Effect::Reply { request, result } => {
+                if let Some(waiter) = self.waiters.remove(&request) {
+                    // The client may have gone.
+                    let _ = waiter.reply.send(result);
+                }
+            }
+            Effect::Observed(observation) => self.observe(&observation),
+        }
+    }
+
+    /// Asks in the background. Exactly one end comes, at the deadline at the latest.
+    fn ask(&self, now: Mono, ask: AskId, to: Participant, operation: TransactionOperation, deadline: Mono) {
+        let (groups, left) = (self.groups.clone(), deadline.since(now));
+        let question = async move {
+            let asked = groups.ask(to, Operation::Transaction(operation), left);
+            let result: Result<Answered, Refusal> = match tokio::time::timeout(left, asked).await {
+                Ok(result) => result,
+                Err(_) => Err(Refusal::Unknown {
+                    reason: format!("group {} did not answer in time", to.group),
+                }),
+            };
+            Event::Answered { ask, result }
+        };
+        self.questions.push(Box::pin(question));
+    }
+
+    fn observe(&self, observation: &Observation) {
+        self.metrics.observe(observation);
+        match observation {
+            Observation::Ended {
+                id,
+                how: how @ (Ended::Unknown | Ended::Refused | Ended::Cancelled),
+                ..
+            } => tracing::info!(%id, ?how, "a transaction ended without an outcome"),
+            Observation::Ended { id, how, took, .. } => tracing::debug!(%id, ?how, ?took, "a transaction ended"),
+            Observation::LeftBehind { id, unresolved } => {
+                tracing::warn!(%id, unresolved, "a transaction is left to its groups, which do not answer");
+            }
+            Observation::Passed { .. } | Observation::ReadAgain { .. } => {}
+        }
+    }
+}

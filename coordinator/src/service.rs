@@ -1,0 +1,110 @@
+//! The public API of transactions at the door: decode, take the deadline, hand over, encode.
+
+use crate::coordinator::Coordinator;
+use fulcrum_common::limits::MAX_MESSAGE_BYTES;
+use fulcrum_common::wire::v1::transactions_server::{Transactions, TransactionsServer};
+use fulcrum_common::wire::{status, timeout, v1};
+use fulcrum_types::{CommitRequest, OutcomeRequest, Refusal, ResolveRequest, TransactionRead};
+use std::time::Duration;
+use tokio::time::Instant;
+use tonic::{Request, Response, Status};
+
+/// No request may hold on for longer than this, whatever it says.
+const LONGEST_DEADLINE: Duration = Duration::from_secs(60);
+/// What an answer needs to reach a client before its own clock rings: a tenth of its time, at most this.
+const WAY_BACK: Duration = Duration::from_millis(50);
+
+/// The `Transactions` service.
+#[derive(Clone)]
+pub struct TransactionsService {
+    coordinator: Coordinator,
+    default_deadline: Duration,
+}
+
+impl TransactionsService {
+    /// Serves a coordinator.
+    #[must_use]
+    pub fn new(coordinator: Coordinator, default_deadline: Duration) -> Self {
+        Self {
+            coordinator,
+            default_deadline,
+        }
+    }
+
+    /// As a server takes it.
+    #[must_use]
+    pub fn into_server(self) -> TransactionsServer<Self> {
+        TransactionsServer::new(self)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
+    /// When a request's answer must leave: by the client's `grpc-timeout`, else by the default.
+    fn until<T>(&self, request: &Request<T>) -> Instant {
+        let time = match timeout::asked(request) {
+            Some(given) => given - (given / 10).min(WAY_BACK),
+            None => self.default_deadline,
+        };
+        Instant::now() + time.min(LONGEST_DEADLINE)
+    }
+}
+
+fn respond<T>(result: Result<impl Into<T>, Refusal>) -> Result<Response<T>, Status> {
+    match result {
+        Ok(answer) => Ok(Response::new(answer.into())),
+        Err(refusal) => Err(status::refusal_to_status(&refusal)),
+    }
+}
+
+#[tonic::async_trait]
+impl Transactions for TransactionsService {
+    async fn read(
+        &self,
+        request: Request<v1::TransactionReadRequest>,
+    ) -> Result<Response<v1::TransactionReadResponse>, Status> {
+        let until = self.until(&request);
+        let read = async {
+            let read = TransactionRead::try_from(request.into_inner())?;
+            self.coordinator.read(read, until).await
+        };
+        respond(read.await)
+    }
+
+    async fn commit(&self, request: Request<v1::CommitRequest>) -> Result<Response<v1::CommitResponse>, Status> {
+        let until = self.until(&request);
+        let commit = async {
+            let commit = CommitRequest::try_from(request.into_inner())?;
+            self.coordinator.commit(commit, until).await
+        };
+        respond(commit.await)
+    }
+
+    async fn get_outcome(
+        &self,
+        request: Request<v1::TransactionOutcomeRequest>,
+    ) -> Result<Response<v1::TransactionOutcomeResponse>, Status> {
+        let until = self.until(&request);
+        let outcome = async {
+            let wanted = OutcomeRequest::try_from(request.into_inner())?;
+            self.coordinator.outcome(wanted, until).await
+        };
+        respond(outcome.await)
+    }
+
+    async fn list_in_doubt(
+        &self,
+        request: Request<v1::ListInDoubtRequest>,
+    ) -> Result<Response<v1::ListInDoubtResponse>, Status> {
+        let until = self.until(&request);
+        respond(self.coordinator.list(request.into_inner().into(), until).await)
+    }
+
+    async fn resolve(&self, request: Request<v1::ResolveRequest>) -> Result<Response<v1::ResolveResponse>, Status> {
+        let until = self.until(&request);
+        let resolve = async {
+            let wanted = ResolveRequest::try_from(request.into_inner())?;
+            self.coordinator.resolve(wanted, until).await
+        };
+        respond(resolve.await)
+    }
+}
