@@ -79,3 +79,8 @@ pub use fulcrum_types::{
     StalenessBasis, TransactionId, TransactionInfo, TransactionOutcome, Version, Versioned, WatchPosition, WatchToken,
     WriteOp, WriteOutcome,
 };
+
+/// Keeps the examples of the documents compiling.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/transactions.md")]
+struct Documents;

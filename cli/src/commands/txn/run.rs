@@ -125,9 +125,12 @@ fn show(context: &Context, commands: &[Command], done: &Transacted<Seen>, values
         1 => "at the first attempt".to_owned(),
         attempts => format!("at attempt {attempts}"),
     };
+    let writes = match done.versions.len() {
+        1 => "1 write".to_owned(),
+        writes => format!("{} writes", count(writes as u64)),
+    };
     note(&format!(
-        "committed {attempts}: {} writes in {}, transaction {}",
-        count(done.versions.len() as u64),
+        "committed {attempts}: {writes} in {}, transaction {}",
         latency(done.took.committing),
         done.id
     ));
