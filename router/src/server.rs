@@ -8,18 +8,18 @@ use crate::identity::Identity;
 use crate::metrics::Metrics;
 use crate::service::KvService;
 use crate::watch::Watches;
-use crate::watcher;
 use fulcrum_common::clock::Clock;
 use fulcrum_common::error::StartError;
 use fulcrum_common::metadata::{ClusterStore, StoreError};
 use fulcrum_common::metrics::Metrics as Registry;
 use fulcrum_common::metrics_server::MetricsServer;
-use fulcrum_common::routing::{RoutingTable, StreamedGroups};
+use fulcrum_common::routing::{RoutingTable, StreamedGroups, follow};
 use fulcrum_common::wire::v1::admin_server::AdminServer;
 use fulcrum_common::wire::v1::kv_server::KvServer;
 use fulcrum_common::wire::v1::transactions_server::TransactionsServer;
 use fulcrum_common::{limits, wire};
 use fulcrum_coordinator::{Bounds, Coordinator, Metrics as TransactionMetrics, TransactionsService};
+use fulcrum_types::MapVersion;
 use prometheus::Registry as PrometheusRegistry;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -159,11 +159,8 @@ fn run(parts: Parts, listener: std::net::TcpListener, stopped: oneshot::Receiver
     };
     runtime.block_on(async {
         let metric = parts.dispatch.metrics.map_version.clone();
-        tokio::spawn(watcher::watch(
-            parts.store.clone(),
-            parts.dispatch.table.clone(),
-            metric,
-        ));
+        let newer = move |version: MapVersion| metric.set(i64::try_from(version.0).unwrap_or(i64::MAX));
+        tokio::spawn(follow(parts.store.clone(), parts.dispatch.table.clone(), newer));
         if let Err(error) = serve(parts, listener, stopped).await {
             tracing::error!(%error, "the router has stopped");
         }

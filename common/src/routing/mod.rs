@@ -5,13 +5,14 @@
 //! the decision table of one request: it names the next node, or a pause, or the refusal to hand to the caller. A
 //! request is sent again only if that is safe: it was surely not applied, or it changes nothing, or its idempotency key
 //! lets the group recognise it. Both are pure. [`Backends`] are the streams to shard-nodes, and an [`Errand`] is carried over
-//! them as the table says. [`Groups`] is how one asks a group without caring for any of this; [`StreamedGroups`] does.
+//! them as the table says. [`Groups`] is how one asks a group without caring for any of this; [`StreamedGroups`] does. [`follow()`] keeps a view fresh.
 //!
 //! Left out: moving slots (a later release); a group is found by the map alone.
 
 mod attempts;
 mod backends;
 mod errand;
+mod follow;
 mod groups;
 mod streamed;
 mod view;
@@ -19,6 +20,7 @@ mod view;
 pub use attempts::{Attempts, Failure, Kind, Next};
 pub use backends::{Attempt, Backends, Outcome};
 pub use errand::{Errand, not_in_map, understood};
+pub use follow::follow;
 pub use groups::Groups;
 pub use streamed::StreamedGroups;
 pub use view::{Primary, RoutingTable, View};

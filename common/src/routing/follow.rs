@@ -1,0 +1,21 @@
+//! Keeps a view fresh from the metadata store. With the store down the view just ages; shard-nodes' redirects mend it.
+
+use super::RoutingTable;
+use crate::metadata::{ClusterEvent, ClusterStore};
+use fulcrum_types::MapVersion;
+use futures::StreamExt;
+use std::sync::Arc;
+
+/// Follows the store for ever; `newer` hears of every map.
+pub async fn follow(store: ClusterStore, table: Arc<RoutingTable>, newer: impl Fn(MapVersion) + Send) {
+    let mut events = store.watch();
+    while let Some(event) = events.next().await {
+        match event {
+            ClusterEvent::Map(map) => {
+                newer(map.version());
+                table.set_map(map);
+            }
+            ClusterEvent::Configuration(group, configuration) => table.set_configuration(group, &configuration),
+        }
+    }
+}
