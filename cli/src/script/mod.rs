@@ -85,9 +85,7 @@ pub fn parse(source: &[u8], codes: Codes) -> Result<Vec<Command>, ScriptError> {
     let mut line = 0;
     for bytes in source.split(|byte| *byte == b'\n') {
         line += 1;
-        let read = text(bytes)
-            .and_then(|text| words(text))
-            .and_then(|words| command(words, codes));
+        let read = text(bytes).and_then(words).and_then(|words| command(words, codes));
         match read {
             Ok(command) => commands.extend(command),
             Err(Wrong { column, reason }) => return Err(ScriptError { line, column, reason }),
