@@ -374,22 +374,25 @@ async fn transactions_are_counted() {
             "{name} has no help"
         );
     }
-    let nodes = world
-        .cluster
-        .nodes()
-        .filter_map(|node| world.cluster.node_metrics_address(node));
-    let mut of_nodes = String::new();
-    for node in nodes.collect::<Vec<_>>() {
-        of_nodes += &scrape(node).await;
-    }
-    for name in [
+    let wanted = [
         "fulcrum_shard_node_transactions_committed_total{keyspace=\"accounts\"}",
         "fulcrum_shard_node_transactions_in_doubt{keyspace=\"accounts\"} 0",
         "fulcrum_shard_node_transactions_in_doubt_oldest_seconds{keyspace=\"accounts\"} 0",
         "# HELP fulcrum_shard_node_transaction_in_doubt_seconds ",
         "fulcrum_shard_node_transactions_unresolved{keyspace=\"stock\"} 0",
         "fulcrum_shard_node_lock_waiters{keyspace=\"stock\"} 0",
-    ] {
-        assert!(of_nodes.contains(name), "{name} is not in:\n{of_nodes}");
+    ];
+    let began = tokio::time::Instant::now();
+    loop {
+        // Gauges are refreshed once a second.
+        let mut all = String::new();
+        for node in world.cluster.nodes().collect::<Vec<_>>() {
+            all += &scrape(world.cluster.node_metrics_address(node).unwrap()).await;
+        }
+        let Some(missing) = wanted.iter().find(|name| !all.contains(**name)) else {
+            break;
+        };
+        assert!(began.elapsed() < PATIENCE, "{missing} is not in:\n{all}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }

@@ -5,7 +5,7 @@ use fulcrum_common::config::Overrides;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-/// What both processes say at the end of `--help`.
+/// What all processes say at the end of `--help`.
 const SETTINGS: &str = "\
 Settings come from defaults, then the file of --config (TOML), then the environment, then flags; the later wins.
 A setting `section.key` is FULCRUM__SECTION__KEY in the environment: FULCRUM__ETCD__ENDPOINTS, FULCRUM__ETCD__PASSWORD.
@@ -38,7 +38,7 @@ pub struct ShardNodeArguments {
     /// Its failure zone: replicas of a group are kept in different ones
     #[arg(long, value_name = "NAME")]
     pub zone: Option<String>,
-    /// What both processes take.
+    /// What all processes take.
     #[command(flatten)]
     pub shared: Shared,
 }
@@ -50,12 +50,24 @@ pub struct RouterArguments {
     /// Where clients connect; port 0: any free one [default: 127.0.0.1:7400]
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<SocketAddr>,
-    /// What both processes take.
+    /// What all processes take.
     #[command(flatten)]
     pub shared: Shared,
 }
 
-/// What both processes take.
+/// A coordinator of a cluster: serves transactions and nothing else, as every router does in its own process, too.
+#[derive(Debug, Parser)]
+#[command(name = "fulcrum-coordinator", version, after_help = SETTINGS)]
+pub struct CoordinatorArguments {
+    /// Where clients connect; port 0: any free one [default: 127.0.0.1:7450]
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<SocketAddr>,
+    /// What all processes take.
+    #[command(flatten)]
+    pub shared: Shared,
+}
+
+/// What all processes take.
 #[derive(Debug, Args)]
 pub struct Shared {
     /// File with settings (TOML)
@@ -119,6 +131,16 @@ impl RouterArguments {
     }
 }
 
+impl CoordinatorArguments {
+    /// As settings.
+    #[must_use]
+    pub fn overrides(&self) -> Overrides {
+        self.shared
+            .overrides("coordinator", "cluster_id")
+            .set("coordinator.listen", self.listen)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -128,5 +150,6 @@ mod tests {
     fn the_command_lines_are_consistent() {
         ShardNodeArguments::command().debug_assert();
         RouterArguments::command().debug_assert();
+        CoordinatorArguments::command().debug_assert();
     }
 }

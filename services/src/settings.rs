@@ -1,9 +1,10 @@
 //! The settings of each process: its service's, etcd's and telemetry's, each in a section.
 
-use crate::arguments::{RouterArguments, ShardNodeArguments};
+use crate::arguments::{CoordinatorArguments, RouterArguments, ShardNodeArguments};
 use fulcrum_common::ClusterId;
 use fulcrum_common::config::{ConfigError, Validate, invalid, load};
 use fulcrum_common::telemetry::TelemetryConfig;
+use fulcrum_coordinator::CoordinatorConfig;
 use fulcrum_metadata_etcd::EtcdConfig;
 use fulcrum_router::RouterConfig;
 use fulcrum_shard_node::ShardNodeConfig;
@@ -35,6 +36,20 @@ pub struct RouterSettings {
     pub telemetry: TelemetryConfig,
 }
 
+/// All settings of `fulcrum-coordinator`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CoordinatorSettings {
+    /// The cluster that it serves.
+    pub cluster_id: String,
+    /// The coordinator.
+    pub coordinator: CoordinatorConfig,
+    /// The metadata store.
+    pub etcd: EtcdConfig,
+    /// Logs and traces.
+    pub telemetry: TelemetryConfig,
+}
+
 impl Default for ShardNodeSettings {
     fn default() -> Self {
         Self {
@@ -54,6 +69,17 @@ impl Default for RouterSettings {
         Self {
             cluster_id: ShardNodeConfig::default().cluster_id,
             router: RouterConfig::default(),
+            etcd: EtcdConfig::default(),
+            telemetry: TelemetryConfig::default(),
+        }
+    }
+}
+
+impl Default for CoordinatorSettings {
+    fn default() -> Self {
+        Self {
+            cluster_id: ShardNodeConfig::default().cluster_id,
+            coordinator: CoordinatorConfig::default(),
             etcd: EtcdConfig::default(),
             telemetry: TelemetryConfig::default(),
         }
@@ -89,13 +115,44 @@ impl Validate for RouterSettings {
     }
 }
 
+impl Validate for CoordinatorSettings {
+    fn validate(&self) -> Result<(), ConfigError> {
+        self.cluster()?;
+        in_section("coordinator", self.coordinator.validate())?;
+        self.etcd.validate()?;
+        self.telemetry.validate()
+    }
+}
+
+fn cluster(name: &str) -> Result<ClusterId, ConfigError> {
+    ClusterId::new(name).map_err(|error| invalid("cluster_id", error.to_string()))
+}
+
 impl RouterSettings {
     /// The cluster that it serves.
     ///
     /// # Errors
     /// The name is none.
     pub fn cluster(&self) -> Result<ClusterId, ConfigError> {
-        ClusterId::new(self.cluster_id.clone()).map_err(|error| invalid("cluster_id", error.to_string()))
+        cluster(&self.cluster_id)
+    }
+}
+
+impl CoordinatorSettings {
+    /// The cluster that it serves.
+    ///
+    /// # Errors
+    /// The name is none.
+    pub fn cluster(&self) -> Result<ClusterId, ConfigError> {
+        cluster(&self.cluster_id)
+    }
+
+    /// From all sources.
+    ///
+    /// # Errors
+    /// What is wrong, by its key and where it was said.
+    pub fn load(arguments: &CoordinatorArguments) -> Result<Self, ConfigError> {
+        load(arguments.shared.config.as_deref(), &arguments.overrides())
     }
 }
 

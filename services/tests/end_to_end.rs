@@ -2,13 +2,22 @@
 
 mod support;
 
-use fulcrum_common::Metadata;
+use bytes::Bytes;
+use fulcrum_common::wire::v1;
+use fulcrum_common::wire::v1::transactions_client::TransactionsClient;
+use fulcrum_common::{Clock, Metadata, SystemClock};
+use fulcrum_types::{
+    ClientId, CommitOutcome, CommitRequest, Committed, InDoubt, InKeyspace, KeyWrite, ListInDoubt, Mutation,
+    OutcomeRequest, Priority, Sequence, Told, TransactionId, TransactionOutcome,
+};
 use std::time::Duration;
 use support::{World, now, until};
 
 /// What a failover may take, from the kill to the first write acknowledged again.
 const FAILOVER: Duration = Duration::from_secs(3);
 const OUTAGE: Duration = Duration::from_secs(4);
+/// What a transaction may be in doubt after its coordinator was killed.
+const DOUBT: Duration = Duration::from_secs(5);
 
 #[tokio::test]
 async fn a_cluster_of_processes() {
@@ -17,6 +26,7 @@ async fn a_cluster_of_processes() {
     keeps_what_it_is_given(&world).await;
     survives_the_loss_of_a_primary(&mut world).await;
     does_not_need_etcd_to_serve(&mut world).await;
+    survives_the_loss_of_a_coordinator(&world).await;
     hands_over_when_it_is_stopped(&mut world).await;
     stops_in_good_order(&mut world).await;
     does_not_join_a_namesake(&mut world).await;
@@ -119,6 +129,94 @@ async fn does_not_need_etcd_to_serve(world: &mut World) {
     world.ok(&["--deadline", "20s", "put", "later", "carol", "3"]);
 }
 
+/// Writes of one transaction in both keyspaces.
+fn transaction(number: u64) -> CommitRequest {
+    let id = TransactionId {
+        begun_at_ms: SystemClock.now().wall_ms,
+        client: ClientId(1),
+        sequence: Sequence(number),
+    };
+    let write = |keyspace: &str| InKeyspace {
+        keyspace: keyspace.into(),
+        what: KeyWrite {
+            key: Bytes::from(format!("t{number}")),
+            mutation: Mutation::Put {
+                value: Bytes::from_static(b"1"),
+                ttl: None,
+            },
+        },
+    };
+    CommitRequest {
+        id,
+        priority: Priority(id),
+        writes: ["users", "later"].map(write).to_vec(),
+        ..CommitRequest::default()
+    }
+}
+
+async fn survives_the_loss_of_a_coordinator(world: &World) {
+    let mut coordinator = world.coordinator();
+    let connect = |address: &str| TransactionsClient::connect(format!("http://{address}"));
+    let mut alone = connect(&coordinator.address()).await.unwrap();
+    let mut router = connect(&world.router_address).await.unwrap();
+
+    let request = transaction(1);
+    let answer = alone.commit(v1::CommitRequest::from(request.clone())).await.unwrap();
+    let committed = Committed::try_from(answer.into_inner()).unwrap();
+    assert!(
+        matches!(committed.outcome, CommitOutcome::Committed { rounds: 2, .. }),
+        "{committed:?}"
+    );
+    assert_eq!(world.ok(&["get", "later", "t1"])["value"], "1");
+
+    // Some are under way when it is killed.
+    let under_way: Vec<_> = (2..22)
+        .map(|number| {
+            let (mut alone, request) = (alone.clone(), v1::CommitRequest::from(transaction(number)));
+            tokio::spawn(async move { alone.commit(request).await.is_ok() })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_millis(15)).await;
+    coordinator.kill();
+    let killed = now();
+    for one in under_way {
+        let _ = one.await.unwrap();
+    }
+    loop {
+        let list = router
+            .list_in_doubt(v1::ListInDoubtRequest::from(ListInDoubt::default()))
+            .await
+            .unwrap();
+        let list = InDoubt::try_from(list.into_inner()).unwrap();
+        if list.transactions.is_empty() && list.silent.is_empty() {
+            break;
+        }
+        assert!(now().since(killed) < DOUBT, "still in doubt: {list:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    for number in 2..22 {
+        let key = format!("t{number}");
+        let there = ["users", "later"].map(|keyspace| world.fulcrum(&["get", keyspace, &key]).status.code());
+        assert_eq!(there[0], there[1], "half of {key} is there");
+    }
+    let asked = OutcomeRequest {
+        id: request.id,
+        first_written: None,
+        settle: false,
+    };
+    let told = router
+        .get_outcome(v1::TransactionOutcomeRequest::from(asked))
+        .await
+        .unwrap();
+    let told = Told::try_from(told.into_inner()).unwrap();
+    assert!(matches!(told.outcome, TransactionOutcome::Committed(_)), "{told:?}");
+
+    let mut another = world.coordinator();
+    another.address();
+    another.ask_to_stop();
+    assert_eq!(another.ended().await.code(), Some(0), "{}", another.log());
+}
+
 async fn hands_over_when_it_is_stopped(world: &mut World) {
     let leader = world.primary().unwrap();
     world.nodes[leader - 1].ask_to_stop();
@@ -180,12 +278,14 @@ fn settings_that_make_no_sense_are_refused() {
     };
     let node = env!("CARGO_BIN_EXE_fulcrum-shard-node");
     let router = env!("CARGO_BIN_EXE_fulcrum-router");
+    let coordinator = env!("CARGO_BIN_EXE_fulcrum-coordinator");
     let cases = [
         (node, vec![], "--node"),
         (node, vec!["--nodes", "1"], "--nodes"),
         (node, vec!["--node", "1", "--log-format", "yaml"], "telemetry.format"),
         (router, vec!["--listen", "0.0.0.0:7400"], "insecure_listen"),
         (router, vec!["--etcd", "https://127.0.0.1:2379"], "etcd.endpoints"),
+        (coordinator, vec!["--listen", "0.0.0.0:7450"], "coordinator.listen"),
     ];
     for (program, arguments, named) in cases {
         let (code, said) = run(program, &arguments);
@@ -203,6 +303,8 @@ fn settings_that_make_no_sense_are_refused() {
             .unwrap()
             .contains("FULCRUM__SHARD_NODE__NODE")
     );
-    let (code, help) = run(node, &["--help"]);
-    assert_eq!((code, help.as_str()), (Some(0), ""));
+    for program in [node, router, coordinator] {
+        let (code, help) = run(program, &["--help"]);
+        assert_eq!((code, help.as_str()), (Some(0), ""));
+    }
 }

@@ -37,7 +37,7 @@ impl From<Error> for Uncommitted {
     }
 }
 
-/// An abort for the client's sake is one for ours: our connection broke, or it was us who asked for a definite outcome.
+/// An abort for the client's sake is one for ours: nobody else has the id, and it was our own question that wanted a definite outcome.
 fn may_commit_anew(refusal: &Refusal) -> bool {
     let for_us = matches!(
         refusal,

@@ -1,4 +1,4 @@
-//! A cluster of real processes: an etcd, shard-nodes and a router, each in a process of its own, killed when dropped.
+//! A cluster of real processes: an etcd, shard-nodes, a router and a coordinator, each in a process of its own, killed when dropped.
 
 use fulcrum_common::{Clock, SystemClock};
 use fulcrum_metadata_etcd::testing::Etcd;
@@ -15,6 +15,7 @@ use tempfile::TempDir;
 
 const NODE: &str = env!("CARGO_BIN_EXE_fulcrum-shard-node");
 const ROUTER: &str = env!("CARGO_BIN_EXE_fulcrum-router");
+const COORDINATOR: &str = env!("CARGO_BIN_EXE_fulcrum-coordinator");
 /// Generous: a loaded machine is no bug.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -189,6 +190,14 @@ impl World {
         let mut arguments = self.shared("test");
         arguments.extend(["--listen", "127.0.0.1:0"].map(str::to_owned));
         self.router = Some(Service::spawn(ROUTER, &arguments, self.log("router")));
+    }
+
+    /// A coordinator on its own.
+    pub fn coordinator(&self) -> Service {
+        let mut arguments = self.shared("test");
+        let own = ["--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"];
+        arguments.extend(own.map(str::to_owned));
+        Service::spawn(COORDINATOR, &arguments, self.log("coordinator"))
     }
 
     /// Waits until the router serves.

@@ -1,0 +1,57 @@
+//! What an operator may set.
+
+use fulcrum_common::config::{ConfigError, Validate, check_listen, duration, invalid};
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// Configuration of a coordinator on its own: `FULCRUM__...` environment and TOML keys are spelled like the fields.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CoordinatorConfig {
+    /// Where clients connect. Port 0: any free one.
+    pub listen: SocketAddr,
+    /// Where Prometheus scrapes; none: nowhere.
+    pub metrics_listen: Option<SocketAddr>,
+    /// Allow addresses that other machines can reach, without encryption.
+    pub insecure_listen: bool,
+    /// For requests that bring no deadline: `5s`.
+    #[serde(with = "duration")]
+    pub default_deadline: Duration,
+    /// Transactions under way at once; more are refused as overload.
+    pub transactions_max: u32,
+}
+
+impl Default for CoordinatorConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 7450)),
+            metrics_listen: None,
+            insecure_listen: false,
+            default_deadline: Duration::from_secs(5),
+            transactions_max: 4_000,
+        }
+    }
+}
+
+impl Validate for CoordinatorConfig {
+    fn validate(&self) -> Result<(), ConfigError> {
+        check_listen("listen", self.listen, self.insecure_listen)?;
+        if let Some(address) = self.metrics_listen {
+            check_listen("metrics_listen", address, self.insecure_listen)?;
+        }
+        if self.default_deadline.is_zero() {
+            return Err(invalid(
+                "default_deadline",
+                "requests would expire at once: use 1s or more",
+            ));
+        }
+        if self.transactions_max == 0 {
+            return Err(invalid(
+                "transactions_max",
+                "no transaction could be served: use 1 or more",
+            ));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,183 @@
+//! A coordinator on its own: its thread, its listener, its view of the cluster. A router serves the same in its own process.
+
+use crate::config::CoordinatorConfig;
+use crate::coordinator::{Bounds, Coordinator};
+use crate::metrics::Metrics;
+use crate::service::TransactionsService;
+use fulcrum_common::metadata::{ClusterStore, StoreError};
+use fulcrum_common::metrics::Metrics as Registry;
+use fulcrum_common::metrics_server::MetricsServer;
+use fulcrum_common::routing::{Backends, RoutingTable, StreamedGroups, follow};
+use fulcrum_common::wire::v1::transactions_server::TransactionsServer;
+use fulcrum_common::{Clock, StartError, wire};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::Server;
+
+/// A coordinator told to stop lets calls under way end for so long. What is under way then is left to the groups.
+const DRAIN: Duration = Duration::from_millis(500);
+
+/// A coordinator process at work. Stops when told, or when dropped.
+pub struct RunningCoordinator {
+    address: SocketAddr,
+    metrics_server: Option<MetricsServer>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// All that is made before the thread is.
+struct Parts {
+    config: CoordinatorConfig,
+    store: ClusterStore,
+    table: Arc<RoutingTable>,
+    clock: Arc<dyn Clock>,
+    metrics: Metrics,
+}
+
+impl RunningCoordinator {
+    /// Starts a coordinator; answers once it listens and has the cluster map.
+    ///
+    /// # Errors
+    /// The port is in use, or the metadata store cannot be read.
+    pub async fn start(
+        config: CoordinatorConfig,
+        store: ClusterStore,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, StartError> {
+        let map = store.load_map().await.map_err(|error| no_metadata(&error))?;
+        let registry = Registry::new();
+        let metrics = Metrics::new(&registry).map_err(|error| StartError::Config(error.to_string()))?;
+        let cannot = |error| StartError::bind("the coordinator", config.listen, error);
+        let listener = std::net::TcpListener::bind(config.listen).map_err(cannot)?;
+        let address = listener.local_addr().map_err(cannot)?;
+        listener.set_nonblocking(true).map_err(cannot)?;
+        let metrics_server = match config.metrics_listen {
+            Some(at) => Some(MetricsServer::start(at, registry.registry().clone(), Arc::new(|| Ok(()))).await?),
+            None => None,
+        };
+        let parts = Parts {
+            config,
+            store,
+            table: Arc::new(RoutingTable::new(map)),
+            clock,
+            metrics,
+        };
+        let (stop, stopped) = oneshot::channel();
+        let thread = std::thread::Builder::new()
+            .name("fulcrum-coordinator".into())
+            .spawn(move || run(parts, listener, stopped))
+            .map_err(|source| StartError::Io {
+                action: "start",
+                target: "the coordinator's thread".into(),
+                source,
+            })?;
+        Ok(Self {
+            address,
+            metrics_server,
+            stop: Some(stop),
+            thread: Some(thread),
+        })
+    }
+
+    /// Where clients connect.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where `/metrics` is served, if anywhere.
+    #[must_use]
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics_server.as_ref().map(MetricsServer::address)
+    }
+
+    /// Stops taking requests, and waits until the thread has ended.
+    pub fn shutdown(mut self) {
+        self.stop();
+    }
+
+    fn stop(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            let _ = stop.send(());
+        }
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for RunningCoordinator {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn no_metadata(error: &StoreError) -> StartError {
+    StartError::Config(format!("the cluster map cannot be read: {error}"))
+}
+
+fn run(parts: Parts, listener: std::net::TcpListener, stopped: oneshot::Receiver<()>) {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return tracing::error!(%error, "cannot start the coordinator's runtime"),
+    };
+    runtime.block_on(async {
+        tokio::spawn(follow(parts.store.clone(), parts.table.clone(), |_| {}));
+        if let Err(error) = serve(parts, listener, stopped).await {
+            tracing::error!(%error, "the coordinator has stopped");
+        }
+    });
+}
+
+async fn serve(
+    parts: Parts,
+    listener: std::net::TcpListener,
+    stopped: oneshot::Receiver<()>,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let groups = Arc::new(StreamedGroups::new(parts.table.clone(), Backends::default()));
+    let bounds = Bounds {
+        transactions_max: parts.config.transactions_max as usize,
+        ..Bounds::default()
+    };
+    let coordinator = Coordinator::start(groups, parts.table, parts.clock, bounds, parts.metrics);
+    let transactions = TransactionsService::new(coordinator, parts.config.default_deadline);
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_serving::<TransactionsServer<TransactionsService>>().await;
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(wire::DESCRIPTORS)
+        .build_v1()?;
+    // Accepted sockets get TCP_NODELAY here: the server's own option does not reach them when they come as a stream.
+    let incoming = TcpListenerStream::new(TcpListener::from_std(listener)?).map(without_delay);
+    let (drain, draining) = oneshot::channel::<()>();
+    let serving = Server::builder()
+        .add_service(health_service)
+        .add_service(reflection)
+        .add_service(transactions.into_server())
+        .serve_with_incoming_shutdown(incoming, async {
+            let _ = draining.await;
+        });
+    let told = async {
+        let _ = stopped.await;
+        let _ = drain.send(());
+        tokio::time::sleep(DRAIN).await;
+    };
+    tokio::select! {
+        served = serving => served?,
+        () = told => {}
+    }
+    Ok(())
+}
+
+fn without_delay(accepted: std::io::Result<TcpStream>) -> std::io::Result<TcpStream> {
+    accepted.inspect(|socket| {
+        if let Err(error) = socket.set_nodelay(true) {
+            tracing::debug!(%error, "cannot set TCP_NODELAY on an accepted connection");
+        }
+    })
+}
