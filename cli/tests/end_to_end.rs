@@ -459,5 +459,11 @@ fn usage_errors_have_a_code_of_their_own() {
     let help = run(&["--help"]);
     assert_eq!(help.status.code(), Some(0));
     assert!(text(&help.stdout).contains("Exit codes:"));
-    assert!(text(&run(&["completions", "bash"]).stdout).contains("fulcrum"));
+    let completions = text(&run(&["completions", "bash"]).stdout);
+    assert!(
+        completions.contains("fulcrum") && completions.contains("resolve"),
+        "{completions}"
+    );
+    let language = text(&run(&["txn", "run", "--help"]).stdout);
+    assert!(language.contains("if KEYSPACE KEY version = N"), "{language}");
 }

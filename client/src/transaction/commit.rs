@@ -24,6 +24,8 @@ const SETTLE_RESERVE: Duration = Duration::from_secs(1);
 pub(super) enum Uncommitted {
     /// Surely nothing of it was or will be applied, and it may commit if it is run again.
     Again(Refusal),
+    /// The same, but time is up: another attempt could only end unknown.
+    TooLate(Refusal),
     /// Running it again is not for the client to decide.
     Final(Error),
 }
@@ -80,7 +82,10 @@ impl Shared {
         if has_more && let Ok(answer) = self.send(wire, writes, until).await {
             return Ok(answer);
         }
-        Ok(decided?)
+        match decided.map_err(Uncommitted::from) {
+            Err(Uncommitted::Again(refusal)) if Instant::now() >= send_until => Err(Uncommitted::TooLate(refusal)),
+            decided => decided,
+        }
     }
 
     async fn send(&self, wire: v1::CommitRequest, writes: usize, until: Instant) -> Result<Committed, Unanswered> {

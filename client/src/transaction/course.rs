@@ -20,6 +20,8 @@ pub(super) struct Course {
     attempts: u32,
     first: Option<TransactionId>,
     last: TransactionId,
+    /// Why the attempt before came to nothing.
+    refused: Option<Refusal>,
     retries: BTreeMap<&'static str, u32>,
 }
 
@@ -32,13 +34,15 @@ impl Course {
             attempts: 0,
             first: None,
             last: TransactionId::default(),
+            refused: None,
             retries: BTreeMap::new(),
         }
     }
 
     /// The next attempt.
     pub(super) async fn begin(&mut self, client: &Client, choices: &Choices) -> Result<Arc<Ledger>, Error> {
-        let id = client.shared.transaction_id(self.until).await?;
+        let id = client.shared.transaction_id(self.until).await;
+        let id = id.map_err(|error| self.explained(error))?;
         self.attempts += 1;
         self.last = id;
         self.first.get_or_insert(id);
@@ -52,17 +56,38 @@ impl Course {
 
     /// An attempt has come to nothing: pauses before the next one, or gives up.
     pub(super) async fn again(&mut self, client: &Client, refusal: Refusal) -> Result<(), Error> {
-        *self.retries.entry(cause_of(&refusal)).or_default() += 1;
         let pause = client.shared.backoff.pause(self.attempts);
         if self.attempts >= self.attempts_max || Instant::now() + pause >= self.until {
-            return Err(Error::GaveUp {
-                attempts: self.attempts,
-                last: refusal,
-            });
+            return Err(self.gave_up(refusal));
         }
+        self.refuse(&refusal);
         tokio::time::sleep(pause).await;
         self.took.pausing += pause;
         Ok(())
+    }
+
+    pub(super) fn gave_up(&self, last: Refusal) -> Error {
+        Error::GaveUp {
+            attempts: self.attempts,
+            last,
+        }
+    }
+
+    pub(super) fn was_refused(&self) -> bool {
+        self.refused.is_some()
+    }
+
+    fn refuse(&mut self, refusal: &Refusal) {
+        *self.retries.entry(cause_of(refusal)).or_default() += 1;
+        self.refused = Some(refusal.clone());
+    }
+
+    /// An error that ends it. Of one whose attempts were aborted until its time was up it says less that time was up.
+    pub(super) fn explained(&self, error: Error) -> Error {
+        match (&error, &self.refused) {
+            (Error::Refused(Refusal::DeadlineExceeded), Some(last)) => self.gave_up(last.clone()),
+            _ => error,
+        }
     }
 
     pub(super) fn transacted<T>(self, value: T, committed: Committed) -> Result<Transacted<T>, Error> {
@@ -97,5 +122,30 @@ fn cause_of(refusal: &Refusal) -> &'static str {
         // Its reads found it too old.
         Refusal::TooOldToTell => fulcrum_types::AbortCause::TooOld.name(),
         other => other.code(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fulcrum_types::AbortCause;
+
+    #[test]
+    fn what_was_aborted_until_its_time_was_up_says_why() {
+        let late = || Error::Refused(Refusal::DeadlineExceeded);
+        let mut course = Course::new(Instant::now(), 5);
+        assert_eq!(course.explained(late()).refusal(), Some(&Refusal::DeadlineExceeded));
+        let id = TransactionId::default();
+        let cause = AbortCause::LockTimeout { by: id };
+        let aborted = Refusal::Aborted { id, cause };
+        course.refuse(&aborted);
+        course.refuse(&Refusal::TooOldToTell);
+        course.refuse(&aborted);
+        let explained = course.explained(late());
+        assert!(matches!(explained, Error::GaveUp { .. }), "{explained}");
+        assert_eq!(explained.refusal(), Some(&aborted));
+        let other = course.explained(Error::Refused(Refusal::Overloaded));
+        assert_eq!(other.refusal(), Some(&Refusal::Overloaded));
+        assert_eq!(course.retries, [("lock_timeout", 2), ("too_old", 1)].into());
     }
 }

@@ -8,11 +8,12 @@ use crate::keyspace::IntoBytes;
 use crate::retry::Retries;
 use crate::session::Session;
 use bytes::Bytes;
+use fulcrum_common::limits::LONGEST_TRANSACTION;
 use fulcrum_common::wire::v1;
 use fulcrum_types::{
-    Act, CommitOutcome, CommitRequest, Committed, Condition, InKeyspace, KeyCondition, KeyWrite, Mutation, NamedKey,
-    Observed, Priority, ReadCheck, Receipt, Refusal, SessionToken, TransactionId, TransactionRead, TransactionValues,
-    Version,
+    AbortCause, Act, CommitOutcome, CommitRequest, Committed, Condition, InKeyspace, KeyCondition, KeyWrite, Mutation,
+    NamedKey, Observed, Priority, ReadCheck, Receipt, Refusal, SessionToken, TransactionId, TransactionRead,
+    TransactionValues, Version,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -36,6 +37,7 @@ pub struct Put<'a> {
 pub(super) struct Ledger {
     client: Client,
     id: TransactionId,
+    begun: Instant,
     until: Instant,
     session: Option<Session>,
     contents: Mutex<Contents>,
@@ -56,6 +58,7 @@ struct Contents {
 /// An attempt whose closure has returned.
 pub(super) struct Closed {
     id: TransactionId,
+    begun: Instant,
     session: SessionToken,
     contents: Contents,
 }
@@ -181,6 +184,7 @@ impl Ledger {
         Self {
             client,
             id,
+            begun: Instant::now(),
             until,
             session,
             contents: Mutex::default(),
@@ -281,6 +285,7 @@ pub(super) fn close(ledger: Arc<Ledger>) -> Result<Closed, Error> {
     };
     Ok(Closed {
         id: ledger.id,
+        begun: ledger.begun,
         session: ledger.seen(),
         contents: ledger.contents.into_inner().unwrap_or_else(PoisonError::into_inner),
     })
@@ -291,6 +296,21 @@ impl Closed {
     pub(super) fn over(&self) -> Option<Refusal> {
         let refusal = self.contents.failed.as_ref()?.refusal()?;
         is_over(refusal).then(|| refusal.clone())
+    }
+
+    /// Whether time was up for one of its reads.
+    pub(super) fn is_late(&self) -> bool {
+        let failed = self.contents.failed.as_ref().and_then(Error::refusal);
+        failed == Some(&Refusal::DeadlineExceeded)
+    }
+
+    /// Why it need not be sent: no group would commit it any more, and the answer would be that its outcome cannot be told.
+    pub(super) fn past_the_horizon(&self, now: Instant) -> Option<Refusal> {
+        let past = now.saturating_duration_since(self.begun) > LONGEST_TRANSACTION;
+        past.then_some(Refusal::Aborted {
+            id: self.id,
+            cause: AbortCause::TooOld,
+        })
     }
 
     /// What to commit; none if there is nothing to ask for, or if it must not be.
@@ -335,5 +355,24 @@ impl Closed {
                 receipts: self.contents.receipts,
             }),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_no_group_would_commit_any_more_is_not_sent() {
+        let closed = Closed {
+            id: TransactionId::default(),
+            begun: Instant::now(),
+            session: SessionToken::default(),
+            contents: Contents::default(),
+        };
+        assert_eq!(closed.past_the_horizon(closed.begun + LONGEST_TRANSACTION), None);
+        let later = closed.begun + LONGEST_TRANSACTION + Duration::from_millis(1);
+        let refusal = closed.past_the_horizon(later).unwrap();
+        assert_eq!(refusal.act(), Act::Abort, "{refusal}");
     }
 }

@@ -163,11 +163,16 @@ impl Transactions {
                 course.again(&self.client, over).await?;
                 continue;
             }
-            let value = ran.map_err(|_| Error::Refused(Refusal::DeadlineExceeded))??;
+            let late_again = closed.is_late() && course.was_refused();
+            let value = match ran {
+                Ok(ran) if !late_again => ran?,
+                _ => return Err(course.explained(Error::Refused(Refusal::DeadlineExceeded)).into()),
+            };
             match self.commit(&mut course, closed).await {
                 Ok(committed) => return Ok(course.transacted(value, committed)?),
                 Err(Uncommitted::Again(refusal)) => course.again(&self.client, refusal).await?,
-                Err(Uncommitted::Final(error)) => return Err(error.into()),
+                Err(Uncommitted::TooLate(refusal)) => return Err(course.gave_up(refusal).into()),
+                Err(Uncommitted::Final(error)) => return Err(course.explained(error).into()),
             }
         }
     }
@@ -189,7 +194,7 @@ impl Transactions {
                 Err(Error::Refused(refusal)) if handle::is_over(&refusal) => {
                     course.again(&self.client, refusal).await?
                 }
-                Err(error) => return Err(error),
+                Err(error) => return Err(course.explained(error)),
             }
         }
     }
@@ -202,6 +207,9 @@ impl Transactions {
         let Some(request) = closed.request(course.priority()) else {
             return closed.nothing_to_ask();
         };
+        if let Some(refusal) = closed.past_the_horizon(Instant::now()) {
+            return Err(Uncommitted::Again(refusal));
+        }
         let begun = Instant::now();
         let answer = self.client.shared.commit(request, course.until).await;
         course.took.committing += begun.elapsed();
