@@ -173,18 +173,19 @@ impl Coordinator {
             }
             (None, settle) => {
                 let told = self.look_up(id, all_groups(&map), None, until).await?;
-                let decided = matches!(
-                    told.outcome,
-                    TransactionOutcome::Committed(_) | TransactionOutcome::Aborted(_) | TransactionOutcome::TooOld
-                );
-                if decided || !settle {
-                    return Ok(told);
+                match &told.outcome {
+                    // Its home group says so.
+                    TransactionOutcome::Undecided if settle => {
+                        let home = self.participant(told.receipt.group)?;
+                        self.look_up(id, vec![home], Some(AbortCause::Client), until).await
+                    }
+                    TransactionOutcome::NotSeen if settle => Err(Refusal::Invalid {
+                        reason: format!(
+                            "no group has heard of transaction {id}, so its home group is not known: to settle it, name the first key that it writes"
+                        ),
+                    }),
+                    _ => Ok(told),
                 }
-                Err(Refusal::Invalid {
-                    reason: format!(
-                        "transaction {id} is not decided, and its home group is not known: to settle it, name the first key that it writes"
-                    ),
-                })
             }
         }
     }

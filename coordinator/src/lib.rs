@@ -36,3 +36,6 @@ pub use metrics::Metrics;
 pub use plan::plan;
 pub use server::RunningCoordinator;
 pub use service::TransactionsService;
+
+/// What a plan is made of.
+pub use fulcrum_types::{CommitRequest, InKeyspace};

@@ -146,6 +146,8 @@ async fn the_money_is_all_there() {
         callers.spawn(async move {
             while !bank.over.load(Ordering::Relaxed) {
                 bank.transfer().await;
+                // A moment in which somebody can look.
+                tokio::time::sleep(Duration::from_millis(random_u64() % 20)).await;
             }
         });
     }

@@ -14,11 +14,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use support::*;
 use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 /// The bound on the age of what is in doubt (docs/transactions.md), and a busy machine.
 const DOUBT: Duration = Duration::from_secs(5);
+
+type CommitResult = Result<Committed, Refusal>;
 
 /// Whether the last question still reaches its group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -274,12 +277,31 @@ async fn a_primary_dies_before_the_decision_or_before_the_resolve() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_operator_aborts_what_is_in_doubt() {
-    let world = World::new().await;
-    let door = Door::to(&world).await;
+async fn a_coordinator_and_a_primary_die_together() {
+    let mut world = World::new().await;
     let map = world.map().await;
-    let keys = of_three_groups(&world, &map, "held");
-    let request = write_all(&keys);
+    let door = Door::to(&world).await;
+    // All are prepared; the decision was never asked for, or it was recorded and nobody heard of it.
+    for (name, after, last, victim) in [
+        ("home, undecided", 3, Last::Unsent, 0),
+        ("participant, decided", 3, Last::Unheard, 1),
+    ] {
+        let keys = of_three_groups(&world, &map, name);
+        let request = write_all(&keys);
+        assert!(die(&door, &request, after, last).await, "{name}");
+        let group = world.group_of(&map, &keys[victim]);
+        let primary = door.table.view().primary(group).unwrap().node;
+        assert!(world.cluster.crash_node(primary).await);
+        // No coordinator is asked before all is settled: the groups finish it by themselves.
+        world.settled().await;
+        let there = is_atomic(&world, &keys, &request, name).await;
+        assert_eq!(there, last == Last::Unheard, "{name}");
+        world.cluster.restart_node(primary).await.unwrap();
+    }
+}
+
+/// Runs a commit up to its decision, and leaves it there.
+async fn held_before_the_decision(door: &Door, request: &CommitRequest) -> (Arc<Gate>, JoinHandle<CommitResult>) {
     let gate = Arc::new(Gate {
         groups: door.groups(),
         holds: |step| matches!(step, TransactionOperation::Decide(_)),
@@ -287,11 +309,52 @@ async fn an_operator_aborts_what_is_in_doubt() {
         open: tokio::sync::watch::Sender::new(false),
     });
     let coordinator = door.coordinator(gate.clone());
-    let commit = tokio::spawn({
-        let (coordinator, request) = (coordinator.clone(), request.clone());
-        async move { coordinator.commit(request, Instant::now() + PATIENCE).await }
-    });
+    let request = request.clone();
+    let commit = tokio::spawn(async move { coordinator.commit(request, Instant::now() + PATIENCE).await });
     gate.reached.notified().await;
+    (gate, commit)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_settles_what_is_undecided_also_without_knowing_where_it_is() {
+    let world = World::new().await;
+    let door = Door::to(&world).await;
+    let map = world.map().await;
+    for (name, knows) in [("known", true), ("unknown", false)] {
+        let keys = of_three_groups(&world, &map, name);
+        let request = write_all(&keys);
+        let asked = |settle| OutcomeRequest {
+            id: request.id,
+            first_written: knows.then(|| keys[0].clone()),
+            settle,
+        };
+        let (gate, commit) = held_before_the_decision(&door, &request).await;
+        let told = world.transactions.outcome(asked(false)).await.unwrap();
+        assert_eq!(told.outcome, TransactionOutcome::Undecided, "{name}");
+        let told = world.transactions.outcome(asked(true)).await.unwrap();
+        assert_eq!(told.outcome, TransactionOutcome::Aborted(AbortCause::Client), "{name}");
+        gate.open.send_replace(true);
+        let refused = commit.await.unwrap().unwrap_err();
+        assert_eq!(refused.act(), Act::Reject, "{refused}");
+        world.settled().await;
+        assert!(!is_atomic(&world, &keys, &request, name).await);
+    }
+    let unheard = OutcomeRequest {
+        id: attempt(),
+        first_written: None,
+        settle: true,
+    };
+    assert_eq!(world.transactions.outcome(unheard).await.unwrap_err().code(), "INVALID");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operator_aborts_what_is_in_doubt() {
+    let world = World::new().await;
+    let door = Door::to(&world).await;
+    let map = world.map().await;
+    let keys = of_three_groups(&world, &map, "held");
+    let request = write_all(&keys);
+    let (gate, commit) = held_before_the_decision(&door, &request).await;
     let list = world.transactions.list(ListInDoubt::default()).await.unwrap();
     assert_eq!(list.transactions.len(), 3, "{list:?}");
     let of_stock = ListInDoubt {
