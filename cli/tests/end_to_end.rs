@@ -361,6 +361,16 @@ fn what_became_of_it(dev: &Dev, id: &str) {
         Some(3),
         "nobody has it in doubt"
     );
+    for group in 1..=3 {
+        let group = group.to_string();
+        let late = dev.run(&["txn", "resolve", id, "--abort", "--yes", "--home", &group, "-o", "json"]);
+        let told: Value = serde_json::from_slice(&late.stdout).unwrap_or_else(|error| panic!("{error}: {late:?}"));
+        assert_eq!(
+            (late.status.code(), &told["state"]),
+            (Some(1), &"committed".into()),
+            "too late: {late:?}"
+        );
+    }
     let aborted = dev.json(&["txn", "resolve", &never, "--abort", "--yes", "--home", &home]);
     assert_eq!(
         (&aborted["state"], &aborted["cause"]),

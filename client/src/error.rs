@@ -32,9 +32,7 @@ pub enum Error {
         transaction: UnfinishedTransaction,
     },
     /// Every attempt of a transaction was aborted, and time or attempts are used up. Nothing of it was applied.
-    #[error(
-        "gave up after {attempts} attempts, of which the last was aborted ({last}): run it again later, or with more time"
-    )]
+    #[error("gave up at attempt {attempts} ({last}): run it again later, or with more time")]
     GaveUp {
         /// How often it was tried.
         attempts: u32,
