@@ -24,6 +24,10 @@ use tokio_util::task::AbortOnDropHandle;
 /// Requests that wait for their turn in the event loop.
 const INBOX: usize = 1024;
 
+/// Questions that may be open for each transaction that may be under way: most transactions have few groups. What is over is asked
+/// after a pause.
+const QUESTIONS_A_TRANSACTION: usize = 8;
+
 /// What a coordinator may take on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
@@ -87,7 +91,8 @@ impl Coordinator {
             open_max: bounds.transactions_max,
             ..Options::default()
         };
-        let effects = Effects::new(groups.clone(), Arc::new(metrics));
+        let questions_max = bounds.transactions_max.saturating_mul(QUESTIONS_A_TRANSACTION);
+        let effects = Effects::new(groups.clone(), Arc::new(metrics), questions_max);
         let event_loop = EventLoop::new(TwoPhase::new(options), effects, inbox, clock.clone());
         Self(Arc::new(Inner {
             events,

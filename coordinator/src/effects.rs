@@ -10,6 +10,7 @@ use fulcrum_types::{Answered, Mono, Operation, Participant, Refusal, Transaction
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use std::collections::HashMap;
+use std::future::ready;
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
@@ -20,21 +21,23 @@ struct Waiter {
     _share: Share,
 }
 
-/// The world, as far as the core touches it. As many questions are open as the core's transactions have parts, and its transactions
-/// are bounded.
+/// The world, as far as the core touches it.
 pub(crate) struct Effects {
     groups: Arc<dyn Groups>,
     metrics: Arc<Metrics>,
     questions: FuturesUnordered<BoxFuture<'static, Event>>,
+    /// Open at once. The core gives up waiting for a group that is silent; the question stays until its deadline.
+    questions_max: usize,
     waiters: HashMap<RequestId, Waiter, RandomState>,
 }
 
 impl Effects {
-    pub(crate) fn new(groups: Arc<dyn Groups>, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(groups: Arc<dyn Groups>, metrics: Arc<Metrics>, questions_max: usize) -> Self {
         Self {
             groups,
             metrics,
             questions: FuturesUnordered::new(),
+            questions_max,
             waiters: HashMap::default(),
         }
     }
@@ -97,6 +100,11 @@ impl Effects {
 
     /// Asks in the background. Exactly one end comes, at the deadline at the latest.
     fn ask(&self, now: Mono, ask: AskId, to: Participant, operation: TransactionOperation, deadline: Mono) {
+        if self.questions.len() >= self.questions_max {
+            // The core asks again after a pause.
+            let result = Err(Refusal::Overloaded);
+            return self.questions.push(Box::pin(ready(Event::Answered { ask, result })));
+        }
         let (groups, left) = (self.groups.clone(), deadline.since(now));
         let question = async move {
             let asked = groups.ask(to, Operation::Transaction(operation), left);
@@ -125,5 +133,59 @@ impl Effects {
             }
             Observation::Passed { .. } | Observation::ReadAgain { .. } => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fulcrum_common::metrics::Metrics as Registry;
+    use std::time::Duration;
+
+    /// A group that says nothing.
+    struct Silent;
+
+    #[async_trait::async_trait]
+    impl Groups for Silent {
+        async fn ask(&self, _: Participant, _: Operation, _: Duration) -> Result<Answered, Refusal> {
+            std::future::pending().await
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_question_ends_at_its_deadline_and_one_too_many_at_once() {
+        let metrics = Arc::new(Metrics::new(&Registry::new()).unwrap());
+        let mut effects = Effects::new(Arc::new(Silent), metrics, 1);
+        for number in 1..=2 {
+            let ask = Effect::Ask {
+                ask: AskId(number),
+                to: Participant::default(),
+                operation: TransactionOperation::List { limit: 1 },
+                deadline: Mono(0) + Duration::from_secs(1),
+            };
+            effects.run(Mono(0), ask);
+        }
+        let first = effects.answered().await;
+        let overloaded = |event: &Event| {
+            matches!(
+                event,
+                Event::Answered {
+                    ask: AskId(2),
+                    result: Err(Refusal::Overloaded)
+                }
+            )
+        };
+        assert!(overloaded(&first), "{first:?}");
+        let late = effects.answered().await;
+        let unknown = |event: &Event| {
+            matches!(
+                event,
+                Event::Answered {
+                    ask: AskId(1),
+                    result: Err(Refusal::Unknown { .. })
+                }
+            )
+        };
+        assert!(unknown(&late), "{late:?}");
     }
 }

@@ -181,3 +181,69 @@ fn without_delay(accepted: std::io::Result<TcpStream>) -> std::io::Result<TcpStr
         }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fulcrum_common::wire::status::refusal_from_status;
+    use fulcrum_common::wire::v1;
+    use fulcrum_common::wire::v1::transactions_client::TransactionsClient;
+    use fulcrum_common::{ClusterId, EmbeddedMetadata, SystemClock};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tonic::transport::Channel;
+    use tonic_health::pb::HealthCheckRequest;
+    use tonic_health::pb::health_check_response::ServingStatus;
+    use tonic_health::pb::health_client::HealthClient;
+
+    async fn get(address: SocketAddr, path: &str) -> String {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let head = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn it_serves_says_how_it_is_and_stops() {
+        let id = ClusterId::new("test").unwrap();
+        let metadata = EmbeddedMetadata::in_memory(id.clone(), Arc::new(SystemClock));
+        let store = ClusterStore::open(Arc::new(metadata), id).await.unwrap();
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let config = CoordinatorConfig {
+            listen: any,
+            metrics_listen: Some(any),
+            ..CoordinatorConfig::default()
+        };
+        let start = |config| RunningCoordinator::start(config, store.clone(), Arc::new(SystemClock));
+        let running = start(config.clone()).await.unwrap();
+        let taken = CoordinatorConfig {
+            listen: running.address(),
+            ..config
+        };
+        let refused = start(taken).await.err().unwrap();
+        assert!(matches!(refused, StartError::PortInUse { .. }), "{refused}");
+
+        let url = format!("http://{}", running.address());
+        let channel = Channel::from_shared(url.clone()).unwrap().connect().await.unwrap();
+        let mut health = HealthClient::new(channel);
+        let service = "fulcrum.v1.Transactions".to_owned();
+        let checked = health.check(HealthCheckRequest { service }).await.unwrap();
+        assert_eq!(checked.into_inner().status(), ServingStatus::Serving);
+        let mut transactions = TransactionsClient::connect(url.clone()).await.unwrap();
+        let list = transactions.list_in_doubt(v1::ListInDoubtRequest::default()).await;
+        assert_eq!(list.unwrap().into_inner(), v1::ListInDoubtResponse::default());
+        let nameless = transactions.commit(v1::CommitRequest::default()).await.unwrap_err();
+        assert_eq!(refusal_from_status(&nameless).code(), "INVALID");
+
+        let at = running.metrics_address().unwrap();
+        assert!(
+            get(at, "/metrics")
+                .await
+                .contains("\nfulcrum_coordinator_open_questions 0\n")
+        );
+        assert!(get(at, "/readyz").await.starts_with("HTTP/1.1 200"));
+        tokio::task::spawn_blocking(move || running.shutdown()).await.unwrap();
+        assert!(TransactionsClient::connect(url).await.is_err(), "it still listens");
+    }
+}

@@ -233,6 +233,73 @@ async fn what_cannot_be_is_refused_and_leaves_nothing() {
     assert!(seen.iter().all(|one| one.value.is_none()), "{seen:?}");
 }
 
+/// As large as a transaction may be, through every queue and message on the way.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_largest_transaction_passes() {
+    let world = World::new().await;
+    let value = "x".repeat(MAX_VALUE_BYTES);
+    let names: Vec<String> = (0..9).map(|number| format!("large/{number}")).collect();
+    let large = |names: &[String]| writes(names.iter().map(|name| put("accounts", name, &value)).collect());
+    for part in [&names[..7], &names[7..]] {
+        assert!(committed(&world.transactions.commit(large(part)).await));
+    }
+    let many = (0..MAX_TRANSACTION_KEYS).map(|n| put("stock", &format!("many/{n}"), "1"));
+    assert!(committed(&world.transactions.commit(writes(many.collect())).await));
+    let keys: Vec<_> = names.iter().map(|name| key("accounts", name)).collect();
+    let seen = world.transactions.consistent(&keys[..7]).await;
+    assert!(seen.iter().all(|one| text(one).is_some_and(|text| text == value)));
+    let read = TransactionRead {
+        id: attempt(),
+        keys,
+        ..TransactionRead::default()
+    };
+    let refused = world.transactions.read(read).await.unwrap_err();
+    assert!(refused.to_string().contains("read fewer keys"), "{refused}");
+    world.settled().await;
+}
+
+/// The very same commit several times at once, and others under the same id: one transaction at most takes effect, once, and whoever asks
+/// for it is told the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_id_is_one_transaction() {
+    let world = World::new().await;
+    for round in 0..12 {
+        let name = format!("once/{round}");
+        let of = |value: &str| vec![put("accounts", &name, value), put("stock", &name, value)];
+        let one = writes(of("one"));
+        let other = CommitRequest {
+            writes: of("other"),
+            ..one.clone()
+        };
+        let all = [one.clone(), other.clone(), one.clone(), other];
+        let calls = all.into_iter().map(|request| world.transactions.commit(request));
+        let results = futures::future::join_all(calls).await;
+        let both = [&results[0], &results[1]].map(committed);
+        assert!(!(both[0] && both[1]), "two transactions under one id: {results:?}");
+        for (first, again) in [(0, 2), (1, 3)] {
+            assert_eq!(committed(&results[first]), committed(&results[again]), "{results:?}");
+        }
+        for result in &results {
+            let is_known = matches!(
+                result,
+                Ok(_) | Err(Refusal::Aborted { .. } | Refusal::TransactionIdReused { .. })
+            );
+            assert!(is_known, "{result:?}");
+        }
+        world.settled().await;
+        let seen = world
+            .transactions
+            .consistent(&[key("accounts", &name), key("stock", &name)])
+            .await;
+        let expected = match both {
+            [true, _] => Some("one".to_owned()),
+            [_, true] => Some("other".to_owned()),
+            _ => None,
+        };
+        assert!(seen.iter().all(|one| text(one) == expected), "{seen:?}, {results:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_outcome_can_be_settled_and_then_nothing_comes_after_it() {
     let world = World::new().await;

@@ -347,6 +347,30 @@ async fn a_client_settles_what_is_undecided_also_without_knowing_where_it_is() {
     assert_eq!(world.transactions.outcome(unheard).await.unwrap_err().code(), "INVALID");
 }
 
+/// A node cuts a wait after 600 ms; the router asks again, until the lock is gone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plain_write_waits_for_a_lock_as_long_as_its_client_does() {
+    let world = World::new().await;
+    let door = Door::to(&world).await;
+    let map = world.map().await;
+    let keys = of_three_groups(&world, &map, "locked");
+    let request = write_all(&keys);
+    let (gate, commit) = held_before_the_decision(&door, &request).await;
+    let keyspace = world.client.keyspace(&keys[0].keyspace);
+    let mut write = tokio::spawn({
+        let key = keys[0].what.clone();
+        async move { keyspace.put(key, "2").await }
+    });
+    let early = tokio::time::timeout(Duration::from_millis(1500), &mut write).await;
+    assert!(early.is_err(), "it did not wait for the lock: {early:?}");
+    gate.open.send_replace(true);
+    assert!(commit.await.unwrap().is_ok());
+    write.await.unwrap().unwrap();
+    let seen = world.transactions.consistent(&keys).await;
+    let texts: Vec<_> = seen.iter().map(|one| text(one).unwrap()).collect();
+    assert_eq!(texts, ["2", "1", "1"]);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_operator_aborts_what_is_in_doubt() {
     let world = World::new().await;
