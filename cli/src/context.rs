@@ -50,13 +50,19 @@ impl Context {
 
     /// A keyspace, in the session of the session file if one is named.
     pub async fn keyspace(&self, name: &str) -> Result<(Keyspace, SessionFile), Failure> {
-        let file = SessionFile::open(self.global.session.as_deref())?;
-        let keyspace = self.client().await?.keyspace(name);
+        let (client, file) = self.client_in_session().await?;
+        let keyspace = client.keyspace(name);
         let keyspace = match &file.session {
             Some(session) => keyspace.in_session(session),
             None => keyspace,
         };
         Ok((keyspace, file))
+    }
+
+    /// A client, and the session file if one is named.
+    pub async fn client_in_session(&self) -> Result<(Client, SessionFile), Failure> {
+        let file = SessionFile::open(self.global.session.as_deref())?;
+        Ok((self.client().await?, file))
     }
 
     /// Writes a JSON document to standard output.
@@ -168,6 +174,12 @@ impl SessionFile {
             path: Some(path.to_owned()),
             session: Some(session),
         })
+    }
+
+    /// The session, if a file is named.
+    #[must_use]
+    pub fn session(&self) -> Option<&Session> {
+        self.session.as_ref()
     }
 
     /// Writes down what has been seen; at once or not at all.

@@ -18,9 +18,9 @@ pub enum Exit {
     Usage = 2,
     /// The key has no value.
     NotFound = 3,
-    /// The condition of a write did not hold. Nothing was applied.
+    /// The condition of a write or transaction did not hold. Nothing was applied.
     ConditionFailed = 4,
-    /// A write may or may not have been applied.
+    /// A write or transaction may or may not have been applied.
     Unknown = 5,
     /// Nobody answered, or not in time. Nothing was applied.
     Unreachable = 6,
@@ -28,6 +28,8 @@ pub enum Exit {
     Partial = 7,
     /// A promise of the store was seen broken.
     Violation = 8,
+    /// A transaction was aborted at every attempt. Nothing was applied.
+    Aborted = 9,
 }
 
 /// The table of exit codes, as `--help` shows it.
@@ -37,11 +39,12 @@ Exit codes:
   1  refused or failed; nothing was applied
   2  wrong usage
   3  not found: the key has no value
-  4  the condition of a write did not hold; nothing was applied
-  5  unknown outcome: a write may or may not have been applied (see `fulcrum outcome`)
+  4  a condition of a write or transaction did not hold; nothing was applied
+  5  unknown outcome: it may or may not have been applied (see `fulcrum outcome`, `fulcrum txn show`)
   6  nobody answered in time; nothing was applied
   7  some records of an import were malformed or refused; the others are there
-  8  a promise of the store was seen broken (demo)";
+  8  a promise of the store was seen broken (demo)
+  9  a transaction was aborted at every attempt; nothing was applied";
 
 /// Why a command ended without doing what was asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -132,6 +135,7 @@ fn exit_of(error: &Error) -> Exit {
     match error {
         Error::Unreachable { .. } => Exit::Unreachable,
         Error::Config { .. } => Exit::Usage,
+        Error::GaveUp { .. } => Exit::Aborted,
         Error::Refused(Refusal::DeadlineExceeded | Refusal::Unreachable { .. }) => Exit::Unreachable,
         other if other.act() == Act::LookUp => Exit::Unknown,
         _ => Exit::Failed,
@@ -151,6 +155,14 @@ fn remedy_of(error: &Error) -> Option<String> {
                 key.issued_at_ms,
             ))
         }
+        Error::UnknownTransaction { transaction, .. } => {
+            let show = format!("fulcrum txn show {}", transaction.id());
+            let first = transaction.first_written();
+            Some(first.map_or(show.clone(), |first| {
+                format!("{show} --keyspace {} --key {}", first.keyspace, shell_word(&first.what))
+            }))
+        }
+        Error::GaveUp { .. } => Some("again when less is going on, or with a longer --deadline".to_owned()),
         Error::Refused(Refusal::DeadlineExceeded) => Some("a longer --deadline, or `fulcrum status`".to_owned()),
         Error::Refused(Refusal::NotEnoughReplicas { .. } | Refusal::Fenced | Refusal::NotReady) => {
             Some("`fulcrum status` shows which replicas are missing".to_owned())
@@ -180,6 +192,7 @@ fn shell_word(key: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use fulcrum_client::{AbortCause, TransactionId};
 
     fn exit(refusal: Refusal) -> Exit {
         Failure::client("x", &Error::Refused(refusal)).exit
@@ -195,6 +208,24 @@ mod tests {
             reason: "refused".into(),
         };
         assert_eq!(Failure::client("x", &unreachable).exit, Exit::Unreachable);
+    }
+
+    #[test]
+    fn transactions_end_by_who_must_act() {
+        let id: TransactionId = "5-6-7".parse().unwrap();
+        let last = Refusal::Aborted {
+            id,
+            cause: AbortCause::Conflict { with: id },
+        };
+        let gave_up = Failure::client("x", &Error::GaveUp { attempts: 3, last });
+        assert_eq!((gave_up.exit, gave_up.code.as_str()), (Exit::Aborted, "ABORTED"));
+        let unknown = Error::UnknownTransaction {
+            reason: "lost".into(),
+            transaction: id.into(),
+        };
+        let unknown = Failure::client("x", &unknown);
+        assert_eq!(unknown.exit, Exit::Unknown);
+        assert_eq!(unknown.remedy.as_deref(), Some("fulcrum txn show 5-6-7"));
     }
 
     #[test]
@@ -234,6 +265,7 @@ mod tests {
             Exit::Unreachable,
             Exit::Partial,
             Exit::Violation,
+            Exit::Aborted,
         ] {
             assert!(EXIT_CODES.contains(&format!("\n  {}  ", exit as u8)), "{exit:?}");
         }

@@ -2,7 +2,7 @@
 //!
 //! Every command is one file in [`commands`]; [`demo`] is the large one. [`args`] is the command line as typed, [`context`] what
 //! every command has at hand, [`exit`] how it ends. [`records`] are the files of import and export, [`loader`] writes them,
-//! [`workload`] makes synthetic load, [`render`], [`progress`] and [`value`] are what people see.
+//! [`script`] is the language of transactions, [`workload`] makes synthetic load, [`render`], [`progress`] and [`value`] are what people see.
 //!
 //! Results go to standard output, everything else to standard error; with `-o json` both are JSON. Exit codes keep their
 //! meaning from release to release.
@@ -16,6 +16,7 @@ pub mod demo;
 
 pub mod loader;
 pub mod records;
+pub mod script;
 pub mod workload;
 
 pub mod progress;
@@ -88,6 +89,7 @@ async fn dispatch(cli: Cli) -> Ending {
         Command::Cas(args) => commands::cas::run(&context, &args).await,
         Command::Scan(args) => commands::scan::run(&context, &args).await,
         Command::Watch(args) => commands::watch::run(&context, &args).await,
+        Command::Txn(command) => commands::txn::run(&context, &command).await,
         Command::Import(args) => commands::import::run(&context, &args).await,
         Command::Export(args) => commands::export::run(&context, &args).await,
         Command::Keyspace(command) => commands::keyspace::run(&context, &command).await,

@@ -106,6 +106,7 @@ fn a_day_with_the_command_line() {
     keyspaces_and_keys(&dev);
     levels_and_sessions(&dev, folder.path());
     watches(&dev);
+    transactions(&dev);
     let exported = files(&dev, folder.path());
     status_and_failovers(&dev);
     a_small_benchmark(&dev);
@@ -279,6 +280,109 @@ fn watches(dev: &Dev) {
     assert!(shown.contains("current") && shown.contains("alice = 2"), "{shown}");
 }
 
+fn transactions(dev: &Dev) {
+    dev.ok(&["keyspace", "create", "stock"]);
+    dev.ok(&["keyspace", "create", "orders"]);
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/order.txn");
+    let checked = dev.json(&["txn", "run", script, "--check"]);
+    assert_eq!((&checked["reads"], &checked["writes"]), (&2.into(), &2.into()));
+    assert_eq!(dev.exit(&["get", "stock", "apples"]), Some(3), "nothing was sent");
+
+    dev.ok(&["txn", "run", "-e", "put stock apples 3"]);
+    let done = dev.json(&["txn", "run", script]);
+    assert_eq!(done["committed"], true, "{done}");
+    assert_eq!(done["versions"].as_array().map(Vec::len), Some(2));
+    assert_eq!(
+        (&done["reads"][0]["value"], &done["reads"][1]["value"]),
+        (&"3".into(), &"2".into())
+    );
+    assert_eq!(dev.ok(&["get", "orders", "order 7"]), "1\tapple\n");
+    assert_eq!(dev.ok(&["get", "stock", "apples"]), "2\n");
+
+    dev.ok(&["put", "stock", "apples", "3"]);
+    let again = dev.run(&["txn", "run", script, "-o", "json"]);
+    assert_eq!(again.status.code(), Some(4), "a condition does not hold: {again:?}");
+    let told: Value = serde_json::from_slice(&again.stdout).unwrap();
+    assert_eq!(told["condition_failed"]["key"], "order 7");
+    assert_eq!(told["condition_failed"]["version"], done["versions"][1]);
+    let piped = fulcrum(
+        &dev.router,
+        &["txn", "run", "-"],
+        b"if stock apples = 3\r\ndelete stock apples\r\n",
+    );
+    assert!(piped.status.success(), "{piped:?}");
+    assert_eq!(dev.exit(&["get", "stock", "apples"]), Some(3));
+
+    let wrong = dev.run(&["txn", "run", "-e", "get stock apples", "-e", "put stock apples"]);
+    assert_eq!(wrong.status.code(), Some(2));
+    assert!(text(&wrong.stderr).contains("line 2, column 17: "), "{wrong:?}");
+    let fast = dev.run(&["txn", "run", "-e", "put fast k v", "-o", "json"]);
+    assert_eq!(
+        fast.status.code(),
+        Some(1),
+        "an async keyspace takes part in none: {fast:?}"
+    );
+    let error: Value = serde_json::from_slice(&fast.stderr).unwrap();
+    assert_eq!(error["error"]["code"], "NO_TRANSACTIONS");
+
+    what_became_of_it(dev, done["id"].as_str().unwrap());
+    for keyspace in ["stock", "orders"] {
+        dev.ok(&["keyspace", "drop", keyspace, "--yes"]);
+    }
+}
+
+fn what_became_of_it(dev: &Dev, id: &str) {
+    let shown = dev.json(&["txn", "show", id, "--keyspace", "stock", "--key", "apples"]);
+    assert_eq!(
+        (&shown["state"], &shown["id"]),
+        (&"committed".into(), &id.into()),
+        "{shown}"
+    );
+    assert_eq!(
+        dev.json(&["txn", "show", id])["parts"],
+        shown["parts"],
+        "found without the key, too"
+    );
+    let (begun, _) = id.split_once('-').unwrap();
+    let never = format!("{begun}-1-1");
+    assert_eq!(dev.exit(&["txn", "show", &never]), Some(3));
+
+    assert_eq!(dev.ok(&["txn", "list"]), "none\n");
+    let listed = dev.json(&["txn", "list", "stock", "--state", "all"]);
+    assert_eq!(listed["silent_groups"], Value::Array(Vec::new()), "{listed}");
+    let home = shown["parts"][0]["group"].to_string();
+    assert_eq!(
+        dev.exit(&["txn", "resolve", &never, "--abort"]),
+        Some(2),
+        "not without --yes"
+    );
+    assert_eq!(
+        dev.exit(&["txn", "resolve", &never, "--abort", "--yes"]),
+        Some(3),
+        "nobody has it in doubt"
+    );
+    for group in 1..=3 {
+        let group = group.to_string();
+        let late = dev.run(&["txn", "resolve", id, "--abort", "--yes", "--home", &group, "-o", "json"]);
+        let told: Value = serde_json::from_slice(&late.stdout).unwrap_or_else(|error| panic!("{error}: {late:?}"));
+        assert_eq!(
+            (late.status.code(), &told["state"]),
+            (Some(1), &"committed".into()),
+            "too late: {late:?}"
+        );
+    }
+    let aborted = dev.json(&["txn", "resolve", &never, "--abort", "--yes", "--home", &home]);
+    assert_eq!(
+        (&aborted["state"], &aborted["cause"]),
+        (&"aborted".into(), &"operator".into())
+    );
+    assert_eq!(
+        dev.json(&["txn", "show", &never])["cause"],
+        "operator",
+        "it is on record"
+    );
+}
+
 /// Answers with what was exported, as tab-separated lines.
 fn files(dev: &Dev, folder: &Path) -> Vec<u8> {
     let mixed = folder.join("mixed.tsv");
@@ -365,5 +469,11 @@ fn usage_errors_have_a_code_of_their_own() {
     let help = run(&["--help"]);
     assert_eq!(help.status.code(), Some(0));
     assert!(text(&help.stdout).contains("Exit codes:"));
-    assert!(text(&run(&["completions", "bash"]).stdout).contains("fulcrum"));
+    let completions = text(&run(&["completions", "bash"]).stdout);
+    assert!(
+        completions.contains("fulcrum") && completions.contains("resolve"),
+        "{completions}"
+    );
+    let language = text(&run(&["txn", "run", "--help"]).stdout);
+    assert!(language.contains("if KEYSPACE KEY version = N"), "{language}");
 }

@@ -6,7 +6,8 @@ use crate::rpc::Unary;
 use fulcrum_common::keyspace::{KeyspaceOptions, KeyspaceSpec};
 use fulcrum_common::wire::{Malformed, types, v1};
 use fulcrum_types::{
-    ConfigVersion, Epoch, GroupId, Index, KeyspaceId, LogPosition, MapVersion, Mode, NodeId, Role, WriteOp,
+    ConfigVersion, Epoch, GroupId, InDoubt, Index, KeyspaceId, ListInDoubt, LogPosition, MapVersion, Mode, NodeId,
+    ResolveRequest, Role, Told, TransactionId, TransactionOutcome, WriteOp,
 };
 use std::time::Duration;
 
@@ -273,6 +274,25 @@ impl Admin {
         };
         let epoch = Epoch(self.call(request).await?.epoch);
         Ok(Led { node, epoch })
+    }
+
+    /// Transactions that some group has prepared and whose decision it does not know, the oldest first.
+    ///
+    /// # Errors
+    /// No router can be reached, or there is no such keyspace. Groups that do not answer are named in the answer.
+    pub async fn in_doubt(&self, which: ListInDoubt) -> Result<InDoubt, Error> {
+        let answer = self.call(v1::ListInDoubtRequest::from(which)).await?;
+        Ok(answer.try_into()?)
+    }
+
+    /// Aborts a transaction unless it is decided already: a late commit of it then fails for certain. Its home group is told by
+    /// [`Admin::in_doubt`]. Answers with the decision.
+    ///
+    /// # Errors
+    /// The home group cannot be reached, or is the home of no transaction of that id.
+    pub async fn abort_transaction(&self, id: TransactionId, home: GroupId) -> Result<TransactionOutcome, Error> {
+        let answer = self.call(v1::ResolveRequest::from(ResolveRequest { id, home })).await?;
+        Ok(Told::try_from(answer)?.outcome)
     }
 }
 

@@ -15,7 +15,7 @@ use crate::smart::{Direct, Smart};
 use crate::transport::Transport;
 use fulcrum_common::routing::Failure;
 use fulcrum_common::wire::v1;
-use fulcrum_types::{ClientId, NodeId, Refusal};
+use fulcrum_types::{ClientId, NodeId, Refusal, TransactionId};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -211,13 +211,22 @@ impl Shared {
 
     /// The next idempotency key, under an id that is renewed from time to time.
     pub(crate) async fn next_key(&self, until: Instant) -> Result<Held, Error> {
+        Ok(self.identity(until).await?.next())
+    }
+
+    /// The id of a transaction that begins now.
+    pub(crate) async fn transaction_id(&self, until: Instant) -> Result<TransactionId, Error> {
+        Ok(self.identity(until).await?.begin(Instant::now()))
+    }
+
+    async fn identity(&self, until: Instant) -> Result<Arc<Identity>, Error> {
         match self.identities.current() {
-            Some(identity) if !identity.aged(Instant::now()) => return Ok(identity.next()),
+            Some(identity) if !identity.aged(Instant::now()) => return Ok(identity),
             // Somebody else is asking for a new id: the old one does until then.
-            Some(identity) if self.identities.opening.try_lock().is_err() => return Ok(identity.next()),
+            Some(identity) if self.identities.opening.try_lock().is_err() => return Ok(identity),
             _ => {}
         }
-        Ok(self.open_session(until).await?.next())
+        self.open_session(until).await
     }
 
     async fn open_session(&self, until: Instant) -> Result<Arc<Identity>, Error> {

@@ -1,6 +1,7 @@
 //! What can go wrong, by who must act.
 
 use crate::identity::Held;
+use crate::transaction::UnfinishedTransaction;
 use bytes::Bytes;
 use fulcrum_common::wire::Malformed;
 use fulcrum_types::{Act, IdempotencyKey, Refusal};
@@ -21,6 +22,22 @@ pub enum Error {
         reason: String,
         /// The write, to be looked up.
         write: UnfinishedWrite,
+    },
+    /// A transaction whose outcome is unknown when its time is up: look it up with [`crate::Client::transaction_outcome`].
+    #[error("the outcome of transaction {} is unknown ({reason}): look it up, or run it again once you know", .transaction.id())]
+    UnknownTransaction {
+        /// What happened last.
+        reason: String,
+        /// The transaction, to be looked up.
+        transaction: UnfinishedTransaction,
+    },
+    /// Every attempt of a transaction was aborted, and time or attempts are used up. Nothing of it was applied.
+    #[error("gave up at attempt {attempts} ({last}): run it again later, or with more time")]
+    GaveUp {
+        /// How often it was tried.
+        attempts: u32,
+        /// What the last attempt was told.
+        last: Refusal,
     },
     /// No router answered.
     #[error("no router could be reached ({reason}): is one running there? `fulcrum dev` starts one")]
@@ -45,7 +62,8 @@ impl Error {
     pub fn act(&self) -> Act {
         match self {
             Error::Refused(refusal) => refusal.act(),
-            Error::Unknown { .. } => Act::LookUp,
+            Error::Unknown { .. } | Error::UnknownTransaction { .. } => Act::LookUp,
+            Error::GaveUp { .. } => Act::Abort,
             Error::Unreachable { .. } => Act::Retry,
             Error::Config { .. } => Act::Reject,
             Error::Answer(_) => Act::Operator,
@@ -56,8 +74,8 @@ impl Error {
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
-            Error::Refused(refusal) => refusal.code(),
-            Error::Unknown { .. } => "UNKNOWN",
+            Error::Refused(refusal) | Error::GaveUp { last: refusal, .. } => refusal.code(),
+            Error::Unknown { .. } | Error::UnknownTransaction { .. } => "UNKNOWN",
             Error::Unreachable { .. } => "UNREACHABLE",
             Error::Config { .. } => "CONFIG",
             Error::Answer(_) => "ANSWER",
@@ -68,7 +86,7 @@ impl Error {
     #[must_use]
     pub fn refusal(&self) -> Option<&Refusal> {
         match self {
-            Error::Refused(refusal) => Some(refusal),
+            Error::Refused(refusal) | Error::GaveUp { last: refusal, .. } => Some(refusal),
             _ => None,
         }
     }
@@ -78,8 +96,8 @@ impl Error {
     pub fn nothing_applied(&self) -> bool {
         match self {
             Error::Refused(refusal) => refusal.act() != Act::LookUp,
-            Error::Unknown { .. } | Error::Answer(_) => false,
-            Error::Unreachable { .. } | Error::Config { .. } => true,
+            Error::Unknown { .. } | Error::UnknownTransaction { .. } | Error::Answer(_) => false,
+            Error::GaveUp { .. } | Error::Unreachable { .. } | Error::Config { .. } => true,
         }
     }
 }

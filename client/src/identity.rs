@@ -3,9 +3,10 @@
 //! A server issues the client an id and a time; the client numbers its writes and tells, as low-water mark, the oldest
 //! number that is not finished: the groups keep every outcome above it. A number stays unfinished while its write is
 //! under way, and after that for as long as somebody holds the [`UnfinishedWrite`](crate::UnfinishedWrite) of an unknown
-//! outcome. The id is renewed long before its outcomes could be dropped for age; writes under way keep the old one.
+//! outcome. The id is renewed long before its outcomes could be dropped for age; writes under way keep the old one. Attempts of
+//! transactions are numbered along with the writes; their outcomes are kept by age alone.
 
-use fulcrum_types::{ClientId, IdempotencyKey, Sequence};
+use fulcrum_types::{ClientId, IdempotencyKey, Sequence, TransactionId};
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -57,6 +58,21 @@ impl Identity {
                 low_water,
             },
             identity: self.clone(),
+        }
+    }
+}
+
+impl Identity {
+    /// The id of a transaction that begins now. Of an identity that is renewed every minute it is never far from the servers'
+    /// time: the time that passed is our own clock's, the beginning theirs.
+    pub(crate) fn begin(&self, now: Instant) -> TransactionId {
+        let mut numbers = self.numbers.lock().unwrap_or_else(PoisonError::into_inner);
+        numbers.last = numbers.last.next();
+        let passed = u64::try_from(now.duration_since(self.opened).as_millis()).unwrap_or(u64::MAX);
+        TransactionId {
+            begun_at_ms: self.issued_at_ms.saturating_add(passed),
+            client: self.client,
+            sequence: numbers.last,
         }
     }
 }
@@ -140,6 +156,18 @@ mod tests {
         identities.set(old);
         identities.retire(key);
         assert!(identities.current().is_none());
+    }
+
+    #[test]
+    fn a_transaction_begins_by_the_servers_time_and_shares_the_numbers() {
+        let identity = Identity::new(ClientId(7), 100);
+        let held = identity.next();
+        let begun = identity.begin(identity.opened + Duration::from_millis(20));
+        assert_eq!(begun.to_string(), "120-7-2");
+        drop(held);
+        let next = identity.next().key;
+        assert_eq!((next.sequence, next.low_water), (Sequence(3), Sequence(3)));
+        assert!(begun < identity.begin(identity.opened + Duration::from_millis(20)));
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! [`Client::connect`] talks to routers; [`Client::connect_smart`] knows the cluster map and goes straight to the
 //! shard-nodes. A [`Keyspace`] makes requests, which are sent by awaiting them; every answer carries a [`Receipt`] that
 //! says what was got and what it cost. A [`Session`] keeps what was seen, so that no replica shows anything older. A
-//! [`Pipeline`] carries many small requests on one stream; a [`Watch`] tells what changes. [`Admin`] is for operators.
+//! [`Pipeline`] carries many small requests on one stream; a [`Watch`] tells what changes. [`Client::transaction`] reads and writes
+//! many keys at one moment, or not at all. [`Admin`] is for operators.
 //!
 //! ```no_run
 //! use fulcrum_client::{Client, Condition, Config, Level, Session};
@@ -28,11 +29,12 @@
 //! applied twice, and an [`Error`] says who must act: only [`Error::Unknown`] leaves a doubt, and [`Client::outcome`]
 //! settles it.
 //!
-//! Left out: transactions and TLS (later releases), and caching of values.
+//! Left out: TLS (a later release), and caching of values.
 
 mod keyspace;
 mod pipeline;
 mod scan;
+mod transaction;
 mod watch;
 
 mod backoff;
@@ -64,10 +66,21 @@ pub use keyspace::{BatchGet, BatchWrite, Get, IntoBytes, Keyspace, Write};
 pub use pipeline::{Pending, Pipeline};
 pub use scan::{Page, Range, Row, Scan};
 pub use session::{NotASession, Session};
+pub use transaction::{
+    Commit, ConditionFailed, Put, Snapshot, Took, Transacted, Transaction, TransactionLookUp, Transactions,
+    UnfinishedTransaction,
+};
 pub use watch::{Progress, Watch, WatchEvent, WatchEvents};
 
 pub use fulcrum_common::keyspace::{KeyspaceOptions, KeyspaceSpec, Timing};
 pub use fulcrum_types::{
-    Act, Change, ChangeKind, Condition, Fsync, GroupId, IdempotencyKey, Level, Mode, Mutation, NodeId, Receipt,
-    Refusal, Role, SessionToken, StalenessBasis, Version, Versioned, WatchPosition, WatchToken, WriteOp, WriteOutcome,
+    AbortCause, Act, Change, ChangeKind, CommittedPart, Condition, Fsync, GroupId, IdempotencyKey, InDoubt, Level,
+    ListInDoubt, Mode, Mutation, NodeId, Pending as PendingTransaction, Receipt, Refusal, Role, SessionToken,
+    StalenessBasis, TransactionId, TransactionInfo, TransactionOutcome, Version, Versioned, WatchPosition, WatchToken,
+    WriteOp, WriteOutcome,
 };
+
+/// Keeps the examples of the documents compiling.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/transactions.md")]
+struct Documents;

@@ -2,7 +2,8 @@
 //!
 //! The router retries already, within the deadline that it is given. The client retries what the router cannot: a router
 //! that cannot be reached, a connection that broke, a refusal for overload. A write carries the same idempotency key every
-//! time. Once an attempt may have been applied, no later refusal can take that back: only an answer settles it.
+//! time. Once an attempt may have been applied, no later refusal can take that back: only an answer settles it, or the word that
+//! a transaction is aborted.
 
 use fulcrum_common::routing::Failure;
 use fulcrum_types::{Act, Refusal};
@@ -89,7 +90,8 @@ impl Retries {
     }
 
     fn verdict(&self, refusal: &Refusal) -> Verdict {
-        if self.in_doubt {
+        // That an attempt of a transaction is aborted is a fact, however many answers got lost before.
+        if self.in_doubt && !matches!(refusal, Refusal::Aborted { .. }) {
             return Verdict::Unknown(format!("an earlier attempt got lost; then: {refusal}"));
         }
         Verdict::Refused(refusal.clone())
@@ -104,6 +106,7 @@ fn worth_repeating(refusal: &Refusal) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use fulcrum_types::{AbortCause, TransactionId};
 
     const AGAIN: Next = Next::Again { elsewhere: false };
     const ELSEWHERE: Next = Next::Again { elsewhere: true };
@@ -133,6 +136,18 @@ mod tests {
         assert!(matches!(write.out_of_time(), Verdict::Unknown(_)));
         let next = write.after(Failure::Refused(Refusal::TooOldToTell));
         assert!(matches!(next, Next::Fail(Verdict::Unknown(_))), "{next:?}");
+    }
+
+    #[test]
+    fn that_a_transaction_is_aborted_ends_all_doubt() {
+        let mut commit = Retries::new(true);
+        commit.after(lost());
+        let aborted = Refusal::Aborted {
+            id: TransactionId::default(),
+            cause: AbortCause::Abandoned,
+        };
+        let next = commit.after(Failure::Refused(aborted.clone()));
+        assert_eq!(next, Next::Fail(Verdict::Refused(aborted)));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use fulcrum_common::limits::MAX_MESSAGE_BYTES;
 use fulcrum_common::routing::Failure;
 use fulcrum_common::wire::v1::admin_client::AdminClient;
 use fulcrum_common::wire::v1::kv_client::KvClient;
+use fulcrum_common::wire::v1::transactions_client::TransactionsClient;
 use fulcrum_common::wire::{status, v1};
 use fulcrum_types::{Level, Refusal};
 use std::error::Error as _;
@@ -46,6 +47,10 @@ pub(crate) fn kv(channel: Transport) -> KvClient<Transport> {
 
 pub(crate) fn admin(channel: Transport) -> AdminClient<Transport> {
     AdminClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES)
+}
+
+pub(crate) fn transactions(channel: Transport) -> TransactionsClient<Transport> {
+    TransactionsClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES)
 }
 
 macro_rules! unary {
@@ -99,6 +104,11 @@ unary!(kv.delete(DeleteRequest) -> WriteResponse, write: true,
 unary!(kv.batch_get(BatchGetRequest) -> BatchGetResponse, write: false);
 unary!(kv.batch_write(BatchWriteRequest) -> BatchWriteResponse, write: true);
 unary!(kv.get_outcome(GetOutcomeRequest) -> GetOutcomeResponse, write: false);
+unary!(transactions.read(TransactionReadRequest) -> TransactionReadResponse, write: false);
+unary!(transactions.commit(CommitRequest) -> CommitResponse, write: true);
+unary!(transactions.get_outcome(TransactionOutcomeRequest) -> TransactionOutcomeResponse, write: false);
+unary!(transactions.list_in_doubt(ListInDoubtRequest) -> ListInDoubtResponse, write: false);
+unary!(transactions.resolve(ResolveRequest) -> ResolveResponse, write: false);
 unary!(admin.create_keyspace(CreateKeyspaceRequest) -> Keyspace, write: true);
 unary!(admin.list_keyspaces(ListKeyspacesRequest) -> ListKeyspacesResponse, write: false);
 unary!(admin.get_keyspace(GetKeyspaceRequest) -> Keyspace, write: false);

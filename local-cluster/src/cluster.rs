@@ -29,6 +29,8 @@ pub struct LocalCluster {
     nodes: BTreeMap<NodeId, Slot>,
     network: Network,
     router: RunningRouter,
+    more_routers: BTreeMap<SocketAddr, RunningRouter>,
+    metrics: MetricsPorts,
     data_dir: PathBuf,
     /// Removed when the cluster goes.
     _temporary: Option<TempDir>,
@@ -103,6 +105,8 @@ impl LocalCluster {
             nodes,
             network,
             router,
+            more_routers: BTreeMap::new(),
+            metrics: options.metrics,
             data_dir,
             _temporary: temporary,
         };
@@ -154,6 +158,40 @@ impl LocalCluster {
 
     fn running(&self, node: NodeId) -> Option<&RunningShardNode> {
         self.nodes.get(&node)?.running.as_ref()
+    }
+
+    /// Starts another router on any free port, with a coordinator of its own; answers with where clients connect.
+    ///
+    /// # Errors
+    /// As for [`LocalCluster::start`].
+    pub async fn add_router(&mut self) -> Result<SocketAddr, StartError> {
+        let config = RouterConfig {
+            listen: loopback(),
+            // Those that were chosen one by one are all taken.
+            metrics_listen: (self.metrics != MetricsPorts::None).then(loopback),
+            ..RouterConfig::default()
+        };
+        let router = Router::start(config, self.store.clone(), Arc::clone(&self.clock)).await?;
+        let address = router.address();
+        self.more_routers.insert(address, router);
+        Ok(address)
+    }
+
+    /// Where the metrics of a router that was added are, if they are served.
+    #[must_use]
+    pub fn added_router_metrics_address(&self, router: SocketAddr) -> Option<SocketAddr> {
+        self.more_routers.get(&router)?.metrics_address()
+    }
+
+    /// Drops a router that was added without warning, as a kill would, and its coordinator with whatever it is doing. False if
+    /// there is none.
+    pub async fn crash_router(&mut self, router: SocketAddr) -> bool {
+        let Some(running) = self.more_routers.remove(&router) else {
+            return false;
+        };
+        // The thread of a router ends by itself or has panicked; either way it is gone.
+        let _ = tokio::task::spawn_blocking(move || running.crash()).await;
+        true
     }
 
     /// From now on no other node hears this one, until [`LocalCluster::heal_network`]. Clients and the metadata store do.
@@ -221,11 +259,18 @@ impl LocalCluster {
         }
     }
 
-    /// Stops in good order: first the router, then all nodes at once. Says which nodes did not end cleanly.
+    /// Stops in good order: first the routers, then all nodes at once. Says which nodes did not end cleanly.
     pub async fn stop(self) -> Vec<(NodeId, String)> {
-        let Self { nodes, router, .. } = self;
+        let Self {
+            nodes,
+            router,
+            more_routers,
+            ..
+        } = self;
+        let routers = std::iter::once(router).chain(more_routers.into_values());
+        let stops = routers.map(|router| tokio::task::spawn_blocking(move || router.shutdown()));
         // The thread of a router ends by itself or has panicked; either way it is gone.
-        let _ = tokio::task::spawn_blocking(move || router.shutdown()).await;
+        join_all(stops).await;
         let stops = nodes.into_iter().filter_map(|(node, slot)| {
             let running = slot.running?;
             Some(async move { Some((node, running.shutdown().await.err()?)) })

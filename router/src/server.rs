@@ -34,6 +34,13 @@ use tonic::transport::Server;
 /// A router told to stop lets calls under way end for so long; streams may be open for ever.
 const DRAIN: Duration = Duration::from_millis(500);
 
+/// How a router ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stop {
+    InGoodOrder,
+    AtOnce,
+}
+
 /// Starts routers.
 pub struct Router;
 
@@ -42,7 +49,7 @@ pub struct RunningRouter {
     address: SocketAddr,
     metrics_server: Option<MetricsServer>,
     registry: PrometheusRegistry,
-    stop: Option<oneshot::Sender<()>>,
+    stop: Option<oneshot::Sender<Stop>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -67,12 +74,17 @@ impl RunningRouter {
 
     /// Stops taking requests, and waits until the thread has ended.
     pub fn shutdown(mut self) {
-        self.stop();
+        self.stop(Stop::InGoodOrder);
     }
 
-    fn stop(&mut self) {
+    /// Ends at once, as a kill would: calls under way break, and what its coordinator is doing is left to the groups.
+    pub fn crash(mut self) {
+        self.stop(Stop::AtOnce);
+    }
+
+    fn stop(&mut self, how: Stop) {
         if let Some(stop) = self.stop.take() {
-            let _ = stop.send(());
+            let _ = stop.send(how);
         }
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -82,7 +94,7 @@ impl RunningRouter {
 
 impl Drop for RunningRouter {
     fn drop(&mut self) {
-        self.stop();
+        self.stop(Stop::InGoodOrder);
     }
 }
 
@@ -111,7 +123,7 @@ impl Router {
             Some(at) => Some(MetricsServer::start(at, registry.registry().clone(), Arc::new(|| Ok(()))).await?),
             None => None,
         };
-        let (stop, stopped) = oneshot::channel();
+        let (stop, stopped) = oneshot::channel::<Stop>();
         let thread = std::thread::Builder::new()
             .name("fulcrum-router".into())
             .spawn(move || {
@@ -152,7 +164,7 @@ struct Parts {
     transactions: TransactionMetrics,
 }
 
-fn run(parts: Parts, listener: std::net::TcpListener, stopped: oneshot::Receiver<()>) {
+fn run(parts: Parts, listener: std::net::TcpListener, stopped: oneshot::Receiver<Stop>) {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return tracing::error!(%error, "cannot start the router's runtime"),
@@ -170,7 +182,7 @@ fn run(parts: Parts, listener: std::net::TcpListener, stopped: oneshot::Receiver
 async fn serve(
     parts: Parts,
     listener: std::net::TcpListener,
-    stopped: oneshot::Receiver<()>,
+    stopped: oneshot::Receiver<Stop>,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let Parts {
         config,
@@ -219,7 +231,10 @@ async fn serve(
             let _ = draining.await;
         });
     let told = async {
-        let _ = stopped.await;
+        // Nobody is left to say how: in good order.
+        if stopped.await == Ok(Stop::AtOnce) {
+            return;
+        }
         let _ = drain.send(());
         tokio::time::sleep(DRAIN).await;
     };

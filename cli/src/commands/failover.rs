@@ -22,7 +22,8 @@ pub async fn run(context: &Context, command: &FailoverCommand) -> Ending {
     }
 }
 
-fn number(text: &str, letter: char, what: &str) -> Result<u64, Failure> {
+/// A number with its letter or without, as in g3.
+pub(super) fn number(text: &str, letter: char, what: &str) -> Result<u64, Failure> {
     let digits = text.strip_prefix(letter).unwrap_or(text);
     digits
         .parse()

@@ -13,6 +13,7 @@ pub mod get;
 pub mod outcome;
 pub mod put;
 pub mod scan;
+pub mod txn;
 pub mod watch;
 
 pub mod export;

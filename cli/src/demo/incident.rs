@@ -74,6 +74,11 @@ impl Conductor<'_> {
                 self.restart(incident.victim).await?;
             }
         }
+        // A short load is over before.
+        if incident.restarted_at.is_none() {
+            incident.restarted_at = Some(now());
+            self.restart(incident.victim).await?;
+        }
         Ok(incident)
     }
 

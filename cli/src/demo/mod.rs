@@ -2,10 +2,11 @@
 //!
 //! One process: a router, shard-nodes, embedded metadata, real files, real gRPC. Two keyspaces, one `sync` and one `async`,
 //! take in a real data set; clients then read and write at every level that each keyspace serves (`load`); half-way a
-//! primary is dropped without warning (`incident`). What every client was told is written down and judged (`judge`); the
+//! primary is dropped without warning (`incident`). When all is whole again money moves between two more keyspaces while a primary
+//! and then the coordinator are dropped (`bank`). What every client was told is written down and judged (`judge`); the
 //! end is a table (`outcome`), and a broken promise is an exit code.
 //!
-//! Left out: more than one crash, and faults of the network; the simulation has those.
+//! Left out: crashes at once, and faults of the network; the simulation has those.
 
 mod plan;
 mod story;
@@ -13,6 +14,7 @@ mod story;
 mod data;
 mod setup;
 
+mod bank;
 mod incident;
 mod load;
 mod phases;
@@ -141,15 +143,23 @@ async fn perform(args: &DemoArgs, story: Story, cluster: &mut LocalCluster) -> R
     };
     story.line(None, &text)?;
 
-    story.chapter(
-        6,
-        "Check",
-        "what the clients were told, held against what the store promises",
-    )?;
     let mut finals = Vec::new();
     for mode in MODES {
         finals.push(final_reads(&client, mode).await?);
     }
+
+    story.chapter(
+        6,
+        "Transact",
+        "money moves between accounts; a primary is dropped, then the coordinator",
+    )?;
+    let bank = bank::run(cluster, &client, story, seed).await?;
+
+    story.chapter(
+        7,
+        "Check",
+        "what the clients were told, held against what the store promises",
+    )?;
     let series = all_series();
     let mut clients_of: BTreeMap<ClientId, usize> = BTreeMap::new();
     let samples: Vec<(usize, Vec<load::Sample>)> = loaded
@@ -188,6 +198,7 @@ async fn perform(args: &DemoArgs, story: Story, cluster: &mut LocalCluster) -> R
         before,
         after,
         healed,
+        bank,
     };
     outcome.tell(story)?;
     Ok(outcome)

@@ -1,7 +1,8 @@
 //! What the demo shows at its end: one table, the failovers, and whether every promise was kept.
 
+use super::bank::Bank;
 use super::incident::{Healed, Incident};
-use super::judge::Judged;
+use super::judge::{Check, Judged};
 use super::phases::{PHASES, Phases};
 use super::plan::{AFTERMATH, BOUND, MODES, SLOW, keyspace_of};
 use super::series::{Seen, Window};
@@ -34,6 +35,7 @@ pub(super) struct Outcome {
     pub(super) before: Phases,
     pub(super) after: Phases,
     pub(super) healed: Healed,
+    pub(super) bank: Bank,
 }
 
 impl Outcome {
@@ -45,12 +47,9 @@ impl Outcome {
     /// What is wrong, each with its explanation.
     pub(super) fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
-        for judged in &self.judged {
-            let keyspace = keyspace_of(judged.mode);
-            for check in judged.checks.iter().filter(|check| !check.holds()) {
-                problems.push(format!("{keyspace}: {}: {} violations", check.name, check.violations));
-                problems.extend(check.shown.iter().chain(&check.undecided).cloned());
-            }
+        for (keyspace, check) in self.all_checks().iter().filter(|(_, check)| !check.holds()) {
+            problems.push(format!("{keyspace}: {}: {} violations", check.name, check.violations));
+            problems.extend(check.shown.iter().chain(&check.undecided).cloned());
         }
         if let Some(missing) = &self.healed.missing {
             let within = super::incident::HEAL_WITHIN.as_secs();
@@ -62,11 +61,26 @@ impl Outcome {
         problems
     }
 
+    /// By keyspace; those of the bank are of several.
+    fn all_checks(&self) -> Vec<(&'static str, Check)> {
+        let of = |judged: &Judged| {
+            let keyspace = keyspace_of(judged.mode);
+            judged
+                .checks
+                .iter()
+                .map(|check| (keyspace, check.clone()))
+                .collect::<Vec<_>>()
+        };
+        let bank = self.bank.checks().map(|check| ("bank", check));
+        self.judged.iter().flat_map(of).chain(bank).collect()
+    }
+
     pub(super) fn tell(&self, story: Story) -> Result<(), Failure> {
         let paint = story.paint;
         story.say(&format!("\n{}", self.table(paint)))?;
         story.say(&legend(paint))?;
         story.say(&format!("\n{}", self.failovers(paint)))?;
+        story.say(&format!("\n{}", self.bank.table(paint)))?;
         story.say(&format!("\n{}", self.checks(paint)))?;
         let problems = self.problems();
         if problems.is_empty() {
@@ -180,20 +194,13 @@ impl Outcome {
             ("judged", Align::Left),
             ("", Align::Left),
         ]);
-        for judged in &self.judged {
-            for check in &judged.checks {
-                let verdict = match (check.violations, check.undecided.len()) {
-                    (0, 0) => paint.green("kept"),
-                    (0, _) => paint.yellow("not decided"),
-                    (broken, _) => paint.red(&format!("BROKEN {broken} times")),
-                };
-                table.row([
-                    judged.mode.to_string(),
-                    check.name.to_owned(),
-                    check.judged.clone(),
-                    verdict,
-                ]);
-            }
+        for (keyspace, check) in self.all_checks() {
+            let verdict = match (check.violations, check.undecided.len()) {
+                (0, 0) => paint.green("kept"),
+                (0, _) => paint.yellow("not decided"),
+                (broken, _) => paint.red(&format!("BROKEN {broken} times")),
+            };
+            table.row([keyspace.to_owned(), check.name.to_owned(), check.judged, verdict]);
         }
         table.render(paint)
     }
@@ -218,7 +225,8 @@ impl Outcome {
                 "seconds": self.healed.took.as_secs_f64(),
                 "missing": self.healed.missing,
             },
-            "checks": self.judged.iter().flat_map(checks_json).collect::<Vec<_>>(),
+            "bank": self.bank.as_json(),
+            "checks": self.all_checks().iter().map(check_json).collect::<Vec<_>>(),
         })
     }
 
@@ -253,18 +261,15 @@ fn level_name(level: Level) -> String {
     }
 }
 
-fn checks_json(judged: &Judged) -> Vec<Value> {
-    let checks = judged.checks.iter().map(|check| {
-        json!({
-            "keyspace": keyspace_of(judged.mode),
-            "promise": check.name,
-            "judged": check.judged,
-            "violations": check.violations,
-            "undecided": check.undecided.len(),
-            "examples": check.shown,
-        })
-    });
-    checks.collect()
+fn check_json((keyspace, check): &(&'static str, Check)) -> Value {
+    json!({
+        "keyspace": keyspace,
+        "promise": check.name,
+        "judged": check.judged,
+        "violations": check.violations,
+        "undecided": check.undecided.len(),
+        "examples": check.shown,
+    })
 }
 
 fn line_json(line: &Line, run: Window) -> Value {

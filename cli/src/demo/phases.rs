@@ -26,7 +26,7 @@ impl Phases {
             let Some(address) = cluster.node_metrics_address(node) else {
                 continue;
             };
-            if let Ok(Ok(text)) = tokio::time::timeout(SCRAPE_WITHIN, scrape(address)).await {
+            if let Some(text) = scrape_text(address).await {
                 phases.take(node, &text);
             }
         }
@@ -72,11 +72,16 @@ impl Phases {
     }
 }
 
-fn label<'a>(labels: &'a str, name: &str) -> Option<&'a str> {
+pub(super) fn label<'a>(labels: &'a str, name: &str) -> Option<&'a str> {
     labels.split(',').find_map(|pair| {
         let (key, value) = pair.split_once('=')?;
         (key == name).then(|| value.trim_matches('"'))
     })
+}
+
+/// What is served at `/metrics` there, if it is in time.
+pub(super) async fn scrape_text(address: SocketAddr) -> Option<String> {
+    tokio::time::timeout(SCRAPE_WITHIN, scrape(address)).await.ok()?.ok()
 }
 
 async fn scrape(address: SocketAddr) -> std::io::Result<String> {

@@ -71,18 +71,26 @@ impl Seen {
 
 fn latencies<'a>(samples: impl Iterator<Item = &'a Sample>) -> Latencies {
     let answered = samples.filter(|sample| sample.error.is_none());
-    let mut micros: Vec<u64> = answered
-        .map(|sample| sample.ended.saturating_sub(sample.began) / 1_000)
-        .collect();
-    micros.sort_unstable();
-    let quantile = |percent: usize| {
-        let rank = (micros.len() * percent).div_ceil(100).saturating_sub(1);
-        Duration::from_micros(micros.get(rank).copied().unwrap_or(0))
-    };
-    Latencies {
-        count: micros.len() as u64,
-        p50: quantile(50),
-        p99: quantile(99),
+    Latencies::of(
+        answered
+            .map(|sample| sample.ended.saturating_sub(sample.began) / 1_000)
+            .collect(),
+    )
+}
+
+impl Latencies {
+    /// From microseconds.
+    pub(super) fn of(mut micros: Vec<u64>) -> Self {
+        micros.sort_unstable();
+        let quantile = |percent: usize| {
+            let rank = (micros.len() * percent).div_ceil(100).saturating_sub(1);
+            Duration::from_micros(micros.get(rank).copied().unwrap_or(0))
+        };
+        Latencies {
+            count: micros.len() as u64,
+            p50: quantile(50),
+            p99: quantile(99),
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use crate::loader::{Attempt, LoadOptions, Numbered, load};
 use crate::progress::Progress;
 use crate::records::Record;
 use fulcrum_checker::{Call, ClientLog, Facts, Outcome, ValueId};
-use fulcrum_client::{Client, Error, WriteOutcome};
+use fulcrum_client::{Client, Error, KeyspaceSpec, WriteOutcome};
 use fulcrum_common::ClusterMap;
 use fulcrum_types::{ClientId, GroupId, Index, KeyspaceId, Mode, Receipt};
 use std::collections::BTreeMap;
@@ -20,11 +20,19 @@ pub(super) const IMPORTER: ClientId = ClientId(0);
 const READY_WITHIN: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// Makes both keyspaces; answers once every group has a primary that serves.
+/// Makes both keyspaces.
 pub(super) async fn create_keyspaces(client: &Client) -> Result<(), Failure> {
+    create_and_wait(client, MODES.map(|mode| (keyspace_of(mode), spec_of(mode)))).await
+}
+
+/// Makes keyspaces; answers once every group has a primary that serves.
+pub(super) async fn create_and_wait<const N: usize>(
+    client: &Client,
+    keyspaces: [(&str, KeyspaceSpec); N],
+) -> Result<(), Failure> {
     let admin = client.admin();
-    for mode in MODES {
-        let created = admin.create_keyspace(keyspace_of(mode), spec_of(mode)).await;
+    for (name, spec) in keyspaces {
+        let created = admin.create_keyspace(name, spec).await;
         created.map_err(|error| Failure::client("cannot create the keyspaces", &error))?;
     }
     let ready = async {

@@ -20,7 +20,7 @@ impl Story {
 
     /// A chapter: its number, its name, and what it is about.
     pub(super) fn chapter(&self, number: u32, name: &str, about: &str) -> Result<(), Failure> {
-        let head = self.paint.bold(&format!("{number}/6 {name}"));
+        let head = self.paint.bold(&format!("{number}/7 {name}"));
         self.say(&format!("\n{head}  {}", self.paint.dim(about)))
     }
 

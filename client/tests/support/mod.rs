@@ -7,6 +7,7 @@ use fulcrum_common::routing::{Primary, View};
 use fulcrum_common::wire::batch::{PipelineRequest, PipelineResponse};
 use fulcrum_common::wire::v1::admin_server::{Admin, AdminServer};
 use fulcrum_common::wire::v1::kv_server::{Kv, KvServer};
+use fulcrum_common::wire::v1::transactions_server::TransactionsServer;
 use fulcrum_common::wire::{map, status, v1};
 use fulcrum_types::{Epoch, GroupId, Index, MapVersion};
 use futures::StreamExt;
@@ -19,6 +20,9 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_stream::wrappers::{TcpListenerStream, WatchStream};
 use tonic::{Request, Response, Status, Streaming};
+use transactions::Transacting;
+
+pub mod transactions;
 
 /// What to do with the next request. Without one: answer.
 #[derive(Clone, Debug)]
@@ -29,8 +33,16 @@ pub enum Reaction {
     Refuse(Refusal),
     /// Do it and lose the answer. In a pipeline: break the stream.
     Lose,
+    /// Do not do it, and let the connection break.
+    Vanish,
     /// Do it and never answer.
     Hang,
+}
+
+impl Reaction {
+    fn applies(&self) -> bool {
+        !matches!(self, Reaction::Refuse(_) | Reaction::Vanish)
+    }
 }
 
 /// The server's state, shared with the test.
@@ -51,6 +63,7 @@ pub struct State {
     pub scripts: VecDeque<Vec<v1::WatchResponse>>,
     pub requests: usize,
     pub opened: u64,
+    pub transactions: Transacting,
 }
 
 #[derive(Clone)]
@@ -77,7 +90,8 @@ impl Fake {
         let address = listener.local_addr().unwrap();
         let server = tonic::transport::Server::builder()
             .add_service(KvServer::new(self.clone()))
-            .add_service(AdminServer::new(self.clone()));
+            .add_service(AdminServer::new(self.clone()))
+            .add_service(TransactionsServer::new(self.clone()));
         tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
         address
     }
@@ -187,7 +201,7 @@ async fn conclude<T>(reaction: Reaction, answer: T) -> Result<T, Status> {
     match reaction {
         Reaction::Answer => Ok(answer),
         Reaction::Refuse(refusal) => Err(status::refusal_to_status(&refusal)),
-        Reaction::Lose => Err(lost()),
+        Reaction::Lose | Reaction::Vanish => Err(lost()),
         Reaction::Hang => std::future::pending().await,
     }
 }
@@ -215,7 +229,7 @@ impl Kv for Fake {
 
     async fn put(&self, request: Request<v1::PutRequest>) -> Result<Response<v1::WriteResponse>, Status> {
         let reaction = self.next_reaction();
-        let answer = self.write(request.get_ref(), !matches!(reaction, Reaction::Refuse(_)));
+        let answer = self.write(request.get_ref(), reaction.applies());
         conclude(reaction, Response::new(answer)).await
     }
 
@@ -345,13 +359,13 @@ impl Fake {
         let reaction = self.next_reaction();
         let answer = match op.op.unwrap() {
             Op::Get(get) => Answer::Get(self.read(&get)),
-            Op::Put(put) => Answer::Write(self.write(&put, !matches!(reaction, Reaction::Refuse(_)))),
+            Op::Put(put) => Answer::Write(self.write(&put, reaction.applies())),
             Op::Delete(_) => return Err(Status::unimplemented("not needed here")),
         };
         let answer = match reaction {
             Reaction::Answer => answer,
             Reaction::Refuse(refusal) => Answer::Error(Box::new(status::refusal_to_wire(&refusal))),
-            Reaction::Lose => return Err(lost()),
+            Reaction::Lose | Reaction::Vanish => return Err(lost()),
             Reaction::Hang => return Ok(None),
         };
         Ok(Some(v1::PipelineAnswer {

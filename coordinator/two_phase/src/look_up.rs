@@ -51,12 +51,13 @@ impl LookingUp {
         }
     }
 
-    /// What all places together say. One that has the transaction prepared knows most, then one that may still hear of it; a place that
-    /// said nothing might be the home.
+    /// What all places together say. Of several an abort counts less than what only the home says: an abort may be recorded in any
+    /// group, for whoever asks for it there. A place that said nothing might be the home.
     fn conclusion(&self) -> Option<Result<(TransactionState, Receipt), Refusal>> {
         let weight = |found: &Result<(TransactionState, Receipt), Refusal>| match found {
-            Ok((TransactionState::Decided(_), _)) => 4,
-            Ok((TransactionState::Undecided, _)) => 3,
+            Ok((TransactionState::Decided(Decision::Committed { .. }), _)) => 5,
+            Ok((TransactionState::Undecided, _)) => 4,
+            Ok((TransactionState::Decided(Decision::Aborted(_)), _)) => 3,
             Err(_) => 2,
             Ok((TransactionState::NotSeen, _)) => 1,
             Ok((TransactionState::TooOld, _)) => 0,
@@ -112,7 +113,8 @@ impl TwoPhase {
             Err(refusal) => Err(refusal),
         };
         match found {
-            Ok((state @ TransactionState::Decided(_), receipt)) => {
+            // A commit is recorded at home and nowhere else.
+            Ok((state @ TransactionState::Decided(Decision::Committed { .. }), receipt)) => {
                 self.end_look_up(request, Ok(Reply::State { state, receipt }));
             }
             Err(refusal) if !is_final(&refusal) => self.ask_place_again(request, place, refusal),
