@@ -6,6 +6,9 @@ use fulcrum_replication::primary_backup::planted::Bug as CoreBug;
 #[cfg(feature = "planted-bugs")]
 use fulcrum_shard_node::node::Bug as NodeBug;
 use fulcrum_shard_node::node::Node;
+use fulcrum_two_phase::TwoPhase;
+#[cfg(feature = "planted-bugs")]
+use fulcrum_two_phase::planted::Bug as CoordinatorBug;
 
 /// The bug that a run carries, if any.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -16,6 +19,9 @@ pub struct Planted {
     /// In the node around it.
     #[cfg(feature = "planted-bugs")]
     pub node: Option<NodeBug>,
+    /// In the coordinators' core.
+    #[cfg(feature = "planted-bugs")]
+    pub coordinator: Option<CoordinatorBug>,
 }
 
 /// Bugs of the node around its cores.
@@ -42,6 +48,19 @@ impl Planted {
         if let Some(bug) = self.core {
             _core.set_bug(bug);
         }
+    }
+
+    /// Plants it in a coordinator's core that has just been made.
+    #[cfg_attr(
+        not(feature = "planted-bugs"),
+        expect(clippy::unused_self, reason = "there is nothing to plant")
+    )]
+    pub(crate) fn plant_in_coordinator(self, core: TwoPhase) -> TwoPhase {
+        #[cfg(feature = "planted-bugs")]
+        if let Some(bug) = self.coordinator {
+            return core.with_bug(bug);
+        }
+        core
     }
 
     /// Plants it in a node that has just been opened.

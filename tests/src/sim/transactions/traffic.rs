@@ -1,0 +1,215 @@
+//! What the world does for clients, and what it watches.
+
+use super::clients::{Job, Wish};
+use super::coordinators::Heard;
+use super::questions::Owner;
+use super::workload::Call;
+use super::{Step, clients::Client};
+use crate::sim::network::Endpoint;
+use crate::sim::time::{MS, Time};
+use crate::sim::world::{Happening, World};
+use fulcrum_checker::TransactionOutcome;
+use fulcrum_types::{Answered, NodeId, Refusal};
+
+impl World {
+    fn client(&mut self, number: usize) -> &mut Client {
+        &mut self.transactions.clients[number]
+    }
+
+    pub(super) fn client_begins(&mut self, number: usize) {
+        if !self.load || self.client(number).is_busy() {
+            return;
+        }
+        let now = self.now;
+        let (clients, workload) = (&mut self.transactions.clients, &self.transactions.workload);
+        let wish = clients[number].begin(now, workload);
+        self.grant(number, wish);
+    }
+
+    /// Has a client do a job, whatever else it would do.
+    pub fn have(&mut self, number: usize, job: Job) {
+        let now = self.now;
+        let (clients, workload) = (&mut self.transactions.clients, &self.transactions.workload);
+        let wish = clients[number].start(now, workload, job, None);
+        self.grant(number, wish);
+    }
+
+    pub(super) fn client_again(&mut self, number: usize) {
+        let now = self.now;
+        let wish = self.client(number).again(now);
+        self.grant(number, wish);
+    }
+
+    pub(super) fn client_gives_up(&mut self, number: usize, attempt: u64) {
+        let now = self.now;
+        if self.client(number).awaits(attempt) {
+            self.with_client(number, |client| client.silence(now));
+        }
+    }
+
+    pub(super) fn client_hears(&mut self, heard: Heard) {
+        let Heard {
+            client,
+            attempt,
+            result,
+        } = heard;
+        let now = self.now;
+        let awaited = self.client(client).awaits(attempt);
+        self.record
+            .event(now, &[62, client as u64, attempt, u64::from(result.is_ok())], || {
+                let late = if awaited { "" } else { " (too late)" };
+                format!("client {client} hears{late}: {result:?}")
+            });
+        if awaited {
+            self.with_client(client, |client| client.hears(now, result));
+        }
+    }
+
+    pub(super) fn client_is_answered(&mut self, number: usize, attempt: u64, result: Result<Answered, Refusal>) {
+        let now = self.now;
+        if self.client(number).awaits(attempt) {
+            self.with_client(number, |client| client.is_answered(now, result));
+        }
+    }
+
+    fn with_client(&mut self, number: usize, act: impl FnOnce(&mut Client) -> Wish) {
+        let job = self.client(number).job().cloned();
+        let wish = act(self.client(number));
+        if let Some(job) = job.filter(|_| !self.transactions.clients[number].is_busy()) {
+            self.has_ended(number, &job);
+        }
+        self.grant(number, wish);
+    }
+
+    /// A client's transaction is over, as far as the client is concerned.
+    fn has_ended(&mut self, number: usize, job: &Job) {
+        let client = &self.transactions.clients[number];
+        self.transactions.workload.opened |= client.has_opened(job);
+        let Some((id, outcome)) = client.last else {
+            return;
+        };
+        self.record.event(self.now, &[64, number as u64, outcome as u64], || {
+            format!("client {number} has ended {id}: {outcome:?} ({job:?})")
+        });
+        let told = match outcome {
+            TransactionOutcome::Committed => true,
+            TransactionOutcome::Failed => false,
+            TransactionOutcome::Unknown => return,
+        };
+        let verdict = self.watch.records.told(id, told);
+        self.must("transactions (told)", verdict);
+    }
+
+    fn grant(&mut self, number: usize, wish: Wish) {
+        match wish {
+            Wish::Call {
+                copies,
+                want,
+                patience,
+            } => {
+                let attempt = self.client(number).attempt();
+                for _ in 0..copies {
+                    let want = want.clone();
+                    self.call(number, Call {
+                        client: number,
+                        attempt,
+                        patience,
+                        want,
+                    });
+                }
+                self.plan_step(self.now + patience + 100 * MS, Step::GiveUp(number, attempt));
+            }
+            Wish::Vanish(want) => self.vanish(number, want),
+            Wish::Ask {
+                to,
+                operation,
+                patience,
+            } => {
+                let attempt = self.client(number).attempt();
+                self.ask_group(Owner::Client(number, attempt), to, operation, patience);
+            }
+            Wish::Again(at) => self.plan_step(at, Step::Again(number)),
+            Wish::Done => {
+                let rest: Time = self.client(number).think();
+                self.plan_step(self.now + rest, Step::Begin(number));
+            }
+            Wish::Broken(reason) => self.fail("transactions (value)", reason),
+        }
+    }
+
+    /// Sends a commit and is heard of no more; the coordinator may notice, at some time.
+    fn vanish(&mut self, number: usize, want: super::workload::Want) {
+        self.record.reached("client that vanished");
+        let attempt = self.client(number).attempt();
+        let to = self.call(number, Call {
+            client: number,
+            attempt,
+            patience: 1_000 * MS,
+            want,
+        });
+        if self.transactions.rng.percent(50) {
+            let at = self.now + self.transactions.rng.skewed(MS, 400 * MS);
+            let left = Call {
+                client: number,
+                attempt,
+                patience: 0,
+                want: super::workload::Want::Leave(attempt),
+            };
+            self.plan_step(at, Step::Call(to, Box::new(left)));
+        }
+        let rest: Time = self.client(number).think();
+        self.plan_step(self.now + rest, Step::Begin(number));
+    }
+
+    /// Sends a call to some coordinator; which one.
+    fn call(&mut self, number: usize, call: Call) -> usize {
+        let coordinators = self.transactions.coordinators.len();
+        let to = self.client(number).pick(coordinators);
+        self.record
+            .event(self.now, &[63, number as u64, call.attempt, to as u64], || {
+                format!("client {number} asks coordinator {to}: {:?}", call.want)
+            });
+        let mut call = Some(Box::new(call));
+        let ends = (Endpoint::Client(number as u64), Endpoint::Coordinator(to as u64));
+        // A connection does not double what is sent over it.
+        self.transmit(ends.0, ends.1, || {
+            Some(Happening::Transactions(Step::Call(to, call.take()?)))
+        });
+        to
+    }
+
+    /// Watches what a node has recorded of transactions.
+    pub(in crate::sim) fn watch_transactions(&mut self, node: NodeId) {
+        if self.transactions.clients.is_empty() || self.failure.is_some() {
+            return;
+        }
+        let host = &self.hosts[&node];
+        let Some(running) = &host.node else {
+            return;
+        };
+        let mut verdict = Ok(());
+        for plan in self.plan.groups.iter().filter(|plan| plan.replicas.contains(&node)) {
+            let group = plan.group;
+            let Some(status) = running.group_status(group, host.now(self.now)) else {
+                continue;
+            };
+            if !self.watch.records.has_moved(group, node, status.applied) {
+                continue;
+            }
+            if let Ok(Some(unfinished)) = running.unfinished(group) {
+                for (id, _) in unfinished.prepared {
+                    self.watch.records.prepared(group, id);
+                }
+            }
+            let ids: Vec<_> = self.watch.records.to_look_at(group, self.now).collect();
+            for id in ids {
+                match running.verdict_on(group, id) {
+                    Ok(Some(found)) => verdict = verdict.and(self.watch.records.recorded(group, id, found)),
+                    Ok(None) => {}
+                    Err(error) => verdict = verdict.and(Err(error.to_string())),
+                }
+            }
+        }
+        self.must("transactions (records)", verdict);
+    }
+}
