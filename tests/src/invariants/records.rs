@@ -13,6 +13,7 @@ const LOOKED_AT: u64 = 8_000_000_000;
 #[derive(Clone, Debug)]
 struct Known {
     fingerprint: Fingerprint,
+    home: GroupId,
     groups: BTreeSet<GroupId>,
     began: u64,
     verdicts: BTreeMap<GroupId, Verdict>,
@@ -25,7 +26,11 @@ struct Known {
 #[derive(Debug, Default)]
 pub struct Records {
     known: BTreeMap<TransactionId, Known>,
+    /// Ids that clients used twice: what is said of them is of either.
+    reused: BTreeSet<TransactionId>,
     applied: BTreeMap<(GroupId, NodeId), Index>,
+    /// What is prepared in each group, as the replica shows that has applied most.
+    newest: BTreeMap<GroupId, (Index, BTreeSet<TransactionId>)>,
 }
 
 fn commits(verdict: &Verdict) -> bool {
@@ -34,15 +39,52 @@ fn commits(verdict: &Verdict) -> bool {
 
 impl Records {
     /// A transaction is asked for.
-    pub fn begin(&mut self, id: TransactionId, fingerprint: Fingerprint, groups: BTreeSet<GroupId>, now: u64) {
+    pub fn begin(
+        &mut self,
+        id: TransactionId,
+        fingerprint: Fingerprint,
+        home: GroupId,
+        groups: BTreeSet<GroupId>,
+        now: u64,
+    ) {
+        if self.reused.contains(&id) {
+            return;
+        }
         self.known.entry(id).or_insert_with(|| Known {
             fingerprint,
+            home,
             groups,
             began: now,
             verdicts: BTreeMap::new(),
             prepared: BTreeSet::new(),
             told: None,
         });
+    }
+
+    /// An id is given to two transactions.
+    pub fn is_reused(&mut self, id: TransactionId) {
+        self.known.remove(&id);
+        self.reused.insert(id);
+    }
+
+    /// A group that has a verdict on record takes it for resolved everywhere: if it is home to a commit, all others have resolved it.
+    ///
+    /// # Errors
+    /// Who has not.
+    pub fn resolved_everywhere(&self, group: GroupId, id: TransactionId) -> Result<(), String> {
+        let Some(known) = self.known.get(&id).filter(|known| known.home == group) else {
+            return Ok(());
+        };
+        if !known.verdicts.get(&group).is_some_and(commits) {
+            return Ok(());
+        }
+        // Past the horizon a participant keeps no record of what it has resolved; that it was prepared once is known.
+        let holds = |other: &GroupId| self.newest.get(other).is_some_and(|(_, prepared)| prepared.contains(&id));
+        let missing = |other: &&GroupId| !known.verdicts.contains_key(other) && (holds(other) || !known.prepared.contains(other));
+        match known.groups.iter().find(missing) {
+            None => Ok(()),
+            Some(other) => Err(format!("{group} has forgotten the commit of {id}, which {other} has not resolved")),
+        }
     }
 
     /// Whether a replica has applied anything since it was asked last.
@@ -69,10 +111,16 @@ impl Records {
         self.known.get(&id).is_some_and(|known| known.prepared.contains(&group))
     }
 
-    /// A replica has it prepared.
-    pub fn prepared(&mut self, group: GroupId, id: TransactionId) {
-        if let Some(known) = self.known.get_mut(&id) {
-            known.prepared.insert(group);
+    /// A replica that has applied so much has these prepared.
+    pub fn shows(&mut self, group: GroupId, applied: Index, prepared: &BTreeSet<TransactionId>) {
+        for id in prepared {
+            if let Some(known) = self.known.get_mut(id) {
+                known.prepared.insert(group);
+            }
+        }
+        let newest = self.newest.entry(group).or_default();
+        if applied >= newest.0 {
+            *newest = (applied, prepared.clone());
         }
     }
 
@@ -145,7 +193,7 @@ mod tests {
 
     fn records() -> Records {
         let mut records = Records::default();
-        records.begin(ID, Fingerprint(7), BTreeSet::from([GroupId(1), GroupId(2)]), 0);
+        records.begin(ID, Fingerprint(7), GroupId(1), BTreeSet::from([GroupId(1), GroupId(2)]), 0);
         records
     }
 
@@ -161,6 +209,18 @@ mod tests {
         let mut seen = records();
         let other = Verdict::Commit(Fingerprint(8));
         assert!(seen.recorded(GroupId(1), ID, other).is_err(), "of another transaction");
+    }
+
+    #[test]
+    fn a_home_forgets_what_all_have_resolved() {
+        let mut seen = records();
+        assert!(seen.recorded(GroupId(1), ID, COMMIT).is_ok());
+        seen.shows(GroupId(2), Index(7), &BTreeSet::from([ID]));
+        assert!(seen.resolved_everywhere(GroupId(1), ID).is_err(), "the other holds it");
+        seen.shows(GroupId(2), Index(6), &BTreeSet::new());
+        assert!(seen.resolved_everywhere(GroupId(1), ID).is_err(), "a replica lags");
+        seen.shows(GroupId(2), Index(8), &BTreeSet::new());
+        assert!(seen.resolved_everywhere(GroupId(1), ID).is_ok(), "and has let it go");
     }
 
     #[test]

@@ -126,6 +126,7 @@ impl World {
                 running.release(now, &mut outputs);
             }
         }
+        self.watch_transactions(node);
         for output in outputs {
             self.output(node, output);
         }

@@ -95,6 +95,18 @@ struct Open {
     /// Some commit may have taken effect.
     ambiguous: bool,
     sends: u32,
+    seen: Vec<Observed>,
+    /// Its id was given to another transaction, too: a look-up says nothing of this one.
+    reused: bool,
+}
+
+/// Another transaction under an id that was used before.
+pub struct Twin {
+    /// The id.
+    pub id: TransactionId,
+    /// It.
+    pub commit: Box<CommitRequest>,
+    ticket: TransactionTicket,
 }
 
 /// What a client wants next.
@@ -149,6 +161,9 @@ pub struct Client {
     again: Option<(Job, Priority)>,
     /// Its try to open the bank found that it was open.
     found_open: bool,
+    /// The commit of its last transaction.
+    last_commit: Option<Box<CommitRequest>>,
+    twin: Option<Twin>,
 }
 
 impl Client {
@@ -171,6 +186,8 @@ impl Client {
             open: None,
             again: None,
             found_open: false,
+            last_commit: None,
+            twin: None,
         }
     }
 
@@ -298,6 +315,8 @@ impl Client {
             write: None,
             ambiguous: false,
             sends: 0,
+            seen: Vec::new(),
+            reused: false,
             job,
         });
         self.again(now)
@@ -356,6 +375,12 @@ impl Client {
             return Wish::Done;
         };
         let writes = !commit.writes.is_empty();
+        if writes && open.sends == 1 && matches!(open.job, Job::Lists { .. }) && self.rng.percent(self.chosen.reused) {
+            self.use_id_twice(now);
+        }
+        let Some(open) = &mut self.open else {
+            return Wish::Done;
+        };
         if writes && self.rng.percent(self.chosen.vanishing) {
             let want = Want::Commit(commit);
             self.awaited = None;
@@ -369,6 +394,56 @@ impl Client {
             want: Want::Commit(commit),
             patience,
         }
+    }
+
+    /// Makes another transaction under the same id: it appends to one of the lists, and nothing else.
+    fn use_id_twice(&mut self, now: Time) {
+        let Some(open) = &mut self.open else { return };
+        let place = self.rng.below(open.items.len() as u64) as usize;
+        let (item, seen) = (open.items[place].clone(), open.seen[place].clone());
+        let Ok(mut list) = decode(&seen) else { return };
+        open.reused = true;
+        let ticket = self.log.begin(now);
+        let (key, before) = (item.key.clone(), list.clone());
+        self.log.step(&ticket, Step::Read { key, seen: before });
+        self.elements += 1;
+        let element = Element(self.number as u64 * 100_000 + self.elements);
+        list.push(element);
+        let key = item.key.clone();
+        self.log.step(&ticket, Step::Append { key, element });
+        let mut commit = CommitRequest {
+            id: open.id,
+            priority: open.priority,
+            ..CommitRequest::default()
+        };
+        require(&mut commit, &item, &seen, Some(encode(&list)), false);
+        self.twin = Some(Twin {
+            id: open.id,
+            commit: Box::new(commit),
+            ticket,
+        });
+    }
+
+    /// A transaction under an id used twice that is to be sent, too.
+    pub fn take_twin(&mut self) -> Option<Twin> {
+        self.twin.take()
+    }
+
+    /// What became of it.
+    pub fn twin_ends(&mut self, now: Time, twin: Twin, result: &Result<Reply, Refusal>) {
+        match result {
+            Ok(Reply::Committed { .. }) => self.log.end(twin.ticket, now, TransactionOutcome::Committed),
+            Ok(Reply::ConditionFailed { .. }) | Err(Refusal::Aborted { .. }) => {
+                self.log.end(twin.ticket, now, TransactionOutcome::Failed);
+            }
+            _ => self.log.end(twin.ticket, now, TransactionOutcome::Unknown),
+        }
+    }
+
+    /// The commit that it was told of last, if it sends that once more.
+    pub fn repeats(&mut self) -> Option<Box<CommitRequest>> {
+        let commit = self.last_commit.take()?;
+        self.rng.percent(self.chosen.repeated).then_some(commit)
     }
 
     fn settle(&mut self, patience: Time) -> Wish {
@@ -420,10 +495,11 @@ impl Client {
         open.ambiguous = true;
         let plain = open.write.is_some();
         // Who can find out does not give up early: the fewer unknown outcomes, the more can be judged.
-        if plain || now > open.until + 4 * SEC || self.rng.percent(4) {
+        if plain || open.reused && open.sends > 3 || now > open.until + 4 * SEC || self.rng.percent(4) {
             return self.end(now, TransactionOutcome::Unknown);
         }
-        if open.phase == Phase::Settling || open.sends > 3 || self.rng.percent(35) {
+        let settles = open.phase == Phase::Settling || open.sends > 3 || self.rng.percent(35);
+        if settles && !open.reused {
             open.phase = Phase::Settling;
         }
         Wish::Again(at)
@@ -645,30 +721,9 @@ impl Client {
             ..CommitRequest::default()
         };
         for ((item, observed), value) in open.items.iter().zip(seen).zip(values) {
-            let (keyspace, key) = (item.keyspace.clone(), item.key.key.clone());
-            if tested && value.is_some() {
-                let condition = unchanged(observed);
-                let what = KeyCondition {
-                    key: key.clone(),
-                    condition,
-                };
-                let keyspace = keyspace.clone();
-                commit.conditions.push(InKeyspace { keyspace, what });
-            } else {
-                let what = ReadCheck {
-                    key: key.clone(),
-                    version: observed.version,
-                    exists: observed.value.is_some(),
-                };
-                let keyspace = keyspace.clone();
-                commit.reads.push(InKeyspace { keyspace, what });
-            }
-            if let Some(value) = value {
-                let mutation = Mutation::Put { value, ttl: None };
-                let what = KeyWrite { key, mutation };
-                commit.writes.push(InKeyspace { keyspace, what });
-            }
+            require(&mut commit, item, observed, value, tested);
         }
+        open.seen = seen.to_vec();
         open.commit = Some(Box::new(commit));
         open.phase = Phase::Committing;
         self.again(now)
@@ -718,6 +773,8 @@ impl Client {
             Ticket::None => {}
         }
         self.last = Some((open.id, outcome));
+        let repeatable = outcome == TransactionOutcome::Committed && !open.reused;
+        self.last_commit = open.commit.filter(|commit| repeatable && !commit.writes.is_empty());
         Wish::Done
     }
 
@@ -731,6 +788,32 @@ impl Client {
     #[must_use]
     pub fn job(&self) -> Option<&Job> {
         self.open.as_ref().map(|open| &open.job)
+    }
+}
+
+/// Adds a key to a commit: it must be as it was seen, and may be written.
+fn require(commit: &mut CommitRequest, item: &Item, seen: &Observed, value: Option<Bytes>, tested: bool) {
+    let (keyspace, key) = (item.keyspace.clone(), item.key.key.clone());
+    if tested && value.is_some() {
+        let what = KeyCondition {
+            key: key.clone(),
+            condition: unchanged(seen),
+        };
+        let keyspace = keyspace.clone();
+        commit.conditions.push(InKeyspace { keyspace, what });
+    } else {
+        let what = ReadCheck {
+            key: key.clone(),
+            version: seen.version,
+            exists: seen.value.is_some(),
+        };
+        let keyspace = keyspace.clone();
+        commit.reads.push(InKeyspace { keyspace, what });
+    }
+    if let Some(value) = value {
+        let mutation = Mutation::Put { value, ttl: None };
+        let what = KeyWrite { key, mutation };
+        commit.writes.push(InKeyspace { keyspace, what });
     }
 }
 

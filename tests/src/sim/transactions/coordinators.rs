@@ -3,6 +3,7 @@
 use super::Step;
 use super::plan::TransactionPlan;
 use super::questions::Owner;
+use super::traffic::FIRST_ASIDE;
 use super::rows::Followed;
 use super::workload::{Call, Want};
 use crate::sim::network::Endpoint;
@@ -112,6 +113,9 @@ impl World {
     pub(super) fn called(&mut self, number: usize, call: Call) {
         let coordinator = &mut self.transactions.coordinators[number];
         let (client, attempt) = (call.client, call.attempt);
+        if attempt > FIRST_ASIDE && !self.load {
+            return;
+        }
         if coordinator.core.is_none() {
             let reason = "connection refused".into();
             let result = Err(Refusal::Unreachable { reason });

@@ -29,6 +29,8 @@ use clients::Client;
 pub use coordinators::Coordinator;
 use coordinators::Heard;
 use questions::Questions;
+use std::collections::BTreeMap;
+use traffic::Aside;
 use workload::{Call, Workload};
 
 /// What happens in this part of the world.
@@ -67,6 +69,9 @@ pub struct Transactions {
     /// Questions to groups, also those of nodes.
     pub questions: Questions,
     pub(super) rng: Rng,
+    /// Calls that their clients do not wait for, by client and attempt.
+    aside: BTreeMap<(usize, u64), Aside>,
+    last_aside: u64,
 }
 
 impl Transactions {
@@ -90,6 +95,8 @@ impl Transactions {
             workload,
             questions: Questions::new(rng.fork()),
             rng,
+            aside: BTreeMap::new(),
+            last_aside: 0,
         }
     }
 }

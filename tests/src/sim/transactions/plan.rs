@@ -32,6 +32,10 @@ pub struct TransactionPlan {
     pub vanishing: u32,
     /// Commits sent to two coordinators at once, of a hundred.
     pub doubled: u32,
+    /// Commits under an id that is given to another transaction, too, of a hundred.
+    pub reused: u32,
+    /// Commits that are sent once more after their client was told, of a hundred.
+    pub repeated: u32,
     /// Operations of one key without a coordinator, of a hundred.
     pub plain: u32,
     /// Ids of clients were issued so long ago: near the horizon some attempts become too old on their way.
@@ -97,6 +101,8 @@ fn chosen(rng: &mut Rng) -> TransactionPlan {
         patience: rng.one_of(&[500, 1_500, 4_000]) * MS,
         vanishing: rng.one_of(&[0, 3, 10]),
         doubled: rng.one_of(&[0, 10, 30]),
+        reused: rng.one_of(&[0, 0, 0, 15]),
+        repeated: rng.one_of(&[0, 5, 20]),
         plain: rng.one_of(&[0, 20, 40]),
         issued_before_ms: match rng.below(4) {
             0 => vec![0, horizon - 3_000, horizon - 1_500],

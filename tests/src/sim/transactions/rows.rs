@@ -63,7 +63,7 @@ impl World {
             request: *request,
         };
         let groups = plan.parts.iter().map(|part| part.participant.group).collect();
-        self.watch.records.begin(plan.id, plan.fingerprint, groups, self.now);
+        self.watch.records.begin(plan.id, plan.fingerprint, plan.home.group, groups, self.now);
         self.transactions.coordinators[number]
             .follows
             .entry(plan.id)

@@ -1,15 +1,30 @@
 //! What the world does for clients, and what it watches.
 
-use super::clients::{Job, Wish};
+use super::clients::{Job, Twin, Wish};
 use super::coordinators::Heard;
 use super::questions::Owner;
 use super::workload::Call;
 use super::{Step, clients::Client};
 use crate::sim::network::Endpoint;
-use crate::sim::time::{MS, Time};
+use crate::sim::time::{MS, SEC, Time};
 use crate::sim::world::{Happening, World};
 use fulcrum_checker::TransactionOutcome;
-use fulcrum_types::{Answered, NodeId, Refusal};
+use fulcrum_coordinator::CommitRequest;
+use fulcrum_two_phase::Reply;
+use fulcrum_types::{Answered, NodeId, Refusal, TransactionId};
+
+/// Attempts of calls that nobody waits for are counted from here.
+pub(super) const FIRST_ASIDE: u64 = 1 << 40;
+/// A commit whose client was told is sent once more within this.
+const REPEATED_WITHIN: Time = 6 * SEC;
+
+/// A call that its client does not wait for.
+pub(super) enum Aside {
+    /// A commit that was answered is sent once more: the answer must not contradict the first.
+    Repeat(TransactionId),
+    /// Another transaction under an id used twice.
+    Twin(Twin),
+}
 
 impl World {
     fn client(&mut self, number: usize) -> &mut Client {
@@ -54,6 +69,9 @@ impl World {
             result,
         } = heard;
         let now = self.now;
+        if let Some(aside) = self.transactions.aside.remove(&(client, attempt)) {
+            return self.heard_aside(client, aside, &result);
+        }
         let awaited = self.client(client).awaits(attempt);
         self.record
             .event(now, &[62, client as u64, attempt, u64::from(result.is_ok())], || {
@@ -91,6 +109,10 @@ impl World {
         self.record.event(self.now, &[64, number as u64, outcome as u64], || {
             format!("client {number} has ended {id}: {outcome:?} ({job:?})")
         });
+        if let Some(commit) = self.client(number).repeats() {
+            let at = self.now + self.transactions.rng.skewed(MS, REPEATED_WITHIN);
+            self.call_aside(number, commit, at, Aside::Repeat(id));
+        }
         let told = match outcome {
             TransactionOutcome::Committed => true,
             TransactionOutcome::Failed => false,
@@ -101,6 +123,12 @@ impl World {
     }
 
     fn grant(&mut self, number: usize, wish: Wish) {
+        if let Some(twin) = self.client(number).take_twin() {
+            self.record.reached("id used twice");
+            self.watch.records.is_reused(twin.id);
+            let commit = twin.commit.clone();
+            self.call_aside(number, commit, self.now + MS, Aside::Twin(twin));
+        }
         match wish {
             Wish::Call {
                 copies,
@@ -161,6 +189,39 @@ impl World {
         self.plan_step(self.now + rest, Step::Begin(number));
     }
 
+    /// Calls a coordinator with a commit that the client does not wait for.
+    fn call_aside(&mut self, number: usize, commit: Box<CommitRequest>, at: Time, aside: Aside) {
+        self.transactions.last_aside += 1;
+        let attempt = FIRST_ASIDE + self.transactions.last_aside;
+        self.transactions.aside.insert((number, attempt), aside);
+        let call = Call {
+            client: number,
+            attempt,
+            patience: self.transactions.rng.range(500 * MS, 2_000 * MS),
+            want: super::workload::Want::Commit(commit),
+        };
+        let coordinators = self.transactions.coordinators.len();
+        let to = self.client(number).pick(coordinators);
+        self.plan_step(at, Step::Call(to, Box::new(call)));
+    }
+
+    fn heard_aside(&mut self, number: usize, aside: Aside, result: &Result<Reply, Refusal>) {
+        let now = self.now;
+        self.record
+            .event(now, &[65, number as u64, u64::from(result.is_ok())], || {
+                format!("client {number} hears aside: {result:?}")
+            });
+        match (aside, result) {
+            (Aside::Twin(twin), _) => self.client(number).twin_ends(now, twin, result),
+            (Aside::Repeat(id), Ok(Reply::ConditionFailed { .. }) | Err(Refusal::Aborted { .. })) => {
+                let reason = format!("{id} was told as committed, and as aborted when it was sent once more");
+                self.fail("transactions (told)", reason);
+            }
+            (Aside::Repeat(_), Ok(_)) => self.record.reached("commit repeated after its answer"),
+            (Aside::Repeat(_), Err(_)) => {}
+        }
+    }
+
     /// Sends a call to some coordinator; which one.
     fn call(&mut self, number: usize, call: Call) -> usize {
         let coordinators = self.transactions.coordinators.len();
@@ -196,15 +257,18 @@ impl World {
             if !self.watch.records.has_moved(group, node, status.applied) {
                 continue;
             }
-            if let Ok(Some(unfinished)) = running.unfinished(group) {
-                for (id, _) in unfinished.prepared {
-                    self.watch.records.prepared(group, id);
-                }
-            }
+            let unfinished = running.unfinished(group).ok().flatten().unwrap_or_default();
+            let prepared = unfinished.prepared.iter().map(|(id, _)| *id).collect();
+            self.watch.records.shows(group, status.applied, &prepared);
             let ids: Vec<_> = self.watch.records.to_look_at(group, self.now).collect();
             for id in ids {
                 match running.verdict_on(group, id) {
-                    Ok(Some(found)) => verdict = verdict.and(self.watch.records.recorded(group, id, found)),
+                    Ok(Some(found)) => {
+                        verdict = verdict.and(self.watch.records.recorded(group, id, found));
+                        if !unfinished.unresolved.contains(&id) {
+                            verdict = verdict.and(self.watch.records.resolved_everywhere(group, id));
+                        }
+                    }
                     Ok(None) => {}
                     Err(error) => verdict = verdict.and(Err(error.to_string())),
                 }
