@@ -51,15 +51,16 @@ impl LookingUp {
         }
     }
 
-    /// What all places together say. One that has the transaction prepared knows most, then one that may still hear of it; a place that
-    /// said nothing might be the home.
+    /// What all places together say. The home that has the transaction prepared knows most, then one that may still hear of it; a place
+    /// that said nothing might be the home. A participant that says that another group is home counts least: the home is among those asked.
     fn conclusion(&self) -> Option<Result<(TransactionState, Receipt), Refusal>> {
         let weight = |found: &Result<(TransactionState, Receipt), Refusal>| match found {
-            Ok((TransactionState::Decided(_), _)) => 4,
-            Ok((TransactionState::Undecided, _)) => 3,
-            Err(_) => 2,
-            Ok((TransactionState::NotSeen, _)) => 1,
-            Ok((TransactionState::TooOld, _)) => 0,
+            Ok((TransactionState::Decided(_), _)) => 5,
+            Ok((TransactionState::Undecided, _)) => 4,
+            Err(Refusal::Invalid { .. }) => 0,
+            Err(_) => 3,
+            Ok((TransactionState::NotSeen, _)) => 2,
+            Ok((TransactionState::TooOld, _)) => 1,
         };
         let all: Option<Vec<_>> = self.places.iter().map(|place| place.found.as_ref()).collect();
         all?.into_iter().max_by_key(|found| weight(found)).cloned()
