@@ -4,7 +4,7 @@ use super::Step;
 use super::plan::TransactionPlan;
 use super::questions::Owner;
 use super::traffic::FIRST_ASIDE;
-use super::rows::Followed;
+use super::rows::{Followed, name_of};
 use super::workload::{Call, Want};
 use crate::sim::network::Endpoint;
 use crate::sim::rng::Rng;
@@ -38,6 +38,8 @@ pub struct Coordinator {
     rng: Rng,
     requests: BTreeMap<RequestId, (usize, u64)>,
     last_request: u64,
+    /// A story has it die before the next effect of this name.
+    pub dies_before: Option<&'static str>,
     /// What this life has done for the transactions that it was given.
     pub(super) follows: BTreeMap<TransactionId, Followed>,
 }
@@ -54,6 +56,7 @@ impl Coordinator {
             rng,
             requests: BTreeMap::new(),
             last_request: 0,
+            dies_before: None,
             follows: BTreeMap::new(),
         }
     }
@@ -62,6 +65,12 @@ impl Coordinator {
     #[must_use]
     pub fn lives(&self, life: u64) -> bool {
         self.core.is_some() && self.life == life
+    }
+
+    /// Its present or last life.
+    #[must_use]
+    pub fn life(&self) -> u64 {
+        self.life
     }
 
     /// What it has under way, if it runs.
@@ -111,11 +120,12 @@ impl World {
 
     /// A client's call arrives. A process that is off refuses the connection.
     pub(super) fn called(&mut self, number: usize, call: Call) {
-        let coordinator = &mut self.transactions.coordinators[number];
         let (client, attempt) = (call.client, call.attempt);
-        if attempt > FIRST_ASIDE && !self.load {
+        // Stories have no load; what clients send once more would come too late for what is judged.
+        if attempt > FIRST_ASIDE && !self.load && !self.transactions.is_story(client, attempt) {
             return;
         }
+        let coordinator = &mut self.transactions.coordinators[number];
         if coordinator.core.is_none() {
             let reason = "connection refused".into();
             let result = Err(Refusal::Unreachable { reason });
@@ -188,7 +198,9 @@ impl World {
         self.must("coordinator", verdict);
         for effect in effects {
             let coordinator = &mut self.transactions.coordinators[number];
-            if self.hostile && coordinator.rng.ppm(coordinator.crash_ppm) {
+            let doomed = coordinator.dies_before == Some(name_of(&effect));
+            if doomed || (self.hostile && coordinator.rng.ppm(coordinator.crash_ppm)) {
+                coordinator.dies_before = None;
                 return self.crash_coordinator(number, &effect);
             }
             self.run_effect(number, now, effect);

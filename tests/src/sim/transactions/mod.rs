@@ -26,6 +26,8 @@ use super::rng::Rng;
 use super::time::{MS, Time};
 use super::world::{Happening, World};
 use clients::Client;
+use fulcrum_two_phase::Reply;
+use fulcrum_types::{Answered, Refusal};
 pub use coordinators::Coordinator;
 use coordinators::Heard;
 use questions::Questions;
@@ -72,6 +74,9 @@ pub struct Transactions {
     /// Calls that their clients do not wait for, by client and attempt.
     aside: BTreeMap<(usize, u64), Aside>,
     last_aside: u64,
+    /// What a story's last call was answered.
+    told: Option<Result<Reply, Refusal>>,
+    answered: Option<Result<Answered, Refusal>>,
 }
 
 impl Transactions {
@@ -97,6 +102,8 @@ impl Transactions {
             rng,
             aside: BTreeMap::new(),
             last_aside: 0,
+            told: None,
+            answered: None,
         }
     }
 }

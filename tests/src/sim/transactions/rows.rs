@@ -202,7 +202,8 @@ impl World {
     }
 }
 
-fn name_of(effect: &Effect) -> &'static str {
+/// What an effect is called in reports and stories.
+pub(super) fn name_of(effect: &Effect) -> &'static str {
     match effect {
         Effect::Ask { operation, .. } => match operation {
             TransactionOperation::Decide(decide) => match decide.decision {

@@ -3,20 +3,23 @@
 use super::clients::{Job, Twin, Wish};
 use super::coordinators::Heard;
 use super::questions::Owner;
-use super::workload::Call;
-use super::{Step, clients::Client};
+use super::workload::{Call, Want};
+use super::{Step, Transactions, clients::Client};
 use crate::sim::network::Endpoint;
 use crate::sim::time::{MS, SEC, Time};
 use crate::sim::world::{Happening, World};
 use fulcrum_checker::TransactionOutcome;
 use fulcrum_coordinator::CommitRequest;
 use fulcrum_two_phase::Reply;
-use fulcrum_types::{Answered, NodeId, Refusal, TransactionId};
+use fulcrum_types::{Answered, NodeId, Operation, Participant, Refusal, TransactionId};
 
 /// Attempts of calls that nobody waits for are counted from here.
 pub(super) const FIRST_ASIDE: u64 = 1 << 40;
 /// A commit whose client was told is sent once more within this.
 const REPEATED_WITHIN: Time = 6 * SEC;
+
+/// How long a story waits for an answer.
+const STORY_WAITS: Time = 8 * SEC;
 
 /// A call that its client does not wait for.
 pub(super) enum Aside {
@@ -24,6 +27,15 @@ pub(super) enum Aside {
     Repeat(TransactionId),
     /// Another transaction under an id used twice.
     Twin(Twin),
+    /// A story tells what was answered.
+    Story,
+}
+
+impl Transactions {
+    /// Whether a story waits for this call.
+    pub(super) fn is_story(&self, client: usize, attempt: u64) -> bool {
+        matches!(self.aside.get(&(client, attempt)), Some(Aside::Story))
+    }
 }
 
 impl World {
@@ -85,7 +97,9 @@ impl World {
 
     pub(super) fn client_is_answered(&mut self, number: usize, attempt: u64, result: Result<Answered, Refusal>) {
         let now = self.now;
-        if self.client(number).awaits(attempt) {
+        if attempt > FIRST_ASIDE {
+            self.transactions.answered = Some(result);
+        } else if self.client(number).awaits(attempt) {
             self.with_client(number, |client| client.is_answered(now, result));
         }
     }
@@ -166,7 +180,7 @@ impl World {
     }
 
     /// Sends a commit and is heard of no more; the coordinator may notice, at some time.
-    fn vanish(&mut self, number: usize, want: super::workload::Want) {
+    fn vanish(&mut self, number: usize, want: Want) {
         self.record.reached("client that vanished");
         let attempt = self.client(number).attempt();
         let to = self.call(number, Call {
@@ -181,7 +195,7 @@ impl World {
                 client: number,
                 attempt,
                 patience: 0,
-                want: super::workload::Want::Leave(attempt),
+                want: Want::Leave(attempt),
             };
             self.plan_step(at, Step::Call(to, Box::new(left)));
         }
@@ -198,11 +212,52 @@ impl World {
             client: number,
             attempt,
             patience: self.transactions.rng.range(500 * MS, 2_000 * MS),
-            want: super::workload::Want::Commit(commit),
+            want: Want::Commit(commit),
         };
         let coordinators = self.transactions.coordinators.len();
         let to = self.client(number).pick(coordinators);
         self.plan_step(at, Step::Call(to, Box::new(call)));
+    }
+
+    /// A story calls a coordinator and waits; none if nothing comes back.
+    pub fn call_of_story(&mut self, coordinator: usize, want: Want) -> Option<Result<Reply, Refusal>> {
+        self.transactions.last_aside += 1;
+        let attempt = FIRST_ASIDE + self.transactions.last_aside;
+        self.transactions.aside.insert((0, attempt), Aside::Story);
+        self.transactions.told = None;
+        let (client, patience) = (0, STORY_WAITS);
+        let call = Call {
+            client,
+            attempt,
+            patience,
+            want,
+        };
+        self.plan_step(self.now + MS, Step::Call(coordinator, Box::new(call)));
+        let until = self.now + STORY_WAITS;
+        let life = self.transactions.coordinators[coordinator].life();
+        while self.now < until && self.transactions.told.is_none() && self.failure.is_none() {
+            self.run_until(self.now + MS);
+            if !self.transactions.coordinators[coordinator].lives(life) {
+                // What it sent before it died arrives.
+                self.run_until(self.now + 10 * MS);
+                break;
+            }
+        }
+        self.transactions.aside.remove(&(0, attempt));
+        self.transactions.told.take()
+    }
+
+    /// A story asks a group without a coordinator and waits.
+    pub fn ask_of_story(&mut self, to: Participant, operation: Operation) -> Option<Result<Answered, Refusal>> {
+        self.transactions.last_aside += 1;
+        let attempt = FIRST_ASIDE + self.transactions.last_aside;
+        self.transactions.answered = None;
+        self.ask_group(Owner::Client(0, attempt), to, operation, STORY_WAITS);
+        let until = self.now + STORY_WAITS;
+        while self.now < until && self.transactions.answered.is_none() && self.failure.is_none() {
+            self.run_until(self.now + MS);
+        }
+        self.transactions.answered.take()
     }
 
     fn heard_aside(&mut self, number: usize, aside: Aside, result: &Result<Reply, Refusal>) {
@@ -212,6 +267,7 @@ impl World {
                 format!("client {number} hears aside: {result:?}")
             });
         match (aside, result) {
+            (Aside::Story, _) => self.transactions.told = Some(result.clone()),
             (Aside::Twin(twin), _) => self.client(number).twin_ends(now, twin, result),
             (Aside::Repeat(id), Ok(Reply::ConditionFailed { .. }) | Err(Refusal::Aborted { .. })) => {
                 let reason = format!("{id} was told as committed, and as aborted when it was sent once more");
