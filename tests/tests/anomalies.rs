@@ -24,8 +24,8 @@ use fulcrum_tests::sim::transactions::workload::{Item, Want, reads_of};
 use fulcrum_tests::sim::world::World;
 use fulcrum_two_phase::Reply;
 use fulcrum_types::{
-    Answer, ClientId, KeyWrite, Level, Mutation, Observed, Operation, Priority, Query, ReadCheck, ReadRequest, Sequence,
-    SessionToken, TransactionId,
+    Answer, ClientId, KeyWrite, Level, Mutation, Observed, Operation, Priority, Query, ReadCheck, ReadRequest,
+    Sequence, SessionToken, TransactionId,
 };
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -84,7 +84,13 @@ impl Story {
         let group = ["x", "y", "z"].iter().position(|group| name.starts_with(group));
         let group = group.ok_or_else(|| format!("'{name}' is no key: begin with x, y or z"))?;
         let plan = &self.world.plan.groups[group];
-        let of = self.world.transactions.workload.lists.iter().find(|item| item.at.group == plan.group);
+        let of = self
+            .world
+            .transactions
+            .workload
+            .lists
+            .iter()
+            .find(|item| item.at.group == plan.group);
         let mut item = of.cloned().ok_or("a group has no key")?;
         let mut names = (0..).map(|n| Bytes::from(format!("{name}.{n}")));
         let own = |key: &Bytes| self.world.plan.map.group_of(plan.keyspace, key) == Some(plan.group);
@@ -109,7 +115,9 @@ impl Story {
             [name, "commits"] => self.commit(name, None),
             [name, "commits", "its", "coordinator", "dies", "before", effect @ ..] => {
                 let effect = effect.join(" ");
-                let known = ["decide commit", "answer", "resolve"].into_iter().find(|known| *known == effect);
+                let known = ["decide commit", "answer", "resolve"]
+                    .into_iter()
+                    .find(|known| *known == effect);
                 self.commit(name, Some(known.ok_or("what a coordinator does not do")?))
             }
             _ => Err("what is that?".into()),
@@ -153,9 +161,16 @@ impl Story {
         };
         let mut seen = vec![Observed::default(); items.len()];
         for (places, part) in places.iter().zip(values) {
-            places.iter().zip(part.observed).for_each(|(place, value)| seen[*place] = value);
+            places
+                .iter()
+                .zip(part.observed)
+                .for_each(|(place, value)| seen[*place] = value);
         }
-        let told: Vec<String> = keys.iter().zip(&seen).map(|(key, seen)| format!("{key}={}", text(seen))).collect();
+        let told: Vec<String> = keys
+            .iter()
+            .zip(&seen)
+            .map(|(key, seen)| format!("{key}={}", text(seen)))
+            .collect();
         self.transaction(name)?.reads.extend(items.into_iter().zip(seen));
         Ok(vec![format!("{name} reads {}", told.join(" "))])
     }
@@ -174,7 +189,11 @@ impl Story {
             seen: None,
             query,
         });
-        match self.world.ask_of_story(at, operation).map(|answered| answered.map(|a| a.answer)) {
+        match self
+            .world
+            .ask_of_story(at, operation)
+            .map(|answered| answered.map(|a| a.answer))
+        {
             Some(Ok(Answer::Rows { rows, .. })) => Ok(vec![format!("{name} finds {} keys", rows.len())]),
             other => Err(format!("no rows: {other:?}")),
         }
@@ -213,7 +232,9 @@ impl Story {
             commit.writes.push(InKeyspace { keyspace, what });
         }
         self.world.transactions.coordinators[self.coordinator].dies_before = dies_before;
-        let told = self.world.call_of_story(self.coordinator, Want::Commit(Box::new(commit)));
+        let told = self
+            .world
+            .call_of_story(self.coordinator, Want::Commit(Box::new(commit)));
         if dies_before.is_some() {
             self.coordinator = 1 - self.coordinator;
         }
@@ -230,12 +251,17 @@ impl Story {
     /// Ids say little to a reader.
     fn with_names(&self, told: &str) -> String {
         let named = self.transactions.iter();
-        named.fold(told.to_owned(), |told, (name, one)| told.replace(&one.id.to_string(), name))
+        named.fold(told.to_owned(), |told, (name, one)| {
+            told.replace(&one.id.to_string(), name)
+        })
     }
 }
 
 fn text(seen: &Observed) -> String {
-    let value = seen.value.as_ref().map(|value| String::from_utf8_lossy(&value.value).into_owned());
+    let value = seen
+        .value
+        .as_ref()
+        .map(|value| String::from_utf8_lossy(&value.value).into_owned());
     value.unwrap_or_else(|| "nothing".into())
 }
 
@@ -266,7 +292,10 @@ fn replay(text: &str) -> String {
 #[test]
 fn each_anomaly_ends_as_its_story_says() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("testscripts");
-    let mut paths: Vec<PathBuf> = std::fs::read_dir(&folder).unwrap().map(|file| file.unwrap().path()).collect();
+    let mut paths: Vec<PathBuf> = std::fs::read_dir(&folder)
+        .unwrap()
+        .map(|file| file.unwrap().path())
+        .collect();
     paths.sort();
     assert!(paths.len() >= 7, "a story for each anomaly");
     let mut wrong = Vec::new();

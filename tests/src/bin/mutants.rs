@@ -96,7 +96,11 @@ fn hunt(bug: Planted, arguments: &Arguments, threads: usize) -> (Option<Report>,
     let one = |seed| run(seed, choice, bug, false);
     each(&seeds, threads, one, |report| {
         tried += 1;
-        if report.failure.as_ref().is_some_and(|f| f.property != UNDECIDED && f.property != transactions::judge::UNDECIDED) {
+        if report
+            .failure
+            .as_ref()
+            .is_some_and(|f| f.property != UNDECIDED && f.property != transactions::judge::UNDECIDED)
+        {
             found = Some(report);
         }
         found.is_none()

@@ -79,11 +79,18 @@ impl Records {
             return Ok(());
         }
         // Past the horizon a participant keeps no record of what it has resolved; that it was prepared once is known.
-        let holds = |other: &GroupId| self.newest.get(other).is_some_and(|(_, prepared)| prepared.contains(&id));
-        let missing = |other: &&GroupId| !known.verdicts.contains_key(other) && (holds(other) || !known.prepared.contains(other));
+        let holds = |other: &GroupId| {
+            self.newest
+                .get(other)
+                .is_some_and(|(_, prepared)| prepared.contains(&id))
+        };
+        let missing =
+            |other: &&GroupId| !known.verdicts.contains_key(other) && (holds(other) || !known.prepared.contains(other));
         match known.groups.iter().find(missing) {
             None => Ok(()),
-            Some(other) => Err(format!("{group} has forgotten the commit of {id}, which {other} has not resolved")),
+            Some(other) => Err(format!(
+                "{group} has forgotten the commit of {id}, which {other} has not resolved"
+            )),
         }
     }
 
@@ -141,14 +148,17 @@ impl Records {
         if commits(first) != commits(&verdict) {
             return Err(format!("{group} has {verdict:?} of {id} on record, after {first:?}"));
         }
-        let other = known.verdicts.iter().find(|(_, other)| commits(other) != commits(&verdict));
+        let other = known
+            .verdicts
+            .iter()
+            .find(|(_, other)| commits(other) != commits(&verdict));
         if let Some((other, instead)) = other {
             return Err(format!("{id}: {group} has {verdict:?} on record, {other} {instead:?}"));
         }
         match known.told {
-            Some(told) if told != commits(&verdict) => {
-                Err(format!("{id}: {group} has {verdict:?} on record, the client was told otherwise"))
-            }
+            Some(told) if told != commits(&verdict) => Err(format!(
+                "{id}: {group} has {verdict:?} on record, the client was told otherwise"
+            )),
             _ => Ok(()),
         }
     }
@@ -193,7 +203,13 @@ mod tests {
 
     fn records() -> Records {
         let mut records = Records::default();
-        records.begin(ID, Fingerprint(7), GroupId(1), BTreeSet::from([GroupId(1), GroupId(2)]), 0);
+        records.begin(
+            ID,
+            Fingerprint(7),
+            GroupId(1),
+            BTreeSet::from([GroupId(1), GroupId(2)]),
+            0,
+        );
         records
     }
 

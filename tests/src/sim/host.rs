@@ -130,7 +130,10 @@ impl Host {
     #[must_use]
     pub fn has_taken(&self, question: u64) -> bool {
         let waits = |inbox: &Event, id: &RequestId| matches!(inbox, Event::Request { id: other, .. } if other == id);
-        let asked = self.askers.iter().find(|(_, asker)| matches!(asker, Asker::Question { number, .. } if *number == question));
+        let asked = self
+            .askers
+            .iter()
+            .find(|(_, asker)| matches!(asker, Asker::Question { number, .. } if *number == question));
         asked.is_some_and(|(id, _)| !self.inbox.iter().any(|event| waits(event, id)))
     }
 

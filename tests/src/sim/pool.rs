@@ -107,7 +107,7 @@ impl Summary {
         lines.push(format!("reached: {}", join(&self.reached)));
         if !self.rows.is_empty() {
             let hit = |row: &&str| format!("{row} {}", self.rows.get(row).unwrap_or(&0));
-            let rows: Vec<String> = ROWS.iter().map(|row| hit(&row)).collect();
+            let rows: Vec<String> = ROWS.iter().map(hit).collect();
             lines.push(format!("crash points of transactions: {}", rows.join("; ")));
             lines.push(format!("coordinators died before: {}", join(&self.died_before)));
         }

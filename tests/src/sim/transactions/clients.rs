@@ -6,7 +6,9 @@
 //!
 //! A client is a state machine: the world carries its calls, answers and alarms.
 
+use super::jobs::{Job, Wish, observed, plain_read, require, unchanged};
 use super::plan::TransactionPlan;
+use super::twins::Twin;
 use super::workload::{Item, Want, Workload, balance, decode, encode, reads_of};
 use crate::sim::client::Tally;
 use crate::sim::rng::Rng;
@@ -14,57 +16,13 @@ use crate::sim::time::{MS, SEC, Time, WALL_ORIGIN_MS};
 use bytes::Bytes;
 use fulcrum_checker::bank::{BankLog, TransferTicket};
 use fulcrum_checker::{Element, Step, TransactionLog, TransactionOutcome, TransactionTicket};
-use fulcrum_coordinator::{CommitRequest, InKeyspace};
+use fulcrum_coordinator::CommitRequest;
 use fulcrum_two_phase::Reply;
 use fulcrum_types::{
-    AbortCause, Answer, Answered, ClientId, Condition, Decision, IdempotencyKey, KeyCondition, KeyWrite, Level,
-    LogPosition, Mutation, Observed, Operation, Participant, Priority, Query, ReadCheck, ReadRequest, Receipt, Refusal,
-    Sequence, SessionToken, TransactionId, TransactionState, Version, WriteOp, WriteOutcome,
+    AbortCause, Answer, Answered, ClientId, Decision, IdempotencyKey, LogPosition, Mutation, Observed, Operation,
+    Participant, Priority, Receipt, Refusal, Sequence, SessionToken, TransactionId, TransactionState, WriteOp,
+    WriteOutcome,
 };
-
-/// What a client sets out to do. Items are named by their places in the workload.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Job {
-    /// Read lists and append to some of them.
-    Lists {
-        /// Which, and whether to append.
-        touched: Vec<(usize, bool)>,
-        /// What is appended to is tested by conditions, not by reads.
-        tested: bool,
-        /// A transaction that only reads asks for one moment in its read, and needs no commit.
-        consistent: bool,
-    },
-    /// Move money.
-    Transfer {
-        /// From this account,
-        from: usize,
-        /// to this one.
-        to: usize,
-        /// How much.
-        amount: i64,
-    },
-    /// Read all accounts.
-    Statement,
-    /// Give all accounts their opening balances, once.
-    Open,
-    /// One list, without a coordinator.
-    Plain {
-        /// Which.
-        list: usize,
-        /// Whether to append.
-        append: bool,
-        /// Read by a scan.
-        scan: bool,
-    },
-    /// Write an account's balance again as it is, without a coordinator.
-    Rewrite(usize),
-}
-
-impl Job {
-    fn is_plain(&self) -> bool {
-        matches!(self, Job::Plain { .. } | Job::Rewrite(_))
-    }
-}
 
 enum Ticket {
     Lists(TransactionTicket),
@@ -79,15 +37,15 @@ enum Phase {
     Settling,
 }
 
-struct Open {
+pub(super) struct Open {
     job: Job,
-    id: TransactionId,
-    priority: Priority,
+    pub(super) id: TransactionId,
+    pub(super) priority: Priority,
     began: Time,
     until: Time,
     ticket: Ticket,
     phase: Phase,
-    items: Vec<Item>,
+    pub(super) items: Vec<Item>,
     /// Where each answer of a read belongs.
     places: Vec<Vec<usize>>,
     commit: Option<Box<CommitRequest>>,
@@ -95,49 +53,9 @@ struct Open {
     /// Some commit may have taken effect.
     ambiguous: bool,
     sends: u32,
-    seen: Vec<Observed>,
+    pub(super) seen: Vec<Observed>,
     /// Its id was given to another transaction, too: a look-up says nothing of this one.
-    reused: bool,
-}
-
-/// Another transaction under an id that was used before.
-pub struct Twin {
-    /// The id.
-    pub id: TransactionId,
-    /// It.
-    pub commit: Box<CommitRequest>,
-    ticket: TransactionTicket,
-}
-
-/// What a client wants next.
-#[derive(Debug)]
-pub enum Wish {
-    /// Call these coordinators.
-    Call {
-        /// How many.
-        copies: usize,
-        /// What.
-        want: Want,
-        /// How long it waits.
-        patience: Time,
-    },
-    /// Call one, and do not wait.
-    Vanish(Want),
-    /// Ask a group without a coordinator.
-    Ask {
-        /// Whom.
-        to: Participant,
-        /// What.
-        operation: Operation,
-        /// How long it waits.
-        patience: Time,
-    },
-    /// Ask again at this time.
-    Again(Time),
-    /// It is over.
-    Done,
-    /// The client saw what nobody has written.
-    Broken(String),
+    pub(super) reused: bool,
 }
 
 /// A client.
@@ -146,24 +64,24 @@ pub struct Client {
     pub tally: Tally,
     /// What it knows for certain of its last transaction.
     pub last: Option<(TransactionId, TransactionOutcome)>,
-    number: usize,
+    pub(super) number: usize,
     banker: bool,
-    chosen: TransactionPlan,
-    rng: Rng,
-    log: TransactionLog,
+    pub(super) chosen: TransactionPlan,
+    pub(super) rng: Rng,
+    pub(super) log: TransactionLog,
     bank: BankLog,
     session: SessionToken,
     ids: u64,
-    elements: u64,
+    pub(super) elements: u64,
     attempts: u64,
     awaited: Option<u64>,
-    open: Option<Open>,
+    pub(super) open: Option<Open>,
     again: Option<(Job, Priority)>,
     /// Its try to open the bank found that it was open.
     found_open: bool,
     /// The commit of its last transaction.
-    last_commit: Option<Box<CommitRequest>>,
-    twin: Option<Twin>,
+    pub(super) last_commit: Option<Box<CommitRequest>>,
+    pub(super) twin: Option<Twin>,
 }
 
 impl Client {
@@ -331,13 +249,15 @@ impl Client {
             return Wish::Done;
         };
         match open.phase {
-            Phase::Reading if open.job.is_plain() => plain_read(open, patience),
+            Phase::Reading if open.job.is_plain() => plain_read(&open.items[0], &open.job, patience),
             Phase::Reading if open.job == Job::Open => self.open_accounts(now),
             Phase::Reading => {
                 let (parts, places) = reads_of(&open.items, &self.session);
                 open.places = places;
                 let consistent = match &open.job {
-                    Job::Lists { touched, consistent, .. } => *consistent && touched.iter().all(|(_, append)| !append),
+                    Job::Lists {
+                        touched, consistent, ..
+                    } => *consistent && touched.iter().all(|(_, append)| !append),
                     job => *job == Job::Statement,
                 };
                 let want = Want::Read {
@@ -346,11 +266,7 @@ impl Client {
                     consistent,
                 };
                 let copies = 1;
-                Wish::Call {
-                    copies,
-                    want,
-                    patience,
-                }
+                Wish::Call { copies, want, patience }
             }
             Phase::Committing => self.send(now, patience),
             Phase::Settling => self.settle(patience),
@@ -387,63 +303,17 @@ impl Client {
             self.end(now, TransactionOutcome::Unknown);
             return Wish::Vanish(want);
         }
-        let copies = if writes && self.rng.percent(self.chosen.doubled) { 2 } else { 1 };
+        let copies = if writes && self.rng.percent(self.chosen.doubled) {
+            2
+        } else {
+            1
+        };
         open.ambiguous |= copies > 1;
         Wish::Call {
             copies,
             want: Want::Commit(commit),
             patience,
         }
-    }
-
-    /// Makes another transaction under the same id: it appends to one of the lists, and nothing else.
-    fn use_id_twice(&mut self, now: Time) {
-        let Some(open) = &mut self.open else { return };
-        let place = self.rng.below(open.items.len() as u64) as usize;
-        let (item, seen) = (open.items[place].clone(), open.seen[place].clone());
-        let Ok(mut list) = decode(&seen) else { return };
-        open.reused = true;
-        let ticket = self.log.begin(now);
-        let (key, before) = (item.key.clone(), list.clone());
-        self.log.step(&ticket, Step::Read { key, seen: before });
-        self.elements += 1;
-        let element = Element(self.number as u64 * 100_000 + self.elements);
-        list.push(element);
-        let key = item.key.clone();
-        self.log.step(&ticket, Step::Append { key, element });
-        let mut commit = CommitRequest {
-            id: open.id,
-            priority: open.priority,
-            ..CommitRequest::default()
-        };
-        require(&mut commit, &item, &seen, Some(encode(&list)), false);
-        self.twin = Some(Twin {
-            id: open.id,
-            commit: Box::new(commit),
-            ticket,
-        });
-    }
-
-    /// A transaction under an id used twice that is to be sent, too.
-    pub fn take_twin(&mut self) -> Option<Twin> {
-        self.twin.take()
-    }
-
-    /// What became of it.
-    pub fn twin_ends(&mut self, now: Time, twin: Twin, result: &Result<Reply, Refusal>) {
-        match result {
-            Ok(Reply::Committed { .. }) => self.log.end(twin.ticket, now, TransactionOutcome::Committed),
-            Ok(Reply::ConditionFailed { .. }) | Err(Refusal::Aborted { .. }) => {
-                self.log.end(twin.ticket, now, TransactionOutcome::Failed);
-            }
-            _ => self.log.end(twin.ticket, now, TransactionOutcome::Unknown),
-        }
-    }
-
-    /// The commit that it was told of last, if it sends that once more.
-    pub fn repeats(&mut self) -> Option<Box<CommitRequest>> {
-        let commit = self.last_commit.take()?;
-        self.rng.percent(self.chosen.repeated).then_some(commit)
     }
 
     fn settle(&mut self, patience: Time) -> Wish {
@@ -466,11 +336,7 @@ impl Client {
             settle,
         };
         let copies = 1;
-        Wish::Call {
-            copies,
-            want,
-            patience,
-        }
+        Wish::Call { copies, want, patience }
     }
 
     /// No answer came.
@@ -556,7 +422,11 @@ impl Client {
             Refusal::TooOldToTell if open.phase == Phase::Reading => true,
             Refusal::TooOldToTell => {
                 let reads_only = open.commit.as_ref().is_some_and(|commit| commit.writes.is_empty());
-                let outcome = if reads_only { TransactionOutcome::Failed } else { TransactionOutcome::Unknown };
+                let outcome = if reads_only {
+                    TransactionOutcome::Failed
+                } else {
+                    TransactionOutcome::Unknown
+                };
                 return self.end(now, outcome);
             }
             _ => !open.ambiguous && open.phase == Phase::Committing,
@@ -596,7 +466,11 @@ impl Client {
             }) => {
                 self.observe(&[receipt]);
                 let applied = matches!(outcomes.first(), Some(WriteOutcome::Applied { .. }));
-                let outcome = if applied { TransactionOutcome::Committed } else { TransactionOutcome::Failed };
+                let outcome = if applied {
+                    TransactionOutcome::Committed
+                } else {
+                    TransactionOutcome::Failed
+                };
                 self.end(now, outcome)
             }
             Ok(_) | Err(Refusal::Unknown { .. }) => self.unsure(now),
@@ -643,7 +517,14 @@ impl Client {
         }
     }
 
-    fn has_read_lists(&mut self, now: Time, seen: &[Observed], appends: &[bool], tested: bool, consistent: bool) -> Wish {
+    fn has_read_lists(
+        &mut self,
+        now: Time,
+        seen: &[Observed],
+        appends: &[bool],
+        tested: bool,
+        consistent: bool,
+    ) -> Wish {
         let mut lists = Vec::new();
         for observed in seen {
             match decode(observed) {
@@ -788,68 +669,5 @@ impl Client {
     #[must_use]
     pub fn job(&self) -> Option<&Job> {
         self.open.as_ref().map(|open| &open.job)
-    }
-}
-
-/// Adds a key to a commit: it must be as it was seen, and may be written.
-fn require(commit: &mut CommitRequest, item: &Item, seen: &Observed, value: Option<Bytes>, tested: bool) {
-    let (keyspace, key) = (item.keyspace.clone(), item.key.key.clone());
-    if tested && value.is_some() {
-        let what = KeyCondition {
-            key: key.clone(),
-            condition: unchanged(seen),
-        };
-        let keyspace = keyspace.clone();
-        commit.conditions.push(InKeyspace { keyspace, what });
-    } else {
-        let what = ReadCheck {
-            key: key.clone(),
-            version: seen.version,
-            exists: seen.value.is_some(),
-        };
-        let keyspace = keyspace.clone();
-        commit.reads.push(InKeyspace { keyspace, what });
-    }
-    if let Some(value) = value {
-        let mutation = Mutation::Put { value, ttl: None };
-        let what = KeyWrite { key, mutation };
-        commit.writes.push(InKeyspace { keyspace, what });
-    }
-}
-
-fn plain_read(open: &Open, patience: Time) -> Wish {
-    let item = &open.items[0];
-    let key = item.key.key.clone();
-    let query = match open.job {
-        Job::Plain { scan: true, .. } => Query::Scan {
-            start: Bytes::new(),
-            end: Bytes::new(),
-            limit: 100,
-            max_bytes: 1 << 20,
-        },
-        _ => Query::Get(vec![key]),
-    };
-    Wish::Ask {
-        to: item.at,
-        operation: Operation::Read(ReadRequest {
-            level: Level::Linearizable,
-            acceptable: Vec::new(),
-            seen: None,
-            query,
-        }),
-        patience,
-    }
-}
-
-fn observed(value: Option<fulcrum_types::Versioned>) -> Observed {
-    let version = value.as_ref().map_or(Version::default(), |value| value.version);
-    Observed { version, value }
-}
-
-/// The condition that a key is as it was seen. Nothing is ever deleted here.
-fn unchanged(seen: &Observed) -> Condition {
-    match seen.value {
-        Some(_) => Condition::VersionIs(seen.version),
-        None => Condition::Absent,
     }
 }

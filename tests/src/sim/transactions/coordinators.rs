@@ -3,8 +3,8 @@
 use super::Step;
 use super::plan::TransactionPlan;
 use super::questions::Owner;
-use super::traffic::FIRST_ASIDE;
 use super::rows::{Followed, name_of};
+use super::traffic::FIRST_ASIDE;
 use super::workload::{Call, Want};
 use crate::sim::network::Endpoint;
 use crate::sim::rng::Rng;
@@ -256,8 +256,9 @@ impl World {
         let at = self.now + coordinator.rng.skewed(5 * MS, coordinator.away_max);
         let whose = |owner: &Owner| matches!(owner, Owner::Coordinator(n, l, _) if (*n, *l) == (number, life));
         self.transactions.questions.forget(whose);
-        self.record
-            .event(self.now, &[61, number as u64], || format!("coordinator {number} dies before {before:?}"));
+        self.record.event(self.now, &[61, number as u64], || {
+            format!("coordinator {number} dies before {before:?}")
+        });
         self.plan_step(at, Step::Start(number));
     }
 }

@@ -1,6 +1,7 @@
 //! The end of a run with transactions: everything heals, nothing may be left, and the checkers judge what clients were told.
 
-use super::clients::{Client, Job};
+use super::clients::Client;
+use super::jobs::Job;
 use crate::sim::judge::broken;
 use crate::sim::time::{MS, SEC, Time};
 use crate::sim::world::{Failure, World};
@@ -52,7 +53,10 @@ fn await_end(world: &mut World, doubts: &mut BTreeMap<(GroupId, TransactionId), 
         if world.now >= due {
             let (left, state) = (what_is_left(world), world.describe());
             let within = world.plan.healing / SEC;
-            return world.fail("progress (transactions)", format!("not within {within} s of healing: {left}\n{state}"));
+            return world.fail(
+                "progress (transactions)",
+                format!("not within {within} s of healing: {left}\n{state}"),
+            );
         }
         look_at_doubts(world, doubts);
         world.run_until(world.now + LOOK);
@@ -62,13 +66,16 @@ fn await_end(world: &mut World, doubts: &mut BTreeMap<(GroupId, TransactionId), 
 fn of_primaries(world: &World) -> Vec<(GroupId, Unfinished)> {
     let led = world.metadata.all().iter();
     let led = led.filter_map(|(group, configuration)| Some((*group, configuration.primary?)));
-    led.filter_map(|(group, node)| Some((group, unfinished(world, group, node)?))).collect()
+    led.filter_map(|(group, node)| Some((group, unfinished(world, group, node)?)))
+        .collect()
 }
 
 fn of_replicas(world: &World) -> Vec<(GroupId, Unfinished)> {
     let replicas = world.plan.groups.iter();
     let replicas = replicas.flat_map(|plan| plan.replicas.iter().map(|node| (plan.group, *node)));
-    replicas.filter_map(|(group, node)| Some((group, unfinished(world, group, node)?))).collect()
+    replicas
+        .filter_map(|(group, node)| Some((group, unfinished(world, group, node)?)))
+        .collect()
 }
 
 fn unfinished(world: &World, group: GroupId, node: NodeId) -> Option<Unfinished> {
@@ -88,7 +95,10 @@ fn look_at_doubts(world: &mut World, since: &mut BTreeMap<(GroupId, TransactionI
         // Clocks run at their own rates, and ticks are apart.
         if now - first > IN_DOUBT_MAX + IN_DOUBT_MAX / 20 {
             let (group, id) = known;
-            return world.fail("transactions (in doubt)", format!("{id} is in doubt in {group} for {} ms", (now - first) / MS));
+            return world.fail(
+                "transactions (in doubt)",
+                format!("{id} is in doubt in {group} for {} ms", (now - first) / MS),
+            );
         }
     }
 }
@@ -97,8 +107,10 @@ fn is_finished(world: &World) -> bool {
     let done = |unfinished: &Unfinished| *unfinished == Unfinished::default();
     !world.transactions.clients.iter().any(Client::is_busy)
         && of_replicas(world).iter().all(|(_, unfinished)| done(unfinished))
-        && (world.transactions.coordinators.iter())
-            .all(|one| one.status().is_some_and(|s| s.preparing + s.deciding + s.resolving + s.reading == 0))
+        && (world.transactions.coordinators.iter()).all(|one| {
+            one.status()
+                .is_some_and(|s| s.preparing + s.deciding + s.resolving + s.reading == 0)
+        })
 }
 
 fn what_is_left(world: &World) -> String {
@@ -106,14 +118,26 @@ fn what_is_left(world: &World) -> String {
         .into_iter()
         .filter(|(_, unfinished)| *unfinished != Unfinished::default())
         .collect();
-    let busy = world.transactions.clients.iter().filter(|client| client.is_busy()).count();
-    let coordinators: Vec<_> = world.transactions.coordinators.iter().map(super::Coordinator::status).collect();
+    let busy = world
+        .transactions
+        .clients
+        .iter()
+        .filter(|client| client.is_busy())
+        .count();
+    let coordinators: Vec<_> = world
+        .transactions
+        .coordinators
+        .iter()
+        .map(super::Coordinator::status)
+        .collect();
     format!("{busy} clients are busy, coordinators have {coordinators:?}, groups have {left:?}")
 }
 
 /// The newest of all lists and accounts, each in one transaction that only reads.
 fn last_reads(world: &mut World, due: Time) {
-    let lists = (0..world.transactions.workload.lists.len()).map(|list| (list, false)).collect();
+    let lists = (0..world.transactions.workload.lists.len())
+        .map(|list| (list, false))
+        .collect();
     let lists = Job::Lists {
         touched: lists,
         tested: false,
@@ -128,8 +152,13 @@ fn last_reads(world: &mut World, due: Time) {
 fn insist(world: &mut World, job: &Job, due: Time) {
     while world.failure.is_none() {
         world.have(0, job.clone());
-        world.wait("progress (a read of everything)", due, |w| !w.transactions.clients[0].is_busy());
-        if matches!(world.transactions.clients[0].last, Some((_, TransactionOutcome::Committed))) {
+        world.wait("progress (a read of everything)", due, |w| {
+            !w.transactions.clients[0].is_busy()
+        });
+        if matches!(
+            world.transactions.clients[0].last,
+            Some((_, TransactionOutcome::Committed))
+        ) {
             return;
         }
         if world.now >= due {
@@ -158,9 +187,15 @@ fn judge(world: &mut World) -> Result<(), Failure> {
         return Err(broken(UNDECIDED, why.clone()));
     }
     let disks = world.inspect_all().map_err(|reason| broken("storage", reason))?;
-    let states: Vec<_> = disks.iter().map(|((group, node), disk)| disk.state(*group, *node)).collect();
+    let states: Vec<_> = disks
+        .iter()
+        .map(|((group, node), disk)| disk.state(*group, *node))
+        .collect();
     match convergence::check_settled(&states).first() {
         None => Ok(()),
-        Some(violation) => Err(broken("convergence", violation.describe(&fulcrum_checker::History::default()))),
+        Some(violation) => Err(broken(
+            "convergence",
+            violation.describe(&fulcrum_checker::History::default()),
+        )),
     }
 }

@@ -13,10 +13,12 @@
 
 pub mod clients;
 pub mod coordinators;
+pub mod jobs;
 pub mod judge;
 pub mod plan;
 pub mod questions;
 pub mod rows;
+pub mod twins;
 pub mod workload;
 
 mod traffic;
@@ -26,10 +28,10 @@ use super::rng::Rng;
 use super::time::{MS, Time};
 use super::world::{Happening, World};
 use clients::Client;
-use fulcrum_two_phase::Reply;
-use fulcrum_types::{Answered, Refusal};
 pub use coordinators::Coordinator;
 use coordinators::Heard;
+use fulcrum_two_phase::Reply;
+use fulcrum_types::{Answered, Refusal};
 use questions::Questions;
 use std::collections::BTreeMap;
 use traffic::Aside;
@@ -88,7 +90,8 @@ impl Transactions {
         let (coordinators, clients) = match &plan.transactions {
             None => (Vec::new(), Vec::new()),
             Some(chosen) => {
-                let coordinators = (0..chosen.coordinators).map(|_| Coordinator::new(chosen, plan.rate_ppm, rng.fork()));
+                let coordinators =
+                    (0..chosen.coordinators).map(|_| Coordinator::new(chosen, plan.rate_ppm, rng.fork()));
                 let coordinators = coordinators.collect();
                 let clients = (0..chosen.clients).map(|number| Client::new(number, chosen, rng.fork()));
                 (coordinators, clients.collect())
@@ -111,7 +114,8 @@ impl Transactions {
 impl World {
     pub(super) fn begin_transactions(&mut self) {
         for number in 0..self.transactions.coordinators.len() {
-            self.queue.at(self.now + MS, Happening::Transactions(Step::Start(number)));
+            self.queue
+                .at(self.now + MS, Happening::Transactions(Step::Start(number)));
         }
         for number in 0..self.transactions.clients.len() {
             let at = self.transactions.rng.range(300 * MS, 600 * MS);

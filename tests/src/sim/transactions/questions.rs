@@ -196,7 +196,11 @@ impl World {
         let mut request = Some(request);
         self.transmit(from, Endpoint::Node(node), || {
             let (request, asker) = (request.take()?, Asker::Question { number, attempt });
-            Some(Happening::Request { to: node, asker, request })
+            Some(Happening::Request {
+                to: node,
+                asker,
+                request,
+            })
         });
     }
 
@@ -217,13 +221,14 @@ impl World {
         }
         question.awaited = false;
         let end = end_of(question.owner);
-        self.record
-            .event(self.now, &[51, number, attempt, from.0, u64::from(result.is_ok())], || {
-                match result {
-                    Ok(answered) => format!("{end} hears from {from}: {:?}", answered.answer),
-                    Err(refusal) => format!("{end} hears from {from}: {refusal:?}"),
-                }
-            });
+        self.record.event(
+            self.now,
+            &[51, number, attempt, from.0, u64::from(result.is_ok())],
+            || match result {
+                Ok(answered) => format!("{end} hears from {from}: {:?}", answered.answer),
+                Err(refusal) => format!("{end} hears from {from}: {refusal:?}"),
+            },
+        );
         let failure = match result {
             Ok(answered) => return self.end_question(number, Ok(answered.clone())),
             Err(Refusal::Unreachable { reason }) => Failure::NotSent(reason.clone()),

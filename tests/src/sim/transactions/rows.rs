@@ -3,9 +3,7 @@
 
 use crate::sim::world::World;
 use fulcrum_two_phase::{Effect, Input, Shape};
-use fulcrum_types::{
-    Decision, GroupId, NodeId, Operation, Participant, TransactionId, TransactionOperation, Verdict,
-};
+use fulcrum_types::{Decision, GroupId, NodeId, Operation, Participant, TransactionId, TransactionOperation, Verdict};
 use std::collections::BTreeSet;
 
 /// What a coordinator has done for a transaction of several groups, in this life.
@@ -63,7 +61,9 @@ impl World {
             request: *request,
         };
         let groups = plan.parts.iter().map(|part| part.participant.group).collect();
-        self.watch.records.begin(plan.id, plan.fingerprint, plan.home.group, groups, self.now);
+        self.watch
+            .records
+            .begin(plan.id, plan.fingerprint, plan.home.group, groups, self.now);
         self.transactions.coordinators[number]
             .follows
             .entry(plan.id)

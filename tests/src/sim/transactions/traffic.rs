@@ -1,8 +1,9 @@
 //! What the world does for clients, and what it watches.
 
-use super::clients::{Job, Twin, Wish};
 use super::coordinators::Heard;
+use super::jobs::{Job, Wish};
 use super::questions::Owner;
+use super::twins::Twin;
 use super::workload::{Call, Want};
 use super::{Step, Transactions, clients::Client};
 use crate::sim::network::Endpoint;
@@ -144,20 +145,19 @@ impl World {
             self.call_aside(number, commit, self.now + MS, Aside::Twin(twin));
         }
         match wish {
-            Wish::Call {
-                copies,
-                want,
-                patience,
-            } => {
+            Wish::Call { copies, want, patience } => {
                 let attempt = self.client(number).attempt();
                 for _ in 0..copies {
                     let want = want.clone();
-                    self.call(number, Call {
-                        client: number,
-                        attempt,
-                        patience,
-                        want,
-                    });
+                    self.call(
+                        number,
+                        Call {
+                            client: number,
+                            attempt,
+                            patience,
+                            want,
+                        },
+                    );
                 }
                 self.plan_step(self.now + patience + 100 * MS, Step::GiveUp(number, attempt));
             }
@@ -183,12 +183,15 @@ impl World {
     fn vanish(&mut self, number: usize, want: Want) {
         self.record.reached("client that vanished");
         let attempt = self.client(number).attempt();
-        let to = self.call(number, Call {
-            client: number,
-            attempt,
-            patience: 1_000 * MS,
-            want,
-        });
+        let to = self.call(
+            number,
+            Call {
+                client: number,
+                attempt,
+                patience: 1_000 * MS,
+                want,
+            },
+        );
         if self.transactions.rng.percent(50) {
             let at = self.now + self.transactions.rng.skewed(MS, 400 * MS);
             let left = Call {

@@ -80,7 +80,11 @@ impl Workload {
             return Self::default();
         }
         let item = |group: &crate::sim::plan::GroupPlan, key: Bytes| Item {
-            keyspace: plan.map.keyspace(group.keyspace).map(|k| k.name.clone()).unwrap_or_default(),
+            keyspace: plan
+                .map
+                .keyspace(group.keyspace)
+                .map(|k| k.name.clone())
+                .unwrap_or_default(),
             key: TransactionKey {
                 keyspace: group.keyspace,
                 key,
@@ -90,7 +94,10 @@ impl Workload {
                 group: group.group,
             },
         };
-        let lists = plan.groups.iter().flat_map(|group| group.keys.iter().map(|key| item(group, key.clone())));
+        let lists = plan
+            .groups
+            .iter()
+            .flat_map(|group| group.keys.iter().map(|key| item(group, key.clone())));
         let accounts = plan.groups.iter().cycle().take(plan.groups.len().max(3));
         let accounts = accounts.enumerate().map(|(number, group)| {
             let mut names = (0..).map(|n| Bytes::from(format!("account {number}.{n}")));
