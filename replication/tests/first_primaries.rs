@@ -26,7 +26,15 @@ fn new_replica(group: GroupId, node: NodeId) -> PrimaryBackup {
         replicas: NODES.to_vec(),
         ..GroupConfiguration::default()
     };
-    replica.step(at(0), Input::Configuration { configuration }, &mut Vec::new());
+    let mut effects = Vec::new();
+    replica.step(at(0), Input::Configuration { configuration }, &mut effects);
+    let writes = effects.iter().filter_map(|effect| match effect {
+        Effect::Write { id, .. } => Some(*id),
+        _ => None,
+    });
+    // Nobody proposes data that is not durable.
+    let through = writes.max().expect("what it adopts is written");
+    replica.step(at(0), Input::Persisted { through }, &mut Vec::new());
     replica
 }
 

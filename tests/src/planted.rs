@@ -6,6 +6,9 @@ use fulcrum_replication::primary_backup::planted::Bug as CoreBug;
 #[cfg(feature = "planted-bugs")]
 use fulcrum_shard_node::node::Bug as NodeBug;
 use fulcrum_shard_node::node::Node;
+use fulcrum_two_phase::TwoPhase;
+#[cfg(feature = "planted-bugs")]
+use fulcrum_two_phase::planted::Bug as CoordinatorBug;
 
 /// The bug that a run carries, if any.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -16,6 +19,9 @@ pub struct Planted {
     /// In the node around it.
     #[cfg(feature = "planted-bugs")]
     pub node: Option<NodeBug>,
+    /// In the coordinators' core.
+    #[cfg(feature = "planted-bugs")]
+    pub coordinator: Option<CoordinatorBug>,
 }
 
 /// Bugs of the node around its cores.
@@ -31,6 +37,20 @@ const NODE_BUGS: [NodeBug; 8] = [
     NodeBug::ReadBeforeApplied,
 ];
 
+/// Bugs of the participants: runs with transactions look for them.
+#[cfg(feature = "planted-bugs")]
+const PARTICIPANT_BUGS: [NodeBug; 9] = [
+    NodeBug::ForgetLocksOnFailover,
+    NodeBug::AnswerBeforeDecided,
+    NodeBug::ReleaseReadLocksEarly,
+    NodeBug::ApplyIntentsTwice,
+    NodeBug::PrepareAfterTheMark,
+    NodeBug::CommitAfterTheAbort,
+    NodeBug::DropUnresolvedCommits,
+    NodeBug::VersionOfTheResolve,
+    NodeBug::ReadPastIntents,
+];
+
 impl Planted {
     /// Plants it in a core that has just been made.
     #[cfg_attr(
@@ -42,6 +62,19 @@ impl Planted {
         if let Some(bug) = self.core {
             _core.set_bug(bug);
         }
+    }
+
+    /// Plants it in a coordinator's core that has just been made.
+    #[cfg_attr(
+        not(feature = "planted-bugs"),
+        expect(clippy::unused_self, reason = "there is nothing to plant")
+    )]
+    pub(crate) fn plant_in_coordinator(self, core: TwoPhase) -> TwoPhase {
+        #[cfg(feature = "planted-bugs")]
+        if let Some(bug) = self.coordinator {
+            return core.with_bug(bug);
+        }
+        core
     }
 
     /// Plants it in a node that has just been opened.
@@ -64,19 +97,32 @@ impl Planted {
     pub fn all() -> Vec<Planted> {
         let core = CoreBug::ALL.iter().map(|bug| Planted {
             core: Some(*bug),
-            node: None,
+            ..Planted::default()
         });
-        let node = NODE_BUGS.iter().map(|bug| Planted {
-            core: None,
+        let node = NODE_BUGS.iter().chain(&PARTICIPANT_BUGS).map(|bug| Planted {
             node: Some(*bug),
+            ..Planted::default()
         });
-        core.chain(node).collect()
+        let coordinator = CoordinatorBug::ALL.iter().map(|bug| Planted {
+            coordinator: Some(*bug),
+            ..Planted::default()
+        });
+        core.chain(node).chain(coordinator).collect()
+    }
+
+    /// Whether runs with transactions look for it.
+    #[must_use]
+    pub fn is_of_transactions(self) -> bool {
+        self.coordinator.is_some() || self.node.is_some_and(|bug| PARTICIPANT_BUGS.contains(&bug))
     }
 
     /// Why whole nodes may hide it for thousands of seeds, if they do. The golden scripts of the core tell of it:
     /// `cargo test -p fulcrum-replication --features planted-bugs`.
     #[must_use]
     pub fn hidden_by(self) -> Option<&'static str> {
+        if self.coordinator == Some(CoordinatorBug::NoHeartbeats) {
+            return Some("it costs aborts and nothing else");
+        }
         match self.core? {
             CoreBug::SessionIndexOnly => Some("the node compares histories a second time"),
             CoreBug::ForgetGrace => Some("the old primary hears of its successor within a beat"),
@@ -89,10 +135,11 @@ impl Planted {
     /// Its name.
     #[must_use]
     pub fn name(self) -> String {
-        match (self.core, self.node) {
-            (Some(bug), _) => format!("core {bug:?}"),
-            (None, Some(bug)) => format!("node {bug:?}"),
-            (None, None) => "none".into(),
+        match (self.core, self.node, self.coordinator) {
+            (Some(bug), ..) => format!("core {bug:?}"),
+            (None, Some(bug), _) => format!("node {bug:?}"),
+            (None, None, Some(bug)) => format!("coordinator {bug:?}"),
+            (None, None, None) => "none".into(),
         }
     }
 }

@@ -15,6 +15,7 @@ fn world(mode: Mode, change: impl FnOnce(&mut Plan)) -> World {
     let choice = Choice {
         mode: Some(mode),
         profile: Profile::Calm,
+        ..Choice::default()
     };
     let fits = |plan: &Plan| {
         plan.nodes.len() == 3

@@ -14,6 +14,7 @@ fn seeds(mode: Mode, profile: Profile, count: u64) {
     let choice = Choice {
         mode: Some(mode),
         profile,
+        ..Choice::default()
     };
     let (mut steps, mut anew, mut short) = (0, 0, 0);
     let seeds: Vec<u64> = (1..=count).collect();

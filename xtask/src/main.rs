@@ -39,7 +39,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Pass all tests: unit and end-to-end tests, 2,000 simulation seeds, planted bugs
+    /// Pass all tests: unit and end-to-end tests, 2,000 simulation seeds without and 2,000 with transactions, planted bugs
     #[command(
         after_help = "Needs the Rust toolchain and nothing else: cargo fetches the crates, apt-get an etcd for the tests into \
                             target/etcd. FULCRUM_ETCD names another one, or none: then the tests that need it are left out."
@@ -57,6 +57,7 @@ enum Command {
         cargo xtask sim --seeds 10000             10,000 seeds\n  \
         cargo xtask sim --seed 42                 replay one seed; the same seed gives the same trace hash\n  \
         cargo xtask sim --seeds 500 --start 2000  seeds 2000 to 2499\n  \
+        cargo xtask sim --transactions --seeds 5000  with transactions; --seed replays one of these, too\n  \
         cargo xtask sim -- --help                 every flag of the simulation")]
     Sim(PassThrough),
     /// Plant each known bug in turn and show that the simulation finds it
@@ -71,7 +72,7 @@ enum Command {
 
 #[derive(Args)]
 struct TestArgs {
-    /// Seeds of the simulation
+    /// Seeds of the simulation, without transactions and with
     #[arg(long, default_value_t = 2_000, value_name = "N")]
     seeds: u64,
 }

@@ -62,6 +62,9 @@ pub(crate) fn test(seeds: u64) -> Result<u8> {
     report.step(&format!("simulation, {seeds} seeds"), || {
         run_binary(&SIM, &["--seeds".into(), seeds.to_string()])
     })?;
+    report.step(&format!("simulation of transactions, {seeds} seeds"), || {
+        run_binary(&SIM, &["--transactions".into(), "--seeds".into(), seeds.to_string()])
+    })?;
     report.step("planted bugs", || run_binary(&MUTANTS, &["--quick".into()]))?;
     let code = report.finish();
     if let Some(reason) = left_out {

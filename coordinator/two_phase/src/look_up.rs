@@ -51,16 +51,18 @@ impl LookingUp {
         }
     }
 
-    /// What all places together say. Of several an abort counts less than what only the home says: an abort may be recorded in any
-    /// group, for whoever asks for it there. A place that said nothing might be the home.
+    /// What all places together say. An abort counts less than what only the home says, and less than a place that could not say what it
+    /// has, for that might be the home: an abort may be recorded in any group, for whoever asks for it there. A participant
+    /// that says that another group is home counts least: the home is among those asked.
     fn conclusion(&self) -> Option<Result<(TransactionState, Receipt), Refusal>> {
         let weight = |found: &Result<(TransactionState, Receipt), Refusal>| match found {
-            Ok((TransactionState::Decided(Decision::Committed { .. }), _)) => 5,
-            Ok((TransactionState::Undecided, _)) => 4,
+            Ok((TransactionState::Decided(Decision::Committed { .. }), _)) => 6,
+            Ok((TransactionState::Undecided, _)) => 5,
+            Err(Refusal::Invalid { .. }) => 0,
+            Err(_) => 4,
             Ok((TransactionState::Decided(Decision::Aborted(_)), _)) => 3,
-            Err(_) => 2,
-            Ok((TransactionState::NotSeen, _)) => 1,
-            Ok((TransactionState::TooOld, _)) => 0,
+            Ok((TransactionState::NotSeen, _)) => 2,
+            Ok((TransactionState::TooOld, _)) => 1,
         };
         let all: Option<Vec<_>> = self.places.iter().map(|place| place.found.as_ref()).collect();
         all?.into_iter().max_by_key(|found| weight(found)).cloned()

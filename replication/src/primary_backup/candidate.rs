@@ -134,7 +134,11 @@ impl PrimaryBackup {
             return;
         }
         let ready = match ground {
-            Ground::NewGroup => now.mono >= self.backup.patience_until + self.options.retry_after * (2 * self.rank()),
+            // What it proposes lists its data, which must be there after a crash.
+            Ground::NewGroup => {
+                let turn = self.backup.patience_until + self.options.retry_after * (2 * self.rank());
+                now.mono >= turn && self.disk.after_hard_state().is_none()
+            }
             Ground::PrimarySilent => self.is_my_turn(now, effects),
             // The operator's word is durable before it can have an effect: the certificate is owed after a crash, too.
             Ground::Forced => self.disk.after_hard_state().is_none(),

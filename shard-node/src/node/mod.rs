@@ -53,7 +53,7 @@ pub use bugs::Bug;
 #[cfg(feature = "planted-bugs")]
 pub(crate) use bugs::Bugs;
 pub use settings::NodeSettings;
-pub use status::{GroupStatus, NodeStatus, TransactionsStatus};
+pub use status::{GroupStatus, NodeStatus, TransactionsStatus, Unfinished};
 
 use crate::event::{Event, Output, RequestId};
 use crate::storage::{BatchDone, Durability, Reader, Space, StorageError, Store};

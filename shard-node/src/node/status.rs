@@ -3,7 +3,9 @@
 use super::Node;
 use crate::storage::{Certificate, StorageError, certificates};
 use fulcrum_replication::Status;
-use fulcrum_types::{BootId, GroupId, Index, KeyspaceId, MapVersion, Mode, NodeId, Now};
+use fulcrum_types::{
+    BootId, GroupId, Index, KeyspaceId, MapVersion, Mode, NodeId, Now, Participant, TransactionId, Verdict,
+};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -60,6 +62,19 @@ pub struct TransactionsStatus {
     pub locked_keys: usize,
     /// Requests that wait for locks.
     pub waiting: usize,
+}
+
+/// What a replica's state holds for transactions that are not finished, whoever leads.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Unfinished {
+    /// Prepared and not resolved, each with its home.
+    pub prepared: Vec<(TransactionId, Participant)>,
+    /// Committed here, and not known to be resolved everywhere.
+    pub unresolved: Vec<TransactionId>,
+    /// Keys that are locked.
+    pub locked_keys: usize,
+    /// There is an intent, of whomever.
+    pub intents: bool,
 }
 
 impl Node {
@@ -123,5 +138,27 @@ impl Node {
             group.applied().index,
             group.machine.checksum(&self.shared.store)?,
         )))
+    }
+
+    /// What is not finished at a replica, as of what it has applied. For checks.
+    pub fn unfinished(&self, group: GroupId) -> Result<Option<Unfinished>, StorageError> {
+        let Some(group) = self.groups.get(&group) else {
+            return Ok(None);
+        };
+        let machine = &group.machine;
+        Ok(Some(Unfinished {
+            prepared: machine.prepared().map(|(id, held)| (id, held.home)).collect(),
+            unresolved: machine.unresolved().map(|(id, _)| id).collect(),
+            locked_keys: machine.locked_keys(),
+            intents: !machine.intents_between(&self.shared.store, &[], &[], 1)?.is_empty(),
+        }))
+    }
+
+    /// How a transaction ended at a replica, as of what it has applied; none if it is not known to have ended there. For checks.
+    pub fn verdict_on(&self, group: GroupId, id: TransactionId) -> Result<Option<Verdict>, StorageError> {
+        let Some(group) = self.groups.get(&group) else {
+            return Ok(None);
+        };
+        group.machine.verdict_on(&self.shared.store, id)
     }
 }

@@ -6,6 +6,7 @@ use fulcrum_tests::sim::judge::UNDECIDED;
 use fulcrum_tests::sim::plan::Choice;
 use fulcrum_tests::sim::pool::each;
 use fulcrum_tests::sim::run::{Report, quiet_panics, run};
+use fulcrum_tests::sim::transactions;
 use std::process::ExitCode;
 
 /// Plants bugs and counts the seeds that the simulation needs to find each.
@@ -88,10 +89,18 @@ fn hunt(bug: Planted, arguments: &Arguments, threads: usize) -> (Option<Report>,
     let fresh = arguments.start..arguments.start + arguments.seeds;
     let seeds: Vec<u64> = first.into_iter().chain(fresh).collect();
     let (mut found, mut tried) = (None, 0);
-    let one = |seed| run(seed, Choice::default(), bug, false);
+    let choice = Choice {
+        transactions: bug.is_of_transactions(),
+        ..Choice::default()
+    };
+    let one = |seed| run(seed, choice, bug, false);
     each(&seeds, threads, one, |report| {
         tried += 1;
-        if report.failure.as_ref().is_some_and(|f| f.property != UNDECIDED) {
+        if report
+            .failure
+            .as_ref()
+            .is_some_and(|f| f.property != UNDECIDED && f.property != transactions::judge::UNDECIDED)
+        {
             found = Some(report);
         }
         found.is_none()

@@ -4,7 +4,7 @@ use clap::Parser;
 use fulcrum_tests::planted::Planted;
 use fulcrum_tests::sim::plan::{Choice, Profile};
 use fulcrum_tests::sim::pool::{Summary, each};
-use fulcrum_tests::sim::run::{REGRESSIONS, Report, quiet_panics, run, seeds_of};
+use fulcrum_tests::sim::run::{REGRESSIONS, Report, quiet_panics, run, seeds_of, transaction_seeds_of};
 use fulcrum_types::Mode;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
@@ -31,6 +31,9 @@ struct Arguments {
     /// Which faults: mixed, calm, swarm, network, crash, metadata, hand-over, beyond-bound.
     #[arg(long, default_value_t)]
     profile: Profile,
+    /// With transactions over several groups: coordinators, their clients, and what goes wrong with them.
+    #[arg(long)]
+    transactions: bool,
     /// Threads; all processors if not said.
     #[arg(long)]
     threads: Option<usize>,
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
     let choice = Choice {
         mode: arguments.mode,
         profile: arguments.profile,
+        transactions: arguments.transactions,
     };
     if !arguments.trace {
         quiet_panics();
@@ -86,6 +90,8 @@ fn seeds(arguments: &Arguments) -> Vec<u64> {
     }
     let known = if arguments.no_regressions {
         Vec::new()
+    } else if arguments.transactions {
+        transaction_seeds_of(REGRESSIONS)
     } else {
         seeds_of(REGRESSIONS)
     };
@@ -105,8 +111,9 @@ fn told(report: &Report, arguments: &Arguments) -> String {
         Profile::Mixed => String::new(),
         other => format!(" --profile {other}"),
     };
+    let transactions = if arguments.transactions { " --transactions" } else { "" };
     format!(
-        "seed {} ({}, {}) FAILED at {} ms: {}: {}\n  replay: cargo xtask sim --seed {} -- --trace{mode}{profile}",
+        "seed {} ({}, {}) FAILED at {} ms: {}: {}\n  replay: cargo xtask sim --seed {} -- --trace{transactions}{mode}{profile}",
         report.seed,
         report.mode,
         report.profile,

@@ -129,6 +129,18 @@ pub struct Tally {
     pub unknown: u64,
 }
 
+impl Tally {
+    /// Of several clients.
+    #[must_use]
+    pub fn sum(all: impl Iterator<Item = Tally>) -> Tally {
+        all.fold(Tally::default(), |sum, one| Tally {
+            ok: sum.ok + one.ok,
+            failed: sum.failed + one.failed,
+            unknown: sum.unknown + one.unknown,
+        })
+    }
+}
+
 /// One session.
 pub struct Lane {
     /// Place of its process.

@@ -10,9 +10,23 @@ use fulcrum_types::{BootId, NodeId, Now};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-/// Who waits for the answer to a request: a lane and the number of its attempt.
+/// Who waits for the answer to a request, and to which attempt.
 #[derive(Clone, Copy, Debug)]
-pub struct Asker {
+pub enum Asker {
+    /// A session or a watch.
+    Lane(Lane),
+    /// Somebody who asks a group, whoever leads it.
+    Question {
+        /// The number of the question.
+        number: u64,
+        /// Its attempt.
+        attempt: u64,
+    },
+}
+
+/// A lane and the number of its attempt; watches are counted behind the lanes.
+#[derive(Clone, Copy, Debug)]
+pub struct Lane {
     /// The lane.
     pub lane: usize,
     /// Its attempt.
@@ -110,6 +124,17 @@ impl Host {
         self.boot = boot;
         self.node = Some(node);
         Ok(())
+    }
+
+    /// Whether the node has been handed a question that it has not answered.
+    #[must_use]
+    pub fn has_taken(&self, question: u64) -> bool {
+        let waits = |inbox: &Event, id: &RequestId| matches!(inbox, Event::Request { id: other, .. } if other == id);
+        let asked = self
+            .askers
+            .iter()
+            .find(|(_, asker)| matches!(asker, Asker::Question { number, .. } if *number == question));
+        asked.is_some_and(|(id, _)| !self.inbox.iter().any(|event| waits(event, id)))
     }
 
     /// Names a request.

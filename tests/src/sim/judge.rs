@@ -161,7 +161,7 @@ fn none(history: &History, property: &'static str, violations: Vec<Violation>) -
     }
 }
 
-fn broken(property: &'static str, reason: String) -> Failure {
+pub(super) fn broken(property: &'static str, reason: String) -> Failure {
     Failure {
         at: 0,
         property,

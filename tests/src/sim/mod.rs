@@ -26,6 +26,7 @@ pub mod plan;
 pub mod record;
 pub mod watcher;
 
+pub mod transactions;
 pub mod world;
 
 mod cluster;

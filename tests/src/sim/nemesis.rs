@@ -181,7 +181,7 @@ impl World {
             .map(|n| Endpoint::Node(*n))
             .collect();
         if self.nemesis.percent(30) {
-            others.extend((0..self.lanes.len() as u64).map(Endpoint::Client));
+            others.extend(self.outsiders());
         }
         if self.nemesis.percent(30) {
             others.push(Endpoint::Metadata);
@@ -189,9 +189,17 @@ impl World {
         self.cut(others.iter().flat_map(|o| [(one, *o), (*o, one)]).collect(), lasts);
     }
 
+    /// Who asks nodes and is none.
+    fn outsiders(&self) -> Vec<Endpoint> {
+        let clients = self.lanes.len() + self.transactions.clients.len();
+        let clients = (0..clients as u64).map(Endpoint::Client);
+        let coordinators = (0..self.transactions.coordinators.len() as u64).map(Endpoint::Coordinator);
+        clients.chain(coordinators).collect()
+    }
+
     fn split(&mut self, lasts: Time) {
         let mut ends: Vec<Endpoint> = self.plan.nodes.iter().map(|n| Endpoint::Node(*n)).collect();
-        ends.extend((0..self.lanes.len() as u64).map(Endpoint::Client));
+        ends.extend(self.outsiders());
         let side: Vec<bool> = ends.iter().map(|_| self.nemesis.percent(50)).collect();
         let links = links_between(&ends, |a, b| side[a] != side[b]);
         self.struck(Fault::Split, || format!("{side:?} for {} ms", lasts / MS));

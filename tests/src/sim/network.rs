@@ -16,6 +16,8 @@ pub enum Endpoint {
     Client(u64),
     /// The metadata store.
     Metadata,
+    /// A coordinator, by number.
+    Coordinator(u64),
 }
 
 impl fmt::Display for Endpoint {
@@ -24,6 +26,7 @@ impl fmt::Display for Endpoint {
             Endpoint::Node(node) => write!(f, "{node}"),
             Endpoint::Client(number) => write!(f, "client {number}"),
             Endpoint::Metadata => f.write_str("metadata"),
+            Endpoint::Coordinator(number) => write!(f, "coordinator {number}"),
         }
     }
 }

@@ -1,9 +1,11 @@
 //! What machines do: start, tick, take turns with their disks and the network, and die.
 
+use super::host::Asker;
 use super::network::Endpoint;
 use super::plan::Profile;
 use super::record::words_of;
 use super::time::{MS, Time, US};
+use super::transactions::questions::Owner;
 use super::world::{Happening, World};
 use crate::invariants::durable;
 use fulcrum_replication::primary_backup::PrimaryBackup;
@@ -124,6 +126,7 @@ impl World {
                 running.release(now, &mut outputs);
             }
         }
+        self.watch_transactions(node);
         for output in outputs {
             self.output(node, output);
         }
@@ -212,8 +215,17 @@ impl World {
             } => {
                 self.send_swap(node, group, attempt, expected, proposal);
             }
-            // Nothing prepares here: the load has no transactions, so that nobody has to be asked.
-            Output::Ask { ask, to, .. } => self.fail("group asked", format!("{node} asks {to:?} as {ask:?}")),
+            Output::Ask {
+                ask,
+                to,
+                operation,
+                deadline,
+            } => {
+                let host = &self.hosts[&node];
+                let span = host.clock.true_span(deadline.as_nanos() as Time);
+                let owner = Owner::Node(node, host.boot, ask);
+                self.ask_group(owner, to, operation, span);
+            }
             Output::ReadConfiguration { group } => {
                 let boot = self.hosts[&node].boot;
                 self.look_up(node, boot, group);
@@ -253,7 +265,14 @@ impl World {
                 self.must("durable", verdict);
             }
         }
-        let (from, to) = (Endpoint::Node(node), Endpoint::Client(asker.lane as u64));
+        let to = match asker {
+            Asker::Lane(asker) => Endpoint::Client(asker.lane as u64),
+            Asker::Question { number, .. } => match self.transactions.questions.asked_from(number) {
+                Some(end) => end,
+                None => return,
+            },
+        };
+        let from = Endpoint::Node(node);
         self.transmit(from, to, || {
             Some(Happening::Reply {
                 from: node,
@@ -273,6 +292,13 @@ impl World {
             Observation::SnapshotStarted { .. } => "snapshot sent",
             Observation::Rebuilding { .. } => "replica rebuilt",
             Observation::NewData { .. } => "new data id",
+            Observation::LockWaited { cut: true, .. } => "wait for a lock cut",
+            Observation::LockWaited { cut: false, .. } => "wait for a lock",
+            Observation::TransactionResolved { on_its_own: true, .. } => "doubt ended on its own",
+            Observation::TransactionContradicted { group, id } => {
+                let reason = format!("{node} was told that {id} is aborted, which is committed in {group}");
+                return self.fail("transactions (contradicted)", reason);
+            }
             _ => return,
         };
         self.record.reached(what);
@@ -297,6 +323,7 @@ impl World {
             }
         }
         self.must("primaries", verdict);
+        self.watch_transactions(node);
     }
 
     /// If a batch waits at the disk and is not under way, it is from now on.
@@ -359,6 +386,7 @@ impl World {
             }
         }
         points.into_iter().for_each(|point| self.record.crash_point(point));
+        self.note_rows_of_node(node);
     }
 }
 
@@ -377,6 +405,7 @@ fn words(node: NodeId, event: &Event) -> [u64; 4] {
         Event::Request { id, .. } => (3, id.0, 0),
         Event::Configuration { group, configuration } => (4, group.0, configuration.version.0),
         Event::CasOutcome { group, attempt, .. } => (5, group.0, attempt.0),
+        Event::Answered { ask, result } => (7, ask.0, u64::from(result.is_ok())),
         _ => (6, 0, 0),
     };
     [node.0, kind, a, b]

@@ -8,6 +8,7 @@ use super::metadata::Manners;
 use super::network::Quality;
 use super::rng::Rng;
 use super::time::{MS, SEC, Time, US};
+use super::transactions::plan::TransactionPlan;
 use bytes::Bytes;
 use fulcrum_common::keyspace::{KeyspaceOptions, RATE_DRIFT_PPM, Timing};
 use fulcrum_common::limits::LONGEST_TRANSACTION;
@@ -80,11 +81,15 @@ pub struct Choice {
     pub mode: Option<Mode>,
     /// The faults.
     pub profile: Profile,
+    /// Clients commit transactions, over keyspaces that are `sync`.
+    pub transactions: bool,
 }
 
 /// One group.
 #[derive(Clone, Debug)]
 pub struct GroupPlan {
+    /// Its keyspace.
+    pub keyspace: KeyspaceId,
     /// Its id.
     pub group: GroupId,
     /// Its replicas.
@@ -168,12 +173,17 @@ pub struct Plan {
     pub safety: Time,
     /// How long healing may take.
     pub healing: Time,
+    /// Coordinators and what their clients do, in runs with transactions.
+    pub transactions: Option<TransactionPlan>,
 }
 
 impl Plan {
     /// The plan of a seed.
     #[must_use]
     pub fn of(seed: u64, choice: Choice) -> Plan {
+        if choice.transactions {
+            return super::transactions::plan::of(seed, choice);
+        }
         let mut rng = Rng::new(seed);
         let profile = match choice.profile {
             Profile::Mixed => match rng.below(100) {
@@ -196,7 +206,7 @@ impl Plan {
         let beyond = profile == Profile::BeyondBound;
         let keyspace = keyspace(&mut rng, beyond, factor, fsync, &options);
         let map = Arc::new(cluster_map(&nodes, keyspace));
-        let groups = groups(&map, rng.range(1, 6) as usize);
+        let groups = groups(&map, KeyspaceId(1), rng.range(1, 6) as usize);
         // Two clocks that are fast and slow by half of the bound each are apart by it, and a little more: hence 98 %.
         let within = u64::from(options.drift_ppm) * 49 / 100;
         let heartbeat = options.heartbeat.as_nanos() as Time;
@@ -219,6 +229,7 @@ impl Plan {
             turn_stall_ppm: rng.one_of(&[0, 200, 1_000, 3_000]),
             safety: rng.range(8, 14) * SEC,
             healing: 20 * SEC,
+            transactions: None,
             nodes,
             map,
             groups,
@@ -292,8 +303,8 @@ fn odd_clocks(seed: u64, nodes: &[NodeId], factor: usize) -> Vec<NodeId> {
     nodes.iter().cycle().skip(first).take(factor / 2).copied().collect()
 }
 
-fn groups(map: &ClusterMap, keys: usize) -> Vec<GroupPlan> {
-    let keyspace = KeyspaceId(1);
+/// The groups of a keyspace, with so many keys each.
+pub(super) fn groups(map: &ClusterMap, keyspace: KeyspaceId, keys: usize) -> Vec<GroupPlan> {
     let of = |group| {
         let names = (0..).map(|number| Bytes::from(format!("key {number}")));
         names
@@ -304,6 +315,7 @@ fn groups(map: &ClusterMap, keys: usize) -> Vec<GroupPlan> {
     let groups = map.groups_of(keyspace);
     groups
         .map(|group| GroupPlan {
+            keyspace,
             group,
             replicas: map.replicas(group).to_vec(),
             keys: of(group),

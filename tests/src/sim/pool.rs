@@ -5,6 +5,7 @@ use super::faults::Fault;
 use super::record::Counts;
 use super::run::Report;
 use super::time::{SEC, Time};
+use super::transactions::rows::ROWS;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
@@ -52,6 +53,10 @@ pub struct Summary {
     pub crash_points: Counts,
     /// Rare things that the system did.
     pub reached: Counts,
+    /// Rows of the table of crash points of transactions that were hit.
+    pub rows: Counts,
+    /// What coordinators were about to do when they died.
+    pub died_before: Counts,
     /// Seeds that failed: what and why.
     pub failed: Vec<Report>,
 }
@@ -71,6 +76,8 @@ impl Summary {
         let counts = [
             (&report.record.crash_points, &mut self.crash_points),
             (&report.record.reached, &mut self.reached),
+            (&report.record.rows, &mut self.rows),
+            (&report.record.died_before, &mut self.died_before),
         ];
         for (from, into) in counts {
             for (what, count) in from {
@@ -98,6 +105,12 @@ impl Summary {
         lines.push(format!("faults that took effect: {}", join(&self.faults)));
         lines.push(format!("nodes crashed: {}", join(&self.crash_points)));
         lines.push(format!("reached: {}", join(&self.reached)));
+        if !self.rows.is_empty() {
+            let hit = |row: &&str| format!("{row} {}", self.rows.get(row).unwrap_or(&0));
+            let rows: Vec<String> = ROWS.iter().map(hit).collect();
+            lines.push(format!("crash points of transactions: {}", rows.join("; ")));
+            lines.push(format!("coordinators died before: {}", join(&self.died_before)));
+        }
         lines
     }
 }

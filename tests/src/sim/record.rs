@@ -22,6 +22,10 @@ pub struct Record {
     pub crash_points: Counts,
     /// Rare things that the system did.
     pub reached: Counts,
+    /// Rows of the table of crash points of transactions that were hit.
+    pub rows: Counts,
+    /// What coordinators were about to do when they died.
+    pub died_before: Counts,
 }
 
 impl Record {
@@ -65,6 +69,16 @@ impl Record {
     /// A node crashed here.
     pub fn crash_point(&mut self, point: &'static str) {
         *self.crash_points.entry(point).or_default() += 1;
+    }
+
+    /// A transaction stood in this row when a process died that it rested on.
+    pub fn row(&mut self, row: &'static str) {
+        *self.rows.entry(row).or_default() += 1;
+    }
+
+    /// A coordinator died before it did this.
+    pub fn died_before(&mut self, effect: &'static str) {
+        *self.died_before.entry(effect).or_default() += 1;
     }
 
     /// Something rare happened.

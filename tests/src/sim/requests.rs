@@ -1,7 +1,7 @@
 //! Traffic between clients and nodes.
 
 use super::client::Next;
-use super::host::Asker;
+use super::host::{Asker, Lane};
 use super::network::Endpoint;
 use super::time::MS;
 use super::world::{Happening, World};
@@ -44,7 +44,7 @@ impl World {
         let Some(attempt) = attempt else {
             return;
         };
-        let asker = Asker {
+        let asker = Lane {
             lane: number,
             attempt: attempt.number,
         };
@@ -58,7 +58,7 @@ impl World {
         let from = Endpoint::Client(number as u64);
         let mut request = Some(attempt.request);
         self.transmit(from, Endpoint::Node(to), || {
-            let request = request.take()?;
+            let (request, asker) = (request.take()?, Asker::Lane(asker));
             Some(Happening::Request { to, asker, request })
         });
     }
@@ -87,6 +87,13 @@ impl World {
 
     /// An answer arrives.
     pub(super) fn reply(&mut self, from: NodeId, asker: Asker, result: &Result<Answered, Refusal>) {
+        match asker {
+            Asker::Lane(asker) => self.reply_to_lane(from, asker, result),
+            Asker::Question { number, attempt } => self.answer_to_question(from, number, attempt, result),
+        }
+    }
+
+    fn reply_to_lane(&mut self, from: NodeId, asker: Lane, result: &Result<Answered, Refusal>) {
         if let Some(watcher) = asker.lane.checked_sub(self.lanes.len()) {
             return self.told(watcher, from, asker, result);
         }
@@ -119,7 +126,7 @@ impl World {
     }
 
     /// A lane gives up an attempt.
-    pub(super) fn silence(&mut self, asker: Asker) {
+    pub(super) fn silence(&mut self, asker: Lane) {
         if let Some(watcher) = asker.lane.checked_sub(self.lanes.len()) {
             if self.watchers[watcher].awaits(asker.attempt) {
                 self.watchers[watcher].silence();
@@ -141,7 +148,7 @@ impl World {
     }
 
     /// A watch hears of its step.
-    fn told(&mut self, number: usize, from: NodeId, asker: Asker, result: &Result<Answered, Refusal>) {
+    fn told(&mut self, number: usize, from: NodeId, asker: Lane, result: &Result<Answered, Refusal>) {
         let watcher = &mut self.watchers[number];
         if !watcher.awaits(asker.attempt) {
             return;

@@ -6,6 +6,7 @@ use super::judge::{Evidence, judge, watches_told_all};
 use super::plan::{Choice, Plan, Profile};
 use super::record::Record;
 use super::time::{MS, SEC, Time};
+use super::transactions;
 use super::world::{Failure, World};
 use crate::planted::Planted;
 use bytes::Bytes;
@@ -46,6 +47,13 @@ pub fn seeds_of(list: &str) -> Vec<u64> {
     words.filter_map(|word| word.parse().ok()).collect()
 }
 
+/// The seeds of such a list that are meant with transactions: they are marked `t`.
+#[must_use]
+pub fn transaction_seeds_of(list: &str) -> Vec<u64> {
+    let words = list.lines().filter_map(|line| line.split_whitespace().next());
+    words.filter_map(|word| word.strip_prefix('t')?.parse().ok()).collect()
+}
+
 /// Runs one seed.
 #[must_use]
 pub fn run(seed: u64, choice: Choice, planted: Planted, trace: bool) -> Report {
@@ -72,16 +80,14 @@ pub fn run_plan(plan: Plan, planted: Planted, trace: bool) -> Report {
     if let (true, Some(failure)) = (trace, &world.failure) {
         println!("{}: {}", failure.property, failure.reason);
     }
+    let lanes = world.lanes.iter().map(|lane| lane.tally);
+    let clients = world.transactions.clients.iter().map(|client| client.tally);
     Report {
         seed,
         mode,
         profile,
         failure: world.failure,
-        tally: world.lanes.iter().fold(Tally::default(), |sum, lane| Tally {
-            ok: sum.ok + lane.tally.ok,
-            failed: sum.failed + lane.tally.failed,
-            unknown: sum.unknown + lane.tally.unknown,
-        }),
+        tally: Tally::sum(lanes.chain(clients)),
         simulated: world.now,
         lost,
         record: world.record,
@@ -112,6 +118,10 @@ fn words(panic: &(dyn Any + Send)) -> String {
 fn play(world: &mut World) -> u64 {
     world.begin();
     world.run_until(world.plan.safety);
+    if world.plan.transactions.is_some() {
+        transactions::judge::finish(world);
+        return 0;
+    }
     finish(world)
 }
 
@@ -250,7 +260,7 @@ impl World {
     }
 
     /// What each replica's disk holds.
-    fn inspect_all(&self) -> Result<BTreeMap<(GroupId, NodeId), Inspection>, String> {
+    pub(super) fn inspect_all(&self) -> Result<BTreeMap<(GroupId, NodeId), Inspection>, String> {
         let mut disks = BTreeMap::new();
         for plan in &self.plan.groups {
             for node in &plan.replicas {

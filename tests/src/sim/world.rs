@@ -6,7 +6,7 @@
 
 use super::client::{Lane, Process};
 use super::faults::Fault;
-use super::host::{Asker, Host};
+use super::host::{Asker, Host, Lane as Waiting};
 use super::metadata::{Change, MetadataStore};
 use super::nemesis::Relief;
 use super::network::{Endpoint, Fate, Network};
@@ -15,6 +15,7 @@ use super::queue::Queue;
 use super::record::Record;
 use super::rng::Rng;
 use super::time::{MS, NodeClock, Time, US, WALL_ORIGIN_MS};
+use super::transactions::{Step, Transactions};
 use super::watcher::Watcher;
 use crate::invariants::Watch;
 use crate::planted::Planted;
@@ -91,7 +92,7 @@ pub enum Happening {
     /// A lane makes its next attempt.
     Again(usize),
     /// A lane has waited long enough for an attempt.
-    Silence(Asker),
+    Silence(Waiting),
     /// A compare-and-swap reaches the store.
     Swap(Box<Swap>),
     /// The end of a compare-and-swap reaches the node.
@@ -117,6 +118,8 @@ pub enum Happening {
     Isolate(NodeId, Time),
     /// Its end.
     Relief(Relief),
+    /// Something of transactions.
+    Transactions(Step),
 }
 
 /// Why a run failed.
@@ -150,6 +153,8 @@ pub struct World {
     pub watchers: Vec<Watcher>,
     /// The processes that they belong to.
     pub processes: Vec<Process>,
+    /// Coordinators, their clients, and all questions to groups.
+    pub transactions: Transactions,
     /// Choices of the faults.
     pub nemesis: Rng,
     /// Other choices.
@@ -201,7 +206,9 @@ impl World {
         let lanes = (0..plan.load.processes * plan.load.lanes)
             .map(|number| Lane::new(number + 1, (number / plan.load.lanes) as usize, rng.fork()))
             .collect();
+        let transactions = Transactions::new(&plan);
         World {
+            transactions,
             network: Network::new(rng.fork(), plan.quality),
             nemesis: rng.fork(),
             metadata,
@@ -237,6 +244,7 @@ impl World {
         for watcher in 0..self.watchers.len() {
             self.queue.at(MS, Happening::Again(self.lanes.len() + watcher));
         }
+        self.begin_transactions();
         if !self.plan.faults.is_empty() {
             let at = self.nemesis.range(0, self.plan.fault_every);
             self.queue.at(at, Happening::Strike);
@@ -291,6 +299,7 @@ impl World {
             Happening::Isolate(node, lasts) if self.hostile => self.isolate(node, lasts),
             Happening::Isolate(..) => {}
             Happening::Relief(relief) => self.relieve(relief),
+            Happening::Transactions(step) => self.transaction_step(step),
         }
     }
 
@@ -330,6 +339,7 @@ impl World {
         for node in self.plan.nodes.clone() {
             self.queue.at(self.now + US, Happening::Start(node));
         }
+        self.heal_coordinators();
     }
 
     /// Counts a fault that took effect and says so in the trace.

@@ -43,7 +43,8 @@ pub enum Input {
         request: RequestId,
         /// Which.
         id: TransactionId,
-        /// Where its home group may be: all are asked, and the first record decides. Exactly one place if `settle` is set.
+        /// Where its home group may be, the home among them: all are asked, and the first record decides. Exactly one place if
+        /// `settle` is set.
         places: Vec<Participant>,
         /// Abort it with this cause unless it is decided, so that the answer is definite.
         settle: Option<AbortCause>,

@@ -362,8 +362,8 @@ impl Group {
         }
     }
 
-    pub fn look_up(&self, id: TransactionId, now_ms: u64) -> TransactionState {
-        match self.records.get(&id) {
+    pub fn look_up(&self, id: TransactionId, now_ms: u64) -> Result<TransactionState, Refusal> {
+        Ok(match self.records.get(&id) {
             Some(Record::Committed { fingerprint, parts, .. }) => TransactionState::Decided(Decision::Committed {
                 fingerprint: *fingerprint,
                 parts: parts.clone(),
@@ -371,10 +371,11 @@ impl Group {
             Some(Record::Aborted(cause) | Record::Refused(cause)) => {
                 TransactionState::Decided(Decision::Aborted(*cause))
             }
-            Some(_) => TransactionState::Undecided,
+            Some(Record::Prepared(held)) if held.home == self.me => TransactionState::Undecided,
+            Some(Record::Prepared(_) | Record::Resolved(..)) => return Err(invalid("another group is its home")),
             None if self.is_past(id, now_ms) => TransactionState::TooOld,
             None => TransactionState::NotSeen,
-        }
+        })
     }
 
     /// Intents on these keys.

@@ -368,7 +368,7 @@ impl World {
                 }
                 Ok(TransactionAnswer::Done)
             }
-            TransactionOperation::LookUp(id) => Ok(TransactionAnswer::State(group.look_up(*id, now))),
+            TransactionOperation::LookUp(id) => group.look_up(*id, now).map(TransactionAnswer::State),
             TransactionOperation::Validate { reads, .. } => Ok(TransactionAnswer::Validation(group.validate(reads))),
             TransactionOperation::Read { .. } | TransactionOperation::List { .. } => Err(Refusal::NotReady),
         }
@@ -390,7 +390,7 @@ impl World {
                 continue;
             }
             let home = self.groups.get(&held.home.group.0).filter(|home| home.up);
-            let state = home.ok_or(Refusal::Locked { by: id })?.look_up(id, self.now_ms);
+            let state = home.ok_or(Refusal::Locked { by: id })?.look_up(id, self.now_ms)?;
             let TransactionState::Decided(Decision::Committed { fingerprint, .. }) = state else {
                 continue;
             };

@@ -35,7 +35,9 @@ pub(super) use table::Table;
 use super::{ApplyOutcome, StateMachine, damaged};
 use crate::storage::{Reader, Space, StateKind, StorageError, Store, state_key};
 use bytes::Bytes;
-use fulcrum_types::{Decision, Index, ReplicatedTime, TransactionAnswer, TransactionId, TransactionState, Vote};
+use fulcrum_types::{
+    Decision, Index, ReplicatedTime, TransactionAnswer, TransactionId, TransactionState, Verdict, Vote,
+};
 use record::Record;
 use std::sync::Arc;
 
@@ -108,6 +110,17 @@ impl StateMachine {
             None if self.age(id, self.time()) == Age::Past => TransactionState::TooOld,
             None => TransactionState::NotSeen,
         }))
+    }
+
+    /// How a transaction ended here, by the record that is kept of it: in this home group, or in this participant.
+    pub fn verdict_on(&self, store: &Store, id: TransactionId) -> Result<Option<Verdict>, StorageError> {
+        Ok(match self.transaction(store, id)? {
+            Some(Record::Committed(Committed { fingerprint, .. }) | Record::Resolved { fingerprint, .. }) => {
+                Some(Verdict::Commit(fingerprint))
+            }
+            Some(Record::Aborted(cause) | Record::Refused(cause)) => Some(Verdict::Abort { of: None, cause }),
+            Some(Record::Prepared(_)) | None => None,
+        })
     }
 
     /// Whether a transaction that began then is out of time, as of `now`. The time of the last entry does for what is past; it
