@@ -70,7 +70,7 @@ struct Journey<D> {
     map_version: MapVersion,
     node: NodeId,
     /// The router's own key, for a write without one.
-    _held: Option<Held>,
+    _held: Option<Box<Held>>,
     done: D,
 }
 
@@ -194,7 +194,7 @@ impl Dispatch {
             started: now,
             map_version: view.map.version(),
             node: NodeId::default(),
-            _held: held,
+            _held: held.map(Box::new),
             done,
         };
         Box::new(journey).begin(view);

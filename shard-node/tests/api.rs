@@ -3,10 +3,10 @@
 mod support;
 
 use fulcrum_common::KeyspaceOptions;
-use fulcrum_common::wire::batch::{PipelineRequest, RequestBatch};
+use fulcrum_common::wire::batch::{BatchBuilder, PipelineRequest};
 use fulcrum_common::wire::internal::shard_client::ShardClient;
 use fulcrum_common::wire::internal::{self, CertificatesRequest, HandOverRequest};
-use fulcrum_common::wire::shard::{Reply, request_to_wire, response_from_wire};
+use fulcrum_common::wire::shard::{Reply, push_request, response_from_wire};
 use fulcrum_common::wire::status::refusal_from_status;
 use fulcrum_common::wire::v1;
 use fulcrum_types::{
@@ -177,7 +177,8 @@ async fn deadlines_are_kept_and_what_was_ordered_is_unknown() {
 async fn a_router_exchanges_batches() {
     let cluster = Cluster::start(1).await;
     cluster.create("users", one(Mode::Sync)).await;
-    let request = |id: u64, group: u64, pass_on: bool| {
+    let mut batch = BatchBuilder::default();
+    let mut request = |id: u64, group: u64, pass_on: bool| {
         let query = Query::Get(vec!["first".into()]);
         let read = ReadRequest {
             level: Level::Linearizable,
@@ -192,23 +193,19 @@ async fn a_router_exchanges_batches() {
             deadline: Duration::from_secs(5),
             operation: Operation::Read(read),
         };
-        request_to_wire(id, &request.as_ref(), pass_on)
+        push_request(&mut batch, id, &request.as_ref(), pass_on);
     };
+    request(1, 1, false);
+    request(2, 99, true);
+    request(4, 1, true);
     let malformed = internal::Request {
         id: 3,
         ..Default::default()
     };
-    let batch: RequestBatch = [
-        request(1, 1, false),
-        request(2, 99, true),
-        malformed,
-        request(4, 1, true),
-    ]
-    .into_iter()
-    .collect();
+    batch.push(&malformed);
     let mut shard = ShardClient::new(channel(cluster.nodes[&1].local_addr()).await);
     let mut answers = shard
-        .exchange(futures::stream::iter([batch]))
+        .exchange(futures::stream::iter([batch.take()]))
         .await
         .unwrap()
         .into_inner();

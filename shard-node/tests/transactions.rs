@@ -4,9 +4,9 @@ mod support;
 
 use async_trait::async_trait;
 use fulcrum_common::routing::Groups;
-use fulcrum_common::wire::batch::RequestBatch;
+use fulcrum_common::wire::batch::BatchBuilder;
 use fulcrum_common::wire::internal::shard_client::ShardClient;
-use fulcrum_common::wire::shard::{Reply, request_to_wire, response_from_wire};
+use fulcrum_common::wire::shard::{Reply, push_request, response_from_wire};
 use fulcrum_common::{Clock, KeyspaceOptions, SystemClock};
 use fulcrum_shard_node::ShardNode;
 use fulcrum_types::*;
@@ -90,9 +90,10 @@ async fn ask(cluster: &Cluster, operation: TransactionOperation) -> Result<Trans
         deadline: Duration::from_secs(5),
         operation: Operation::Transaction(operation),
     };
-    let batch: RequestBatch = [request_to_wire(1, &request.as_ref(), false)].into_iter().collect();
+    let mut batch = BatchBuilder::default();
+    push_request(&mut batch, 1, &request.as_ref(), false);
     let mut shard = ShardClient::new(channel(cluster.nodes[&1].local_addr()).await);
-    let answers = shard.exchange(futures::stream::iter([batch])).await.unwrap();
+    let answers = shard.exchange(futures::stream::iter([batch.take()])).await.unwrap();
     let batch = answers.into_inner().message().await.unwrap().unwrap();
     let response = batch.items().next().unwrap().unwrap();
     match response_from_wire(response).unwrap()? {

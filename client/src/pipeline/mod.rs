@@ -105,7 +105,7 @@ impl Pipeline {
             reply,
             asked: Some(Asked {
                 choices,
-                write: Some(write),
+                write: Some(Box::new(write)),
             }),
             finish: written,
         })
@@ -138,8 +138,8 @@ pub struct Pending<T> {
 /// What has to be remembered of a request.
 struct Asked {
     choices: Choices,
-    /// Of a write.
-    write: Option<UnfinishedWrite>,
+    /// Of a write; boxed, for thousands of these wait at once.
+    write: Option<Box<UnfinishedWrite>>,
 }
 
 impl<T> Future for Pending<T> {
@@ -180,7 +180,7 @@ fn written(asked: Asked, reply: Option<Replied>) -> Result<Written, Error> {
         Some(Err(verdict)) => return Err(verdict.error()),
         None => ended().to_string(),
     };
-    Err(Error::Unknown { reason, write })
+    Err(Error::Unknown { reason, write: *write })
 }
 
 fn decode<M: Message + Default>(encoded: Bytes) -> Result<M, Malformed> {

@@ -69,9 +69,9 @@ pub struct Attempts {
     hint: Option<NodeId>,
     /// Replicas that said that they cannot serve it, since the last pause.
     unable: Vec<NodeId>,
-    last: Option<Refusal>,
+    last: Option<Box<Refusal>>,
     /// What a watch is told if no other replica has kept more of the log.
-    compacted: Option<Refusal>,
+    compacted: Option<Box<Refusal>>,
 }
 
 impl Attempts {
@@ -112,7 +112,7 @@ impl Attempts {
         self.hint = None;
         match failure {
             Failure::NotSent(reason) => {
-                self.last = Some(Refusal::Unreachable { reason });
+                self.last = Some(Box::new(Refusal::Unreachable { reason }));
                 self.another(view, node)
             }
             Failure::Lost(reason) => self.lost(view, node, reason),
@@ -127,19 +127,19 @@ impl Attempts {
             return Next::Fail(unknown);
         }
         self.in_doubt |= matches!(self.kind, Kind::Write { .. });
-        self.last = Some(unknown);
+        self.last = Some(Box::new(unknown));
         self.another(view, node)
     }
 
     fn refused(&mut self, view: &View, node: NodeId, refusal: Refusal, spent: Duration) -> Next {
         if let Refusal::Compacted { .. } = refusal {
             // Replicas let their logs go at different times.
-            self.compacted = Some(refusal);
+            self.compacted = Some(Box::new(refusal));
             return self.another(view, node);
         }
         if let Refusal::Locked { .. } = refusal {
             // The node has waited for the lock already, and must go on doing so.
-            self.last = Some(refusal);
+            self.last = Some(Box::new(refusal));
             self.count += 1;
             return Next::Send(node);
         }
@@ -153,11 +153,11 @@ impl Attempts {
             Refusal::NotEnoughReplicas { .. } => spent >= IN_SYNC_PATIENCE,
             _ => !matches!(act, Act::Redirect | Act::Retry),
         };
-        self.last = Some(refusal);
+        self.last = Some(Box::new(refusal));
         if final_word {
             return Next::Fail(self.verdict());
         }
-        if act == Act::Redirect && !matches!(self.last, Some(Refusal::WrongGroup { .. })) {
+        if act == Act::Redirect && !matches!(self.last.as_deref(), Some(Refusal::WrongGroup { .. })) {
             self.hint = hint;
             return self.another(view, node);
         }
@@ -167,7 +167,7 @@ impl Attempts {
     /// What the caller is told when its time is up.
     #[must_use]
     pub fn out_of_time(&self) -> Refusal {
-        match (&self.last, self.in_doubt) {
+        match (self.last.as_deref(), self.in_doubt) {
             (Some(last), true) => Refusal::Unknown {
                 reason: format!("the deadline passed; last: {last}"),
             },
@@ -181,7 +181,7 @@ impl Attempts {
 
     /// A final refusal, except that an earlier attempt may have been applied after all.
     fn verdict(&self) -> Refusal {
-        match (&self.last, self.in_doubt) {
+        match (self.last.as_deref(), self.in_doubt) {
             (Some(refusal), false) => refusal.clone(),
             (Some(refusal), true) => Refusal::Unknown {
                 reason: format!("an earlier attempt got lost; then: {refusal}"),
@@ -200,7 +200,7 @@ impl Attempts {
                 Next::Send(next)
             }
             None => match self.compacted.take() {
-                Some(refusal) => Next::Fail(refusal),
+                Some(refusal) => Next::Fail(*refusal),
                 None => self.pause(),
             },
         }

@@ -232,8 +232,7 @@ impl Outbox {
         let id = state.last_id;
         let attempt = asker.attempt();
         let give_up = attempt.give_up;
-        let wire = shard::request_to_wire(id, &attempt.request, attempt.pass_on);
-        state.requests.push(&wire);
+        shard::push_request(&mut state.requests, id, &attempt.request, attempt.pass_on);
         state.unanswered.insert(id, (give_up, asker));
         let first = state.waiting == 1;
         drop(state);

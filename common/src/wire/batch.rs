@@ -132,6 +132,22 @@ impl BatchBuilder<v1::PipelineAnswer> {
     }
 }
 
+impl BatchBuilder<internal::Request> {
+    /// Adds a request to read one key: as if `read` were its operation and `key` the query, but encoded from where they are.
+    pub fn push_read_of_one(&mut self, request: &internal::Request, read: &internal::Read, key: &Bytes) {
+        const READ: u32 = 6;
+        const KEY: u32 = 7;
+        let inner = read.encoded_len() + encoding::bytes::encoded_len(KEY, key);
+        let framed = encoding::key_len(READ) + encoding::encoded_len_varint(inner as u64) + inner;
+        self.begin(request.encoded_len() + framed);
+        request.encode_raw(&mut self.encoded);
+        encode_key(READ, WireType::LengthDelimited, &mut self.encoded);
+        encode_varint(inner as u64, &mut self.encoded);
+        read.encode_raw(&mut self.encoded);
+        encoding::bytes::encode(KEY, key, &mut self.encoded);
+    }
+}
+
 impl BatchBuilder<internal::Response> {
     /// Adds an answer that its asker passes on: `message` is encoded where it is to be, without a buffer of its own.
     pub fn push_to_pass_on(&mut self, id: u64, message: &impl Message, staleness: Option<Duration>, weaker: bool) {
@@ -186,8 +202,13 @@ impl<M: Message + Default> Batch<M> {
     /// How many items it holds, decoded or not. Costs a look at each one's length.
     #[must_use]
     pub fn count(&self) -> usize {
-        let mut rest = self.encoded.clone();
-        std::iter::from_fn(|| next_item(&mut rest).ok().flatten()).count()
+        let mut rest: &[u8] = &self.encoded;
+        let mut count = 0;
+        while let Ok(Some(length)) = next_item(&mut rest) {
+            rest.advance(length);
+            count += 1;
+        }
+        count
     }
 }
 
@@ -240,7 +261,8 @@ impl<M: Message + Default> Iterator for Items<M> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let decoded = match next_item(&mut self.rest) {
-            Ok(item) => M::decode(item?),
+            Ok(Some(length)) => M::decode(self.rest.split_to(length)),
+            Ok(None) => return None,
             Err(error) => Err(error),
         };
         if decoded.is_err() {
@@ -250,9 +272,9 @@ impl<M: Message + Default> Iterator for Items<M> {
     }
 }
 
-/// Splits the next item off, skipping what else there is.
-fn next_item(rest: &mut Bytes) -> Result<Option<Bytes>, DecodeError> {
-    while !rest.is_empty() {
+/// The length of the next item, which is at the beginning of `rest` then; what else there is before it is skipped.
+fn next_item(rest: &mut impl Buf) -> Result<Option<usize>, DecodeError> {
+    while rest.has_remaining() {
         let (tag, wire_type) = decode_key(rest)?;
         if tag != ITEMS || wire_type != WireType::LengthDelimited {
             skip_field(wire_type, tag, rest, DecodeContext::default())?;
@@ -260,7 +282,7 @@ fn next_item(rest: &mut Bytes) -> Result<Option<Bytes>, DecodeError> {
         }
         let length = decode_varint(rest)?;
         return match usize::try_from(length) {
-            Ok(length) if length <= rest.len() => Ok(Some(rest.split_to(length))),
+            Ok(length) if length <= rest.remaining() => Ok(Some(length)),
             _ => Err(too_short()),
         };
     }

@@ -1,5 +1,6 @@
 //! Conversions of what routers and shard-nodes exchange: group requests and their answers.
 
+use super::batch::BatchBuilder;
 use super::{Malformed, internal, status, steps, v1, watch};
 use bytes::Bytes;
 use fulcrum_types::{
@@ -8,12 +9,39 @@ use fulcrum_types::{
 };
 use std::time::Duration;
 
-/// A request as the wire has it, under the sender's id for it. `pass_on` if the answer need not be understood.
-#[must_use]
-pub fn request_to_wire(id: u64, request: &GroupRequest<&Operation>, pass_on: bool) -> internal::Request {
+/// Adds a request to a batch, under the sender's id for it. `pass_on` if the answer need not be understood.
+pub fn push_request(
+    batch: &mut BatchBuilder<internal::Request>,
+    id: u64,
+    request: &GroupRequest<&Operation>,
+    pass_on: bool,
+) {
+    let mut wire = internal::Request {
+        id,
+        keyspace: request.keyspace.0,
+        group: request.group.0,
+        map_version: request.map_version.0,
+        deadline_ms: u32::try_from(request.deadline.as_millis()).unwrap_or(u32::MAX),
+        operation: None,
+        pass_on,
+    };
+    if let Operation::Read(read) = request.operation
+        && let Query::Get(keys) = &read.query
+        && let [key] = keys.as_slice()
+    {
+        return batch.push_read_of_one(&wire, &read_without_query(read), key);
+    }
+    wire.operation = Some(operation_to_wire(request.operation));
+    batch.push(&wire);
+}
+
+fn operation_to_wire(operation: &Operation) -> internal::request::Operation {
     use internal::request::Operation as Op;
-    let operation = match request.operation {
-        Operation::Read(read) => Op::Read(read_to_wire(read)),
+    match operation {
+        Operation::Read(read) => Op::Read(internal::Read {
+            query: Some(query_to_wire(&read.query)),
+            ..read_without_query(read)
+        }),
         Operation::Write { idempotency, seen, ops } => Op::Write(internal::WriteMany {
             idempotency: idempotency.map(Into::into),
             seen: seen.map(Into::into),
@@ -21,25 +49,22 @@ pub fn request_to_wire(id: u64, request: &GroupRequest<&Operation>, pass_on: boo
         }),
         Operation::Outcome(key) => Op::Outcome((*key).into()),
         Operation::Transaction(step) => Op::Transaction(Box::new(step.clone().into())),
-    };
-    internal::Request {
-        id,
-        keyspace: request.keyspace.0,
-        group: request.group.0,
-        map_version: request.map_version.0,
-        deadline_ms: u32::try_from(request.deadline.as_millis()).unwrap_or(u32::MAX),
-        operation: Some(operation),
-        pass_on,
     }
 }
 
-fn read_to_wire(read: &ReadRequest) -> internal::Read {
+fn read_without_query(read: &ReadRequest) -> internal::Read {
+    internal::Read {
+        level: Some(read.level.into()),
+        acceptable: read.acceptable.iter().copied().map(Into::into).collect(),
+        seen: read.seen.map(Into::into),
+        query: None,
+    }
+}
+
+fn query_to_wire(query: &Query) -> internal::read::Query {
     use internal::read as r;
-    let query = match &read.query {
-        Query::Get(keys) => match keys.as_slice() {
-            [key] => r::Query::Key(key.clone()),
-            keys => r::Query::Get(r::Keys { keys: keys.to_vec() }),
-        },
+    match query {
+        Query::Get(keys) => r::Query::Get(r::Keys { keys: keys.clone() }),
         Query::Scan {
             start,
             end,
@@ -52,12 +77,6 @@ fn read_to_wire(read: &ReadRequest) -> internal::Read {
             max_bytes: *max_bytes,
         }),
         Query::Changes(query) => r::Query::Changes(watch::query_to_wire(query.clone())),
-    };
-    internal::Read {
-        level: Some(read.level.into()),
-        acceptable: read.acceptable.iter().copied().map(Into::into).collect(),
-        seen: read.seen.map(Into::into),
-        query: Some(query),
     }
 }
 
@@ -262,5 +281,54 @@ fn recorded_from_wire(wire: internal::Recorded) -> Result<RecordedOutcome, Malfo
         State::Known(written) => Ok(RecordedOutcome::Known(written_from_wire(written)?)),
         State::NotSeen(_) => Ok(RecordedOutcome::NotSeen),
         State::TooOld(_) => Ok(RecordedOutcome::TooOld),
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use fulcrum_types::{Epoch, Index, Level, LogPosition};
+
+    /// What arrives of a request.
+    pub(in super::super) fn over_the_wire(request: &GroupRequest) -> Result<GroupRequest, Malformed> {
+        let mut batch = BatchBuilder::default();
+        push_request(&mut batch, 7, &request.as_ref(), true);
+        let mut items = batch.take().items();
+        let wire = items.next().ok_or_else(|| Malformed("nothing was sent".into()))??;
+        assert_eq!((wire.id, wire.pass_on, items.next()), (7, true, None));
+        request_from_wire(wire)
+    }
+
+    #[test]
+    fn reads_arrive_as_they_were_sent_whatever_their_number_of_keys() {
+        let seen = LogPosition {
+            epoch: Epoch(3),
+            index: Index(300),
+        };
+        for (keys, seen, acceptable) in [
+            (vec![], None, vec![]),
+            (vec![Bytes::new()], Some(seen), vec![]),
+            (
+                vec![Bytes::from(vec![9; 500])],
+                None,
+                vec![Level::Session, Level::Eventual],
+            ),
+            (vec!["a".into(), "b".into()], Some(seen), vec![Level::Eventual]),
+        ] {
+            let request = GroupRequest {
+                keyspace: KeyspaceId(1),
+                group: GroupId(200),
+                map_version: MapVersion(3),
+                deadline: Duration::from_secs(1),
+                operation: Operation::Read(ReadRequest {
+                    level: Level::Linearizable,
+                    acceptable,
+                    seen,
+                    query: Query::Get(keys),
+                }),
+            };
+            assert_eq!(over_the_wire(&request), Ok(request));
+        }
     }
 }

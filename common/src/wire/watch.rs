@@ -240,8 +240,7 @@ mod tests {
                     query: Query::Changes(query),
                 }),
             };
-            let wire = shard::request_to_wire(1, &request.as_ref(), false);
-            assert_eq!(shard::request_from_wire(wire), Ok(request));
+            assert_eq!(shard::tests::over_the_wire(&request), Ok(request));
         }
         let answered = Answered {
             answer: Answer::Changes {
