@@ -118,6 +118,46 @@ async fn an_abort_runs_it_again_under_a_new_id_of_the_same_age() {
     assert!(sent.iter().all(|commit| commit.priority == Priority(sent[0].id)));
 }
 
+/// A client that stood still while the groups' time went on: its next attempt is to begin now.
+#[tokio::test]
+async fn what_is_too_old_at_once_begins_under_a_new_identity() {
+    let (fake, client) = connected().await;
+    fake.react([Reaction::Refuse(Refusal::TooOldToTell)]);
+    let done = client
+        .transaction(async |t| -> Result<_, Error> { t.get("accounts", "anne").await })
+        .await
+        .unwrap();
+    assert_eq!(done.retries, [("too_old", 1)].into());
+    let read_by = |at: usize| fake.with(|state| state.transactions.reads[at].id.client);
+    assert_ne!(read_by(0), read_by(1));
+
+    fake.react([Reaction::Refuse(Refusal::TooOldToTell)]);
+    let done = client.commit().put("accounts", "anne", "1").await.unwrap();
+    assert_eq!(done.attempts, 2);
+    let sent = commits(&fake);
+    assert_eq!(sent[0].id.client, read_by(1));
+    assert_ne!(sent[0].id.client, sent[1].id.client);
+}
+
+#[tokio::test]
+async fn reads_that_grew_too_old_to_be_of_one_moment_are_read_again() {
+    let (fake, client) = connected().await;
+    fake.react([
+        Reaction::Answer,
+        Reaction::Answer,
+        Reaction::Refuse(Refusal::TooOldToTell),
+    ]);
+    let done = client
+        .transaction(async |t| -> Result<_, Error> {
+            t.get("accounts", "anne").await?;
+            t.get("savings", "bert").await
+        })
+        .await
+        .unwrap();
+    assert_eq!((done.outcome, done.attempts), (Ok(Some("1".into())), 2));
+    assert_eq!(done.retries, [("too_old", 1)].into());
+}
+
 fn text(value: Option<bytes::Bytes>) -> String {
     String::from_utf8(value.unwrap().to_vec()).unwrap()
 }

@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::retry::{Retries, Verdict};
 use fulcrum_common::wire::v1;
 use fulcrum_types::{
-    AbortCause, Act, CommitOutcome, CommitRequest, Committed, OutcomeRequest, Receipt, Refusal, Told,
+    AbortCause, Act, ClientId, CommitOutcome, CommitRequest, Committed, OutcomeRequest, Receipt, Refusal, Told,
     TransactionOutcome,
 };
 use std::time::Duration;
@@ -34,6 +34,8 @@ impl From<Error> for Uncommitted {
     fn from(error: Error) -> Self {
         match error {
             Error::Refused(refusal) if may_commit_anew(&refusal) => Uncommitted::Again(refusal),
+            // Said of what writes nothing: for the rest it is unknown.
+            Error::Refused(refusal @ Refusal::TooOldToTell) => Uncommitted::Again(refusal),
             other => Uncommitted::Final(other),
         }
     }
@@ -89,11 +91,13 @@ impl Shared {
     }
 
     async fn send(&self, wire: v1::CommitRequest, writes: usize, until: Instant) -> Result<Committed, Unanswered> {
+        let client = ClientId(wire.id.unwrap_or_default().client);
         let answer = match self.call_router(wire, until, Retries::new(writes > 0)).await {
             Ok(answer) => answer,
             Err(Verdict::Unknown(reason)) => return Err(Unanswered::Unknown(reason)),
             // Of a commit this does not say that nothing was applied: its record may be gone already.
             Err(Verdict::Refused(refusal @ Refusal::TooOldToTell)) if writes > 0 => {
+                self.identities.retire(client);
                 return Err(Unanswered::Unknown(refusal.to_string()));
             }
             Err(verdict) => return Err(Unanswered::Refused(verdict.error())),
