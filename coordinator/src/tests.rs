@@ -19,6 +19,8 @@ struct Agreeing {
     asked: Mutex<Vec<(Participant, &'static str)>>,
     open: watch::Sender<bool>,
     silent: Option<GroupId>,
+    /// A step that no group answers.
+    unanswered: Option<&'static str>,
 }
 
 impl Agreeing {
@@ -27,6 +29,7 @@ impl Agreeing {
             asked: Mutex::default(),
             open: watch::Sender::new(open),
             silent: None,
+            unanswered: None,
         })
     }
 
@@ -137,7 +140,7 @@ impl Groups for Agreeing {
             .unwrap_or_else(PoisonError::into_inner)
             .push((to, name));
         let _ = self.open.subscribe().wait_for(|open| *open).await;
-        if self.silent == Some(to.group) {
+        if self.silent == Some(to.group) || self.unanswered == Some(name) {
             std::future::pending::<()>().await;
         }
         Ok(Answered {
@@ -324,6 +327,24 @@ async fn what_would_take_too_much_memory_is_refused() {
     assert!(coordinator.commit(write_of(&["other"]), until()).await.is_ok());
 }
 
+/// It goes on for a while after its client was answered, and its share of the memory was given back then.
+#[tokio::test]
+async fn what_nobody_is_asked_for_any_more_is_not_held() {
+    let mut groups = Agreeing::new(true);
+    Arc::get_mut(&mut groups).unwrap().unanswered = Some("decide");
+    let (coordinator, _) = coordinator(groups.clone(), Bounds::default());
+    let value = Bytes::from(vec![7; 1000]);
+    let mut request = write_of(&NAMES);
+    request.writes[0].what.mutation = Mutation::Put {
+        value: value.clone(),
+        ttl: None,
+    };
+    let soon = Instant::now() + Duration::from_millis(200);
+    let refused = coordinator.commit(request, soon).await.unwrap_err();
+    assert_eq!((refused.code(), groups.count("decide")), ("UNKNOWN", 1));
+    assert!(value.is_unique(), "the values of what is prepared are still held");
+}
+
 #[tokio::test]
 async fn a_session_that_has_seen_a_newer_map_is_waited_for() {
     let (coordinator, _) = coordinator(Agreeing::new(true), Bounds::default());
@@ -362,6 +383,7 @@ async fn lists_are_merged_and_name_who_is_silent() {
         silent: Some(groups[1]),
         asked: Mutex::default(),
         open: watch::Sender::new(true),
+        unanswered: None,
     };
     let (coordinator, _) = coordinator(Arc::new(silent), Bounds::default());
     let soon = || Instant::now() + Duration::from_millis(400);
