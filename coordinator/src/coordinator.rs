@@ -200,6 +200,7 @@ impl Coordinator {
     /// # Errors
     /// Why that is not known.
     pub async fn resolve(&self, request: ResolveRequest, until: Instant) -> Result<Told, Refusal> {
+        self.check_not_of_the_future(request.id)?;
         let home = self.participant(request.home)?;
         let cause = AbortCause::Operator;
         self.look_up(request.id, vec![home], Some(cause), until).await
@@ -226,7 +227,7 @@ impl Coordinator {
         }
     }
 
-    /// An abort that is recorded for an id of the future would forbid what has not begun.
+    /// An abort that is recorded for an id of the future would forbid what has not begun, and stay until then.
     fn check_not_of_the_future(&self, id: TransactionId) -> Result<(), Refusal> {
         let horizon = u64::try_from(LONGEST_TRANSACTION.as_millis()).unwrap_or(u64::MAX);
         if id.begun_at_ms > self.0.clock.now().wall_ms.saturating_add(horizon) {

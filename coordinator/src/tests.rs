@@ -410,6 +410,58 @@ async fn lists_are_merged_and_name_who_is_silent() {
 }
 
 #[tokio::test]
+async fn groups_that_were_only_read_are_counted() {
+    let (coordinator, registry) = coordinator(Agreeing::new(true), Bounds::default());
+    let read = |name: &&str| {
+        named(ReadCheck {
+            key: key(name),
+            version: Version(1),
+            exists: true,
+        })
+    };
+    let request = CommitRequest {
+        id: attempt(1),
+        reads: NAMES.iter().map(read).collect(),
+        ..CommitRequest::default()
+    };
+    let committed = coordinator.commit(request, until()).await.unwrap();
+    let families = registry.registry().gather();
+    let groups = families
+        .iter()
+        .find(|family| family.name() == "fulcrum_coordinator_transaction_groups")
+        .unwrap();
+    let counted = groups.get_metric()[0].get_histogram().get_sample_sum();
+    assert!(
+        (counted - committed.receipts.len() as f64).abs() < f64::EPSILON,
+        "{counted}"
+    );
+    assert!(committed.receipts.len() > 1);
+}
+
+/// A record of an abort goes when its transaction is past: one of the far future would stay for ever.
+#[tokio::test]
+async fn what_has_not_begun_is_not_resolved() {
+    let groups = Agreeing::new(true);
+    let (coordinator, _) = coordinator(groups.clone(), Bounds::default());
+    let map = map();
+    let home = map
+        .groups_of(map.keyspace_by_name("orders").unwrap().id)
+        .next()
+        .unwrap();
+    let resolve = |begun_at_ms| {
+        let id = TransactionId {
+            begun_at_ms,
+            ..attempt(1)
+        };
+        coordinator.resolve(ResolveRequest { id, home }, until())
+    };
+    let refused = resolve(u64::MAX).await.unwrap_err();
+    assert_eq!((refused.code(), groups.count("decide")), ("INVALID", 0));
+    let told = resolve(attempt(1).begun_at_ms).await.unwrap();
+    assert_eq!(told.outcome, TransactionOutcome::Aborted(AbortCause::Operator));
+}
+
+#[tokio::test]
 async fn what_happened_is_counted() {
     let (coordinator, registry) = coordinator(Agreeing::new(true), Bounds::default());
     coordinator.commit(write_of(&NAMES), until()).await.unwrap();
