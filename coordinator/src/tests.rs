@@ -461,6 +461,25 @@ async fn what_has_not_begun_is_not_resolved() {
     assert_eq!(told.outcome, TransactionOutcome::Aborted(AbortCause::Operator));
 }
 
+/// Each asks all groups, and is not counted among the transactions.
+#[tokio::test]
+async fn lists_are_not_put_together_without_bound() {
+    let groups = Agreeing::new(false);
+    let (coordinator, _) = coordinator(groups.clone(), Bounds::default());
+    let list = || {
+        let coordinator = coordinator.clone();
+        async move { coordinator.list(ListInDoubt::default(), until()).await }
+    };
+    let calls: Vec<_> = (0..4).map(|_| tokio::spawn(list())).collect();
+    groups.until_asked("list_pending", 4 * 4).await;
+    assert_eq!(list().await, Err(Refusal::Overloaded));
+    groups.open.send_replace(true);
+    for call in calls {
+        assert_eq!(call.await.unwrap().unwrap().transactions.len(), 4);
+    }
+    assert!(list().await.is_ok());
+}
+
 #[tokio::test]
 async fn what_happened_is_counted() {
     let (coordinator, registry) = coordinator(Agreeing::new(true), Bounds::default());

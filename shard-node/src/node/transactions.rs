@@ -414,7 +414,7 @@ impl Group {
         Ok(intents)
     }
 
-    /// What is pending here, oldest first.
+    /// What is pending here: what is in doubt before what is only unresolved, of each the oldest first.
     fn list(&self, now: Mono, limit: u32) -> Vec<TransactionInfo> {
         let age = |machine: &StateMachine, at_ms: u64, known: Option<Duration>| {
             let replicated = Duration::from_millis(machine.time().0.saturating_sub(at_ms));
@@ -449,7 +449,7 @@ impl Group {
                 keys: 0,
             });
         let mut all: Vec<TransactionInfo> = in_doubt.chain(unresolved).collect();
-        all.sort_by_key(|info| (std::cmp::Reverse(info.age), info.id));
+        all.sort_by_key(|info| (info.pending != Pending::InDoubt, std::cmp::Reverse(info.age), info.id));
         all.truncate(limit);
         all
     }

@@ -176,3 +176,20 @@ fn many_in_doubt_are_settled_together() {
     world.pass(20);
     assert!(world.has_no_locks(primary));
 }
+
+#[test]
+fn what_is_only_unresolved_does_not_crowd_out_what_is_in_doubt() {
+    let (mut world, primary) = World::settled();
+    for (n, key) in [(1, "a"), (2, "b")] {
+        let id = world.id(n);
+        let promise = prepare_at(id, here(), part(&[], &[(key, "1")]));
+        assert!(is_prepared(world.ask(primary, promise)));
+        world.ask(primary, decide(id, committed(id))).unwrap();
+        world.pass(20);
+    }
+    let id = world.id(3);
+    assert!(is_prepared(world.ask(primary, prepare(id, part(&[], &[("c", "1")])))));
+    let listed = world.pending_at_most(primary, 2);
+    let told: Vec<_> = listed.iter().map(|info| (info.id.sequence.0, info.pending)).collect();
+    assert_eq!(told, [(3, Pending::InDoubt), (1, Pending::Unresolved)]);
+}
