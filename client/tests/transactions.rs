@@ -386,6 +386,34 @@ async fn what_nobody_answers_is_settled_by_a_question() {
     );
 }
 
+/// A look-up proves what the home group has, not where the others are: a session must not believe that it has seen all.
+#[tokio::test]
+async fn a_session_is_not_told_of_a_commit_that_it_could_not_take_in() {
+    let (fake, client) = connected().await;
+    let session = Session::new();
+    let in_session = || client.transactions().within(SHORT).in_session(&session);
+    let hang = || fake.react(std::iter::repeat_n(Reaction::Hang, 2));
+    hang();
+    let done = in_session().run(write_anne).await.unwrap();
+    assert_eq!(
+        (done.versions.len(), done.receipts.len()),
+        (0, 1),
+        "of one group that is all"
+    );
+
+    fake.with(|state| state.transactions.spanning = true);
+    hang();
+    let error = in_session().run(write_anne).await.unwrap_err();
+    assert_eq!((error.act(), error.code()), (Act::LookUp, "UNKNOWN"));
+    assert!(error.to_string().contains("is committed"), "{error}");
+    hang();
+    let done = client.transactions().within(SHORT).run(write_anne).await.unwrap();
+    assert!(
+        done.committed() && done.versions.is_empty(),
+        "without a session nothing is missed"
+    );
+}
+
 #[tokio::test]
 async fn what_stays_unknown_says_so_and_can_be_looked_up() {
     let (fake, client) = connected().await;

@@ -19,6 +19,9 @@ use tokio::time::Instant;
 
 /// Kept of the time, a quarter at most, to ask for the outcome of a commit that was not answered.
 const SETTLE_RESERVE: Duration = Duration::from_secs(1);
+/// Of a commit in a session that only a look-up has told of.
+const NOT_TAKEN_IN: &str =
+    "it is committed, but not every group has said where, so that its session might read what was before";
 
 /// Why an attempt is not committed.
 pub(super) enum Uncommitted {
@@ -54,7 +57,13 @@ fn may_commit_anew(refusal: &Refusal) -> bool {
 }
 
 impl Shared {
-    pub(super) async fn commit(&self, request: CommitRequest, until: Instant) -> Result<Committed, Uncommitted> {
+    /// `in_session` if all receipts are needed.
+    pub(super) async fn commit(
+        &self,
+        request: CommitRequest,
+        until: Instant,
+        in_session: bool,
+    ) -> Result<Committed, Uncommitted> {
         let unfinished = UnfinishedTransaction::of(&request);
         let writes = request.writes.len();
         let wire = v1::CommitRequest::from(request);
@@ -66,8 +75,12 @@ impl Shared {
         };
         let told = self.outcome_of(unfinished.request(true), until).await;
         let Told { outcome, receipt } = told.map_err(|_| unfinished.clone().unknown(reason.clone()))?;
+        let mut groups = 1;
         let decided = match outcome {
-            TransactionOutcome::Committed(_) => Ok(known_to_be_committed(receipt)),
+            TransactionOutcome::Committed(parts) => {
+                groups = parts.len();
+                Ok(known_to_be_committed(receipt))
+            }
             TransactionOutcome::Aborted(cause) => {
                 let id = unfinished.id();
                 Err(Error::Refused(Refusal::Aborted { id, cause }))
@@ -83,6 +96,9 @@ impl Shared {
         };
         if has_more && let Ok(answer) = self.send(wire, writes, until).await {
             return Ok(answer);
+        }
+        if in_session && groups > 1 {
+            return Err(unfinished.unknown(NOT_TAKEN_IN.into()).into());
         }
         match decided.map_err(Uncommitted::from) {
             Err(Uncommitted::Again(refusal)) if Instant::now() >= send_until => Err(Uncommitted::TooLate(refusal)),
