@@ -338,11 +338,11 @@ fn size(request: &CommitRequest) -> usize {
     reads.chain(conditions).chain(writes).sum()
 }
 
-/// What is unknown names the transaction by which it can be looked up.
+/// What is unknown names the transaction by which it can be looked up, and says how.
 fn named(id: TransactionId, refusal: Refusal) -> Refusal {
     match refusal {
         Refusal::Unknown { reason } => Refusal::Unknown {
-            reason: format!("transaction {id}: {reason}"),
+            reason: format!("transaction {id}: {reason}; ask what became of it with `fulcrum txn show {id}`"),
         },
         other => other,
     }

@@ -371,7 +371,8 @@ async fn what_is_unknown_names_the_transaction() {
     let soon = Instant::now() + Duration::from_millis(100);
     let refused = coordinator.commit(request, soon).await.unwrap_err();
     assert_eq!(refused.code(), "UNKNOWN");
-    assert!(refused.to_string().contains(&id.to_string()), "{refused}");
+    let what_to_do = format!("`fulcrum txn show {id}`");
+    assert!(refused.to_string().contains(&what_to_do), "{refused}");
 }
 
 #[tokio::test]
