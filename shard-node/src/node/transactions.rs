@@ -333,15 +333,23 @@ impl Group {
         let answer = match read {
             TransactionRead::LookUp(id) => match self.machine.state_of(&shared.store, *id)? {
                 Some(state) => Ok(TransactionAnswer::State(state)),
-                None => Err(invalid(format!(
-                    "the home of transaction {id} is another group: ask there"
-                ))),
+                None => Err(self.not_its_home(*id)),
             },
             TransactionRead::Observe { begun_at_ms, keys } => self.observe(shared, *begun_at_ms, keys)?,
             TransactionRead::Validate { begun_at_ms, reads } => self.validate(shared, *begun_at_ms, reads)?,
             TransactionRead::List { limit } => Ok(TransactionAnswer::List(self.list(now, *limit))),
         };
         Ok(answer.map(Answer::Transaction))
+    }
+
+    fn not_its_home(&self, id: TransactionId) -> Refusal {
+        invalid(match self.machine.promise_to(id) {
+            Some(promise) => format!(
+                "the home of transaction {id} is group {}, which decides it: name the first key that it writes, or `fulcrum txn resolve {id}`",
+                promise.home.group
+            ),
+            None => format!("the home of transaction {id} is another group: name the first key that it writes"),
+        })
     }
 
     fn is_past(&self, begun_at_ms: u64) -> bool {

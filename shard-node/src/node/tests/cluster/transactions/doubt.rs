@@ -236,3 +236,15 @@ fn a_home_group_that_is_silent_does_not_hold_up_the_others() {
     world.pass(40);
     assert!(world.has_no_locks(primary));
 }
+
+#[test]
+fn a_participant_that_is_asked_for_the_outcome_names_the_home() {
+    let (mut world, primary) = World::settled();
+    let id = world.id(1);
+    assert!(is_prepared(world.ask(primary, prepare(id, part(&[], &[("a", "1")])))));
+    let look_up = Operation::Transaction(TransactionOperation::LookUp(id));
+    let refused = world.ask(primary, look_up).unwrap_err();
+    assert_eq!(refused.code(), "INVALID");
+    let home = format!("group {}", elsewhere().group);
+    assert!(refused.to_string().contains(&home), "{refused}");
+}
