@@ -5,7 +5,7 @@ use crate::answer::Outcome;
 use crate::backoff::Backoff;
 use crate::config::Config;
 use crate::error::{Error, UnfinishedWrite};
-use crate::identity::{Held, Identities, Identity};
+use crate::identity::{self, Held, Identities, Identity};
 use crate::keyspace::Keyspace;
 use crate::pipeline::Pipeline;
 use crate::retry::{Next, Retries, Verdict};
@@ -44,7 +44,7 @@ pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) routers: Arc<Routers>,
     pub(crate) backoff: Backoff,
-    identities: Identities,
+    pub(crate) identities: Identities,
     pub(crate) smart: Option<Smart>,
 }
 
@@ -194,7 +194,7 @@ impl Shared {
                 // Nothing was done, and no attempt got lost: our id is too old for this keyspace's retention.
                 Err(Verdict::Refused(Refusal::TooOldToTell)) if !renewed => {
                     renewed = true;
-                    self.identities.retire(held.key);
+                    self.identities.retire(held.key.client);
                 }
                 Err(Verdict::Unknown(reason)) => {
                     let write = UnfinishedWrite {
@@ -216,12 +216,12 @@ impl Shared {
 
     /// The id of a transaction that begins now.
     pub(crate) async fn transaction_id(&self, until: Instant) -> Result<TransactionId, Error> {
-        Ok(self.identity(until).await?.begin(Instant::now()))
+        Ok(self.identity(until).await?.begin(identity::now()))
     }
 
     async fn identity(&self, until: Instant) -> Result<Arc<Identity>, Error> {
         match self.identities.current() {
-            Some(identity) if !identity.aged(Instant::now()) => return Ok(identity),
+            Some(identity) if !identity.aged(identity::now()) => return Ok(identity),
             // Somebody else is asking for a new id: the old one does until then.
             Some(identity) if self.identities.opening.try_lock().is_err() => return Ok(identity),
             _ => {}
@@ -232,7 +232,7 @@ impl Shared {
     async fn open_session(&self, until: Instant) -> Result<Arc<Identity>, Error> {
         let _one_at_a_time = self.identities.opening.lock().await;
         if let Some(identity) = self.identities.current()
-            && !identity.aged(Instant::now())
+            && !identity.aged(identity::now())
         {
             return Ok(identity);
         }

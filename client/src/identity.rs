@@ -4,23 +4,29 @@
 //! number that is not finished: the groups keep every outcome above it. A number stays unfinished while its write is
 //! under way, and after that for as long as somebody holds the [`UnfinishedWrite`](crate::UnfinishedWrite) of an unknown
 //! outcome. The id is renewed long before its outcomes could be dropped for age; writes under way keep the old one. Attempts of
-//! transactions are numbered along with the writes; their outcomes are kept by age alone.
+//! transactions are numbered along with the writes; their outcomes are kept by age alone. Ages are told by a clock that counts
+//! through suspend; what stood still even so has its id refused as too old, and gives it up.
 
-use fulcrum_types::{ClientId, IdempotencyKey, Sequence, TransactionId};
+use fulcrum_common::{Clock, SystemClock};
+use fulcrum_types::{ClientId, IdempotencyKey, Mono, Sequence, TransactionId};
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::time::Instant;
 
 /// After so long, a new id is asked for. The default retention of outcomes is ten times as long.
 const RENEW_AFTER: Duration = Duration::from_secs(60);
+
+/// The time by which ids age.
+pub(crate) fn now() -> Mono {
+    SystemClock.now().mono
+}
 
 /// One id, and the numbers given out under it.
 #[derive(Debug)]
 pub(crate) struct Identity {
     client: ClientId,
     issued_at_ms: u64,
-    opened: Instant,
+    opened: Mono,
     numbers: Mutex<Numbers>,
 }
 
@@ -35,13 +41,13 @@ impl Identity {
         Arc::new(Self {
             client,
             issued_at_ms,
-            opened: Instant::now(),
+            opened: now(),
             numbers: Mutex::default(),
         })
     }
 
-    pub(crate) fn aged(&self, now: Instant) -> bool {
-        now.duration_since(self.opened) > RENEW_AFTER
+    pub(crate) fn aged(&self, now: Mono) -> bool {
+        now.since(self.opened) > RENEW_AFTER
     }
 
     pub(crate) fn next(self: &Arc<Self>) -> Held {
@@ -65,10 +71,10 @@ impl Identity {
 impl Identity {
     /// The id of a transaction that begins now. Of an identity that is renewed every minute it is never far from the servers'
     /// time: the time that passed is our own clock's, the beginning theirs.
-    pub(crate) fn begin(&self, now: Instant) -> TransactionId {
+    pub(crate) fn begin(&self, now: Mono) -> TransactionId {
         let mut numbers = self.numbers.lock().unwrap_or_else(PoisonError::into_inner);
         numbers.last = numbers.last.next();
-        let passed = u64::try_from(now.duration_since(self.opened).as_millis()).unwrap_or(u64::MAX);
+        let passed = u64::try_from(now.since(self.opened).as_millis()).unwrap_or(u64::MAX);
         TransactionId {
             begun_at_ms: self.issued_at_ms.saturating_add(passed),
             client: self.client,
@@ -118,10 +124,10 @@ impl Identities {
         *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Some(identity);
     }
 
-    /// Forgets the id that a key was of: the groups no longer take it.
-    pub(crate) fn retire(&self, key: IdempotencyKey) {
+    /// Forgets an id: the groups no longer take what begins under it.
+    pub(crate) fn retire(&self, client: ClientId) {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        current.take_if(|identity| identity.client == key.client);
+        current.take_if(|identity| identity.client == client);
     }
 }
 
@@ -146,15 +152,14 @@ mod tests {
     }
 
     #[test]
-    fn only_the_id_of_the_key_is_retired() {
+    fn only_that_id_is_retired() {
         let identities = Identities::default();
         let old = Identity::new(ClientId(1), 100);
-        let key = old.next().key;
         identities.set(Identity::new(ClientId(2), 200));
-        identities.retire(key);
+        identities.retire(old.client);
         assert!(identities.current().is_some());
-        identities.set(old);
-        identities.retire(key);
+        identities.set(old.clone());
+        identities.retire(old.client);
         assert!(identities.current().is_none());
     }
 

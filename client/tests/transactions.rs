@@ -118,6 +118,46 @@ async fn an_abort_runs_it_again_under_a_new_id_of_the_same_age() {
     assert!(sent.iter().all(|commit| commit.priority == Priority(sent[0].id)));
 }
 
+/// A client that stood still while the groups' time went on: its next attempt is to begin now.
+#[tokio::test]
+async fn what_is_too_old_at_once_begins_under_a_new_identity() {
+    let (fake, client) = connected().await;
+    fake.react([Reaction::Refuse(Refusal::TooOldToTell)]);
+    let done = client
+        .transaction(async |t| -> Result<_, Error> { t.get("accounts", "anne").await })
+        .await
+        .unwrap();
+    assert_eq!(done.retries, [("too_old", 1)].into());
+    let read_by = |at: usize| fake.with(|state| state.transactions.reads[at].id.client);
+    assert_ne!(read_by(0), read_by(1));
+
+    fake.react([Reaction::Refuse(Refusal::TooOldToTell)]);
+    let done = client.commit().put("accounts", "anne", "1").await.unwrap();
+    assert_eq!(done.attempts, 2);
+    let sent = commits(&fake);
+    assert_eq!(sent[0].id.client, read_by(1));
+    assert_ne!(sent[0].id.client, sent[1].id.client);
+}
+
+#[tokio::test]
+async fn reads_that_grew_too_old_to_be_of_one_moment_are_read_again() {
+    let (fake, client) = connected().await;
+    fake.react([
+        Reaction::Answer,
+        Reaction::Answer,
+        Reaction::Refuse(Refusal::TooOldToTell),
+    ]);
+    let done = client
+        .transaction(async |t| -> Result<_, Error> {
+            t.get("accounts", "anne").await?;
+            t.get("savings", "bert").await
+        })
+        .await
+        .unwrap();
+    assert_eq!((done.outcome, done.attempts), (Ok(Some("1".into())), 2));
+    assert_eq!(done.retries, [("too_old", 1)].into());
+}
+
 fn text(value: Option<bytes::Bytes>) -> String {
     String::from_utf8(value.unwrap().to_vec()).unwrap()
 }
@@ -343,6 +383,34 @@ async fn what_nobody_answers_is_settled_by_a_question() {
             })
         ),
         "{ended}"
+    );
+}
+
+/// A look-up proves what the home group has, not where the others are: a session must not believe that it has seen all.
+#[tokio::test]
+async fn a_session_is_not_told_of_a_commit_that_it_could_not_take_in() {
+    let (fake, client) = connected().await;
+    let session = Session::new();
+    let in_session = || client.transactions().within(SHORT).in_session(&session);
+    let hang = || fake.react(std::iter::repeat_n(Reaction::Hang, 2));
+    hang();
+    let done = in_session().run(write_anne).await.unwrap();
+    assert_eq!(
+        (done.versions.len(), done.receipts.len()),
+        (0, 1),
+        "of one group that is all"
+    );
+
+    fake.with(|state| state.transactions.spanning = true);
+    hang();
+    let error = in_session().run(write_anne).await.unwrap_err();
+    assert_eq!((error.act(), error.code()), (Act::LookUp, "UNKNOWN"));
+    assert!(error.to_string().contains("is committed"), "{error}");
+    hang();
+    let done = client.transactions().within(SHORT).run(write_anne).await.unwrap();
+    assert!(
+        done.committed() && done.versions.is_empty(),
+        "without a session nothing is missed"
     );
 }
 

@@ -17,7 +17,7 @@ use fulcrum_types::{
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -27,6 +27,9 @@ const INBOX: usize = 1024;
 /// Questions that may be open for each transaction that may be under way: most transactions have few groups. What is over is asked
 /// after a pause.
 const QUESTIONS_A_TRANSACTION: usize = 8;
+
+/// Lists of what is in doubt that are put together at a time: each asks all groups.
+const LISTS: usize = 4;
 
 /// What a coordinator may take on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +59,7 @@ struct Inner {
     table: Arc<RoutingTable>,
     clock: Arc<dyn Clock>,
     budget: Budget,
+    lists: Semaphore,
     last: AtomicU64,
     _task: AbortOnDropHandle<()>,
 }
@@ -100,6 +104,7 @@ impl Coordinator {
             table,
             clock,
             budget: Budget::new(bounds.bytes_max),
+            lists: Semaphore::new(LISTS),
             last: AtomicU64::new(0),
             _task: AbortOnDropHandle::new(tokio::spawn(event_loop.run())),
         }))
@@ -200,6 +205,7 @@ impl Coordinator {
     /// # Errors
     /// Why that is not known.
     pub async fn resolve(&self, request: ResolveRequest, until: Instant) -> Result<Told, Refusal> {
+        self.check_not_of_the_future(request.id)?;
         let home = self.participant(request.home)?;
         let cause = AbortCause::Operator;
         self.look_up(request.id, vec![home], Some(cause), until).await
@@ -226,7 +232,7 @@ impl Coordinator {
         }
     }
 
-    /// An abort that is recorded for an id of the future would forbid what has not begun.
+    /// An abort that is recorded for an id of the future would forbid what has not begun, and stay until then.
     fn check_not_of_the_future(&self, id: TransactionId) -> Result<(), Refusal> {
         let horizon = u64::try_from(LONGEST_TRANSACTION.as_millis()).unwrap_or(u64::MAX);
         if id.begun_at_ms > self.0.clock.now().wall_ms.saturating_add(horizon) {
@@ -251,6 +257,10 @@ impl Coordinator {
 
     pub(crate) fn map(&self) -> Arc<ClusterMap> {
         self.0.table.view().map.clone()
+    }
+
+    pub(crate) fn lists(&self) -> &Semaphore {
+        &self.0.lists
     }
 
     pub(crate) fn groups(&self) -> Arc<dyn Groups> {
@@ -328,11 +338,11 @@ fn size(request: &CommitRequest) -> usize {
     reads.chain(conditions).chain(writes).sum()
 }
 
-/// What is unknown names the transaction by which it can be looked up.
+/// What is unknown names the transaction by which it can be looked up, and says how.
 fn named(id: TransactionId, refusal: Refusal) -> Refusal {
     match refusal {
         Refusal::Unknown { reason } => Refusal::Unknown {
-            reason: format!("transaction {id}: {reason}"),
+            reason: format!("transaction {id}: {reason}; ask what became of it with `fulcrum txn show {id}`"),
         },
         other => other,
     }

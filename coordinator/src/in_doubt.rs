@@ -23,26 +23,30 @@ impl Coordinator {
     /// Transactions that are not finished, by what all groups say; the oldest first.
     ///
     /// # Errors
-    /// No such keyspace, or one that takes part in no transactions. Groups that do not answer are named in the list.
+    /// No such keyspace, or one that takes part in no transactions; overload. Groups that do not answer are named in the list.
     pub async fn list(&self, request: ListInDoubt, until: Instant) -> Result<InDoubt, Refusal> {
         let groups = self.asked_groups(request.keyspace.as_deref())?;
+        let _one_of_few = self.lists().try_acquire().map_err(|_| Refusal::Overloaded)?;
         let half = until.saturating_duration_since(Instant::now()) / 2;
         let (door, patience) = (self.groups(), half.min(PATIENCE));
         let answers = groups.into_iter().map(|to| ask(door.clone(), to, patience));
         let mut answers = futures::stream::iter(answers).buffer_unordered(AT_ONCE);
+        let limit = if request.limit == 0 { LISTED_MAX } else { request.limit };
+        let limit = limit.min(LISTED_MAX) as usize;
+        let wanted = |info: &TransactionInfo| request.unresolved || info.pending == Pending::InDoubt;
         let mut list = InDoubt::default();
         while let Some((group, answer)) = answers.next().await {
-            match answer {
-                Some(found) => list.transactions.extend(found.into_iter().map(|info| (group, info))),
-                None => list.silent.push(group),
-            }
+            let Some(found) = answer else {
+                list.silent.push(group);
+                continue;
+            };
+            let found = found.into_iter().filter(wanted).map(|info| (group, info));
+            list.transactions.extend(found);
+            // No more is kept than will be told, however many groups there are.
+            list.transactions
+                .sort_by_key(|(group, info)| (Reverse(info.age), info.id, *group));
+            list.transactions.truncate(limit);
         }
-        let limit = if request.limit == 0 { LISTED_MAX } else { request.limit };
-        list.transactions
-            .retain(|(_, info)| request.unresolved || info.pending == Pending::InDoubt);
-        list.transactions
-            .sort_by_key(|(group, info)| (Reverse(info.age), info.id, *group));
-        list.transactions.truncate(limit.min(LISTED_MAX) as usize);
         list.silent.sort_unstable();
         Ok(list)
     }

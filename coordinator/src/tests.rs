@@ -19,6 +19,8 @@ struct Agreeing {
     asked: Mutex<Vec<(Participant, &'static str)>>,
     open: watch::Sender<bool>,
     silent: Option<GroupId>,
+    /// A step that no group answers.
+    unanswered: Option<&'static str>,
 }
 
 impl Agreeing {
@@ -27,6 +29,7 @@ impl Agreeing {
             asked: Mutex::default(),
             open: watch::Sender::new(open),
             silent: None,
+            unanswered: None,
         })
     }
 
@@ -137,7 +140,7 @@ impl Groups for Agreeing {
             .unwrap_or_else(PoisonError::into_inner)
             .push((to, name));
         let _ = self.open.subscribe().wait_for(|open| *open).await;
-        if self.silent == Some(to.group) {
+        if self.silent == Some(to.group) || self.unanswered == Some(name) {
             std::future::pending::<()>().await;
         }
         Ok(Answered {
@@ -324,6 +327,24 @@ async fn what_would_take_too_much_memory_is_refused() {
     assert!(coordinator.commit(write_of(&["other"]), until()).await.is_ok());
 }
 
+/// It goes on for a while after its client was answered, and its share of the memory was given back then.
+#[tokio::test]
+async fn what_nobody_is_asked_for_any_more_is_not_held() {
+    let mut groups = Agreeing::new(true);
+    Arc::get_mut(&mut groups).unwrap().unanswered = Some("decide");
+    let (coordinator, _) = coordinator(groups.clone(), Bounds::default());
+    let value = Bytes::from(vec![7; 1000]);
+    let mut request = write_of(&NAMES);
+    request.writes[0].what.mutation = Mutation::Put {
+        value: value.clone(),
+        ttl: None,
+    };
+    let soon = Instant::now() + Duration::from_millis(200);
+    let refused = coordinator.commit(request, soon).await.unwrap_err();
+    assert_eq!((refused.code(), groups.count("decide")), ("UNKNOWN", 1));
+    assert!(value.is_unique(), "the values of what is prepared are still held");
+}
+
 #[tokio::test]
 async fn a_session_that_has_seen_a_newer_map_is_waited_for() {
     let (coordinator, _) = coordinator(Agreeing::new(true), Bounds::default());
@@ -350,7 +371,8 @@ async fn what_is_unknown_names_the_transaction() {
     let soon = Instant::now() + Duration::from_millis(100);
     let refused = coordinator.commit(request, soon).await.unwrap_err();
     assert_eq!(refused.code(), "UNKNOWN");
-    assert!(refused.to_string().contains(&id.to_string()), "{refused}");
+    let what_to_do = format!("`fulcrum txn show {id}`");
+    assert!(refused.to_string().contains(&what_to_do), "{refused}");
 }
 
 #[tokio::test]
@@ -362,6 +384,7 @@ async fn lists_are_merged_and_name_who_is_silent() {
         silent: Some(groups[1]),
         asked: Mutex::default(),
         open: watch::Sender::new(true),
+        unanswered: None,
     };
     let (coordinator, _) = coordinator(Arc::new(silent), Bounds::default());
     let soon = || Instant::now() + Duration::from_millis(400);
@@ -385,6 +408,77 @@ async fn lists_are_merged_and_name_who_is_silent() {
         };
         assert_eq!(coordinator.list(of, soon()).await.unwrap_err().code(), code);
     }
+}
+
+#[tokio::test]
+async fn groups_that_were_only_read_are_counted() {
+    let (coordinator, registry) = coordinator(Agreeing::new(true), Bounds::default());
+    let read = |name: &&str| {
+        named(ReadCheck {
+            key: key(name),
+            version: Version(1),
+            exists: true,
+        })
+    };
+    let request = CommitRequest {
+        id: attempt(1),
+        reads: NAMES.iter().map(read).collect(),
+        ..CommitRequest::default()
+    };
+    let committed = coordinator.commit(request, until()).await.unwrap();
+    let families = registry.registry().gather();
+    let groups = families
+        .iter()
+        .find(|family| family.name() == "fulcrum_coordinator_transaction_groups")
+        .unwrap();
+    let counted = groups.get_metric()[0].get_histogram().get_sample_sum();
+    assert!(
+        (counted - committed.receipts.len() as f64).abs() < f64::EPSILON,
+        "{counted}"
+    );
+    assert!(committed.receipts.len() > 1);
+}
+
+/// A record of an abort goes when its transaction is past: one of the far future would stay for ever.
+#[tokio::test]
+async fn what_has_not_begun_is_not_resolved() {
+    let groups = Agreeing::new(true);
+    let (coordinator, _) = coordinator(groups.clone(), Bounds::default());
+    let map = map();
+    let home = map
+        .groups_of(map.keyspace_by_name("orders").unwrap().id)
+        .next()
+        .unwrap();
+    let resolve = |begun_at_ms| {
+        let id = TransactionId {
+            begun_at_ms,
+            ..attempt(1)
+        };
+        coordinator.resolve(ResolveRequest { id, home }, until())
+    };
+    let refused = resolve(u64::MAX).await.unwrap_err();
+    assert_eq!((refused.code(), groups.count("decide")), ("INVALID", 0));
+    let told = resolve(attempt(1).begun_at_ms).await.unwrap();
+    assert_eq!(told.outcome, TransactionOutcome::Aborted(AbortCause::Operator));
+}
+
+/// Each asks all groups, and is not counted among the transactions.
+#[tokio::test]
+async fn lists_are_not_put_together_without_bound() {
+    let groups = Agreeing::new(false);
+    let (coordinator, _) = coordinator(groups.clone(), Bounds::default());
+    let list = || {
+        let coordinator = coordinator.clone();
+        async move { coordinator.list(ListInDoubt::default(), until()).await }
+    };
+    let calls: Vec<_> = (0..4).map(|_| tokio::spawn(list())).collect();
+    groups.until_asked("list_pending", 4 * 4).await;
+    assert_eq!(list().await, Err(Refusal::Overloaded));
+    groups.open.send_replace(true);
+    for call in calls {
+        assert_eq!(call.await.unwrap().unwrap().transactions.len(), 4);
+    }
+    assert!(list().await.is_ok());
 }
 
 #[tokio::test]

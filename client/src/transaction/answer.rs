@@ -19,7 +19,7 @@ pub struct Transacted<T> {
     pub rounds: u32,
     /// The attempt that ended it.
     pub id: TransactionId,
-    /// The proof, one a group. A session has taken them in.
+    /// The proof, one a group; the home group's alone if it is known only from a look-up. A session has taken them in.
     pub receipts: Vec<Receipt>,
     /// How often it was tried.
     pub attempts: u32,

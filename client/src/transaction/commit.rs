@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::retry::{Retries, Verdict};
 use fulcrum_common::wire::v1;
 use fulcrum_types::{
-    AbortCause, Act, CommitOutcome, CommitRequest, Committed, OutcomeRequest, Receipt, Refusal, Told,
+    AbortCause, Act, ClientId, CommitOutcome, CommitRequest, Committed, OutcomeRequest, Receipt, Refusal, Told,
     TransactionOutcome,
 };
 use std::time::Duration;
@@ -19,6 +19,9 @@ use tokio::time::Instant;
 
 /// Kept of the time, a quarter at most, to ask for the outcome of a commit that was not answered.
 const SETTLE_RESERVE: Duration = Duration::from_secs(1);
+/// Of a commit in a session that only a look-up has told of.
+const NOT_TAKEN_IN: &str =
+    "it is committed, but not every group has said where, so that its session might read what was before";
 
 /// Why an attempt is not committed.
 pub(super) enum Uncommitted {
@@ -34,6 +37,8 @@ impl From<Error> for Uncommitted {
     fn from(error: Error) -> Self {
         match error {
             Error::Refused(refusal) if may_commit_anew(&refusal) => Uncommitted::Again(refusal),
+            // Said of what writes nothing: for the rest it is unknown.
+            Error::Refused(refusal @ Refusal::TooOldToTell) => Uncommitted::Again(refusal),
             other => Uncommitted::Final(other),
         }
     }
@@ -52,7 +57,13 @@ fn may_commit_anew(refusal: &Refusal) -> bool {
 }
 
 impl Shared {
-    pub(super) async fn commit(&self, request: CommitRequest, until: Instant) -> Result<Committed, Uncommitted> {
+    /// `in_session` if all receipts are needed.
+    pub(super) async fn commit(
+        &self,
+        request: CommitRequest,
+        until: Instant,
+        in_session: bool,
+    ) -> Result<Committed, Uncommitted> {
         let unfinished = UnfinishedTransaction::of(&request);
         let writes = request.writes.len();
         let wire = v1::CommitRequest::from(request);
@@ -64,8 +75,12 @@ impl Shared {
         };
         let told = self.outcome_of(unfinished.request(true), until).await;
         let Told { outcome, receipt } = told.map_err(|_| unfinished.clone().unknown(reason.clone()))?;
+        let mut groups = 1;
         let decided = match outcome {
-            TransactionOutcome::Committed(_) => Ok(known_to_be_committed(receipt)),
+            TransactionOutcome::Committed(parts) => {
+                groups = parts.len();
+                Ok(known_to_be_committed(receipt))
+            }
             TransactionOutcome::Aborted(cause) => {
                 let id = unfinished.id();
                 Err(Error::Refused(Refusal::Aborted { id, cause }))
@@ -82,6 +97,9 @@ impl Shared {
         if has_more && let Ok(answer) = self.send(wire, writes, until).await {
             return Ok(answer);
         }
+        if in_session && groups > 1 {
+            return Err(unfinished.unknown(NOT_TAKEN_IN.into()).into());
+        }
         match decided.map_err(Uncommitted::from) {
             Err(Uncommitted::Again(refusal)) if Instant::now() >= send_until => Err(Uncommitted::TooLate(refusal)),
             decided => decided,
@@ -89,11 +107,13 @@ impl Shared {
     }
 
     async fn send(&self, wire: v1::CommitRequest, writes: usize, until: Instant) -> Result<Committed, Unanswered> {
+        let client = ClientId(wire.id.unwrap_or_default().client);
         let answer = match self.call_router(wire, until, Retries::new(writes > 0)).await {
             Ok(answer) => answer,
             Err(Verdict::Unknown(reason)) => return Err(Unanswered::Unknown(reason)),
             // Of a commit this does not say that nothing was applied: its record may be gone already.
             Err(Verdict::Refused(refusal @ Refusal::TooOldToTell)) if writes > 0 => {
+                self.identities.retire(client);
                 return Err(Unanswered::Unknown(refusal.to_string()));
             }
             Err(verdict) => return Err(Unanswered::Refused(verdict.error())),

@@ -60,6 +60,9 @@ impl Course {
         if self.attempts >= self.attempts_max || Instant::now() + pause >= self.until {
             return Err(self.gave_up(refusal));
         }
+        if refusal == Refusal::TooOldToTell {
+            client.shared.identities.retire(self.last.client);
+        }
         self.refuse(&refusal);
         tokio::time::sleep(pause).await;
         self.took.pausing += pause;

@@ -211,7 +211,8 @@ impl Transactions {
             return Err(Uncommitted::Again(refusal));
         }
         let begun = Instant::now();
-        let answer = self.client.shared.commit(request, course.until).await;
+        let in_session = self.choices.session.is_some();
+        let answer = self.client.shared.commit(request, course.until, in_session).await;
         course.took.committing += begun.elapsed();
         let committed = answer?;
         if let Some(session) = &self.choices.session {

@@ -25,6 +25,8 @@ pub struct Transacting {
     pub look_ups: Vec<OutcomeRequest>,
     /// Whether it answers when it is asked for outcomes.
     pub forgetful: bool,
+    /// Whether outcomes name a second group.
+    pub spanning: bool,
     /// What is told to be in doubt.
     pub in_doubt: InDoubt,
 }
@@ -127,8 +129,9 @@ impl Transacting {
             },
             version: Version(self.version),
         };
+        let parts = 1 + usize::from(self.spanning);
         match self.decided.get(&request.id) {
-            Some(Ok(CommitOutcome::Committed { .. })) => TransactionOutcome::Committed(vec![part]),
+            Some(Ok(CommitOutcome::Committed { .. })) => TransactionOutcome::Committed(vec![part; parts]),
             Some(Ok(CommitOutcome::ConditionFailed { current, .. })) => {
                 TransactionOutcome::Aborted(AbortCause::ConditionFailed {
                     group: GroupId(1),

@@ -252,8 +252,9 @@ impl TwoPhase {
         let Some(reading) = self.reads.get_mut(&request) else {
             return;
         };
-        let parts = std::mem::take(&mut reading.parts);
-        let (values, receipts): (Vec<_>, Vec<_>) = parts.into_iter().map(|part| (part.values, part.receipt)).unzip();
+        let parts = reading.parts.iter_mut();
+        let found = parts.map(|part| (std::mem::take(&mut part.values), part.receipt.take()));
+        let (values, receipts): (Vec<_>, Vec<_>) = found.unzip();
         let receipts = receipts.into_iter().flatten().collect();
         let reply = match reading.wanted {
             Wanted::Values { .. } => Reply::Values {

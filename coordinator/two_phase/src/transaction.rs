@@ -3,8 +3,8 @@
 use crate::contract::{Plan, Reply, RequestId, Shape};
 use crate::timers::Wait;
 use fulcrum_types::{
-    AbortCause, CommittedPart, Decide, Decision, Fingerprint, Mono, Participant, PrepareRequest, Receipt, Refusal,
-    Transact, TransactionId, TransactionOperation, Verdict, Version,
+    AbortCause, CommittedPart, Decide, Decision, Fingerprint, Mono, Part, Participant, PrepareRequest, Receipt,
+    Refusal, Transact, TransactionId, TransactionOperation, Verdict, Version,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,7 +15,9 @@ pub(crate) type Key = (TransactionId, Fingerprint);
 /// A transaction under way.
 #[derive(Clone, Debug)]
 pub(crate) struct Transaction {
+    /// Its parts are empty once no votes are asked for any more.
     pub(crate) plan: Plan,
+    one_group: bool,
     pub(crate) began: Mono,
     /// Requests that wait for its outcome.
     pub(crate) callers: BTreeSet<RequestId>,
@@ -114,6 +116,7 @@ impl Transaction {
     pub(crate) fn new(plan: Plan, now: Mono, votes_until: Mono) -> Self {
         let votes = plan.parts.iter().map(|_| Standing::default()).collect();
         Self {
+            one_group: plan.shape() == Shape::OneGroup,
             plan,
             began: now,
             callers: BTreeSet::new(),
@@ -135,7 +138,15 @@ impl Transaction {
     }
 
     pub(crate) fn is_of_one_group(&self) -> bool {
-        self.plan.shape() == Shape::OneGroup
+        self.one_group
+    }
+
+    /// What its participants are to do is of no use any more: it is followed for a while after its client was answered, and may
+    /// be large.
+    pub(crate) fn drop_parts(&mut self) {
+        for planned in &mut self.plan.parts {
+            planned.part = Part::default();
+        }
     }
 
     pub(crate) fn fingerprint(&self) -> Fingerprint {

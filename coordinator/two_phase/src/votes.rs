@@ -85,6 +85,7 @@ impl TwoPhase {
             return;
         };
         self.timers.clear(transaction.votes_until, Timer::Votes(key));
+        transaction.drop_parts();
         for (part, standing) in transaction.votes.iter_mut().enumerate() {
             match std::mem::take(&mut standing.wait) {
                 Wait::Nothing => {}

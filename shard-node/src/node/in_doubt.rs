@@ -11,13 +11,14 @@ use super::asking::Purpose;
 use super::group::Group;
 use super::shared::Shared;
 use fulcrum_types::{
-    AbortCause, Answer, Answered, Decide, Decision, Mono, Now, Refusal, Resolution, Role, TransactionAnswer,
+    AbortCause, Answer, Answered, Decide, Decision, GroupId, Mono, Now, Refusal, Resolution, Role, TransactionAnswer,
     TransactionId, TransactionOperation, Verdict,
 };
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-/// Questions to home groups that are under way at a time.
+/// Questions to a home group that are under way at a time. One that is silent does not hold up the others.
 const QUESTIONS: usize = 256;
 /// How long the home group has to answer before it is asked again.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
@@ -28,10 +29,19 @@ struct Doubt {
     since: Mono,
     /// When its coordinator was last heard of.
     heard: Option<Mono>,
-    /// When it is looked at next; none while the home group is asked.
-    next: Option<Mono>,
+    /// When it is looked at next, or what for.
+    next: Next,
     /// This primary has tried to find its decision out.
     asked_after: bool,
+}
+
+#[derive(Clone, Copy)]
+enum Next {
+    Look(Mono),
+    /// Its home group is being asked.
+    Asked(GroupId),
+    /// Its home group is asked as much as it may be.
+    Held(GroupId),
 }
 
 /// The transactions in doubt at a primary.
@@ -39,7 +49,8 @@ struct Doubt {
 pub(super) struct InDoubt {
     known: BTreeMap<TransactionId, Doubt>,
     due: BTreeSet<(Mono, TransactionId)>,
-    asked: usize,
+    asked: BTreeMap<GroupId, usize>,
+    held: BTreeMap<GroupId, BTreeSet<TransactionId>>,
 }
 
 impl InDoubt {
@@ -50,7 +61,7 @@ impl InDoubt {
             Doubt {
                 since,
                 heard: None,
-                next: Some(next),
+                next: Next::Look(next),
                 asked_after: false,
             },
         );
@@ -61,13 +72,47 @@ impl InDoubt {
         let Some(doubt) = self.known.remove(&id) else {
             return false;
         };
-        match doubt.next {
-            Some(next) => {
-                self.due.remove(&(next, id));
-            }
-            None => self.asked -= 1,
-        }
+        self.leave(id, doubt.next);
         doubt.asked_after
+    }
+
+    fn leave(&mut self, id: TransactionId, next: Next) {
+        match next {
+            Next::Look(at) => {
+                self.due.remove(&(at, id));
+            }
+            Next::Asked(home) => {
+                if let Entry::Occupied(mut asked) = self.asked.entry(home) {
+                    *asked.get_mut() -= 1;
+                    if *asked.get() == 0 {
+                        asked.remove();
+                    }
+                }
+            }
+            Next::Held(home) => self.release(home, id),
+        }
+    }
+
+    /// Looks again at what was held, as much of it as its home groups may be asked now, the oldest first.
+    fn let_go(&mut self) {
+        let (mut free, asked) = (Vec::new(), &self.asked);
+        for (home, held) in &self.held {
+            let room = QUESTIONS.saturating_sub(asked.get(home).copied().unwrap_or(0));
+            free.extend(held.iter().copied().take(room));
+        }
+        for id in free {
+            let since = self.known.get(&id).map_or(Mono(0), |doubt| doubt.since);
+            self.again(id, since);
+        }
+    }
+
+    fn release(&mut self, home: GroupId, id: TransactionId) {
+        if let Entry::Occupied(mut held) = self.held.entry(home) {
+            held.get_mut().remove(&id);
+            if held.get().is_empty() {
+                held.remove();
+            }
+        }
     }
 
     pub(super) fn clear(&mut self) {
@@ -105,27 +150,35 @@ impl InDoubt {
     /// Looks at it again at that moment. An answer may come when it is no longer in doubt.
     fn again(&mut self, id: TransactionId, at: Mono) {
         let Some(doubt) = self.known.get_mut(&id) else { return };
-        match doubt.next.replace(at) {
-            Some(before) => {
-                self.due.remove(&(before, id));
-            }
-            None => self.asked -= 1,
-        }
+        let before = std::mem::replace(&mut doubt.next, Next::Look(at));
+        self.leave(id, before);
         self.due.insert((at, id));
     }
 
-    fn asking(&mut self, id: TransactionId) {
+    fn asking(&mut self, id: TransactionId, home: GroupId) {
         let Some(doubt) = self.known.get_mut(&id) else { return };
         doubt.asked_after = true;
-        if let Some(next) = doubt.next.take() {
-            self.due.remove(&(next, id));
-            self.asked += 1;
-        }
+        let before = std::mem::replace(&mut doubt.next, Next::Asked(home));
+        self.leave(id, before);
+        *self.asked.entry(home).or_default() += 1;
+    }
+
+    /// Puts it by until a question to its home group has ended.
+    fn hold(&mut self, id: TransactionId, home: GroupId) {
+        let Some(doubt) = self.known.get_mut(&id) else { return };
+        let before = std::mem::replace(&mut doubt.next, Next::Held(home));
+        self.leave(id, before);
+        self.held.entry(home).or_default().insert(id);
+    }
+
+    /// Whether a home group is asked as much as it may be.
+    fn is_busy(&self, home: GroupId) -> bool {
+        self.asked.get(&home).is_some_and(|asked| *asked >= QUESTIONS)
     }
 
     fn next_due(&self, now: Mono) -> Option<TransactionId> {
         let (_, id) = *self.due.first().filter(|(next, _)| *next <= now)?;
-        (self.asked < QUESTIONS).then_some(id)
+        Some(id)
     }
 
     fn patience_ends(&self, id: TransactionId, patience: Duration, at_most: Duration) -> Mono {
@@ -163,6 +216,7 @@ impl Group {
     /// Asks after those whose patience is over.
     pub(super) fn tend_doubts(&mut self, shared: &mut Shared, now: Now) {
         let (patience, at_most) = (shared.settings.patience, shared.settings.in_doubt_max);
+        self.in_doubt.let_go();
         while let Some(id) = self.in_doubt.next_due(now.mono) {
             let ends = self.in_doubt.patience_ends(id, patience, at_most);
             if ends > now.mono {
@@ -184,9 +238,13 @@ impl Group {
                 self.in_doubt.again(id, now.mono + AGAIN_AFTER);
                 continue;
             }
+            if self.in_doubt.is_busy(home.group) {
+                self.in_doubt.hold(id, home.group);
+                continue;
+            }
             let operation = TransactionOperation::Decide(decide);
             self.ask_group(shared, home, operation, ANSWER_WITHIN, Purpose::Settle(id));
-            self.in_doubt.asking(id);
+            self.in_doubt.asking(id, home.group);
         }
     }
 

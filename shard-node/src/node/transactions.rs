@@ -333,15 +333,23 @@ impl Group {
         let answer = match read {
             TransactionRead::LookUp(id) => match self.machine.state_of(&shared.store, *id)? {
                 Some(state) => Ok(TransactionAnswer::State(state)),
-                None => Err(invalid(format!(
-                    "the home of transaction {id} is another group: ask there"
-                ))),
+                None => Err(self.not_its_home(*id)),
             },
             TransactionRead::Observe { begun_at_ms, keys } => self.observe(shared, *begun_at_ms, keys)?,
             TransactionRead::Validate { begun_at_ms, reads } => self.validate(shared, *begun_at_ms, reads)?,
             TransactionRead::List { limit } => Ok(TransactionAnswer::List(self.list(now, *limit))),
         };
         Ok(answer.map(Answer::Transaction))
+    }
+
+    fn not_its_home(&self, id: TransactionId) -> Refusal {
+        invalid(match self.machine.promise_to(id) {
+            Some(promise) => format!(
+                "the home of transaction {id} is group {}, which decides it: name the first key that it writes, or `fulcrum txn resolve {id}`",
+                promise.home.group
+            ),
+            None => format!("the home of transaction {id} is another group: name the first key that it writes"),
+        })
     }
 
     fn is_past(&self, begun_at_ms: u64) -> bool {
@@ -414,7 +422,7 @@ impl Group {
         Ok(intents)
     }
 
-    /// What is pending here, oldest first.
+    /// What is pending here: what is in doubt before what is only unresolved, of each the oldest first.
     fn list(&self, now: Mono, limit: u32) -> Vec<TransactionInfo> {
         let age = |machine: &StateMachine, at_ms: u64, known: Option<Duration>| {
             let replicated = Duration::from_millis(machine.time().0.saturating_sub(at_ms));
@@ -449,7 +457,7 @@ impl Group {
                 keys: 0,
             });
         let mut all: Vec<TransactionInfo> = in_doubt.chain(unresolved).collect();
-        all.sort_by_key(|info| (std::cmp::Reverse(info.age), info.id));
+        all.sort_by_key(|info| (info.pending != Pending::InDoubt, std::cmp::Reverse(info.age), info.id));
         all.truncate(limit);
         all
     }

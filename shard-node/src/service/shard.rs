@@ -176,24 +176,25 @@ impl Outbox<internal::Response> {
     /// The answer to a request. What a router passes on leaves as the client gets it: it has no need to look into it.
     fn answer(&self, id: u64, pass_on: bool, result: Result<Answered, Refusal>) {
         let result = match result {
-            Ok(answered) if pass_on => self.pass_on(id, answered),
-            result => Err(result),
+            Ok(answered) if pass_on => match self.pass_on(id, answered) {
+                Ok(()) => return,
+                Err(refusal) => Err(refusal),
+            },
+            result => result,
         };
-        if let Err(result) = result {
-            self.deliver(&response_to_wire(id, result));
-        }
+        self.deliver(&response_to_wire(id, result));
     }
 
-    /// Delivers an answer to be passed on; if it cannot be, what is to be said instead.
-    fn pass_on(&self, id: u64, answered: Answered) -> Result<(), Result<Answered, Refusal>> {
+    /// Delivers an answer to be passed on; if it cannot be, why.
+    fn pass_on(&self, id: u64, answered: Answered) -> Result<(), Refusal> {
         let (staleness, weaker) = (answered.receipt.staleness, answered.receipt.is_weaker());
         match &answered.answer {
             Answer::Values(_) => {
-                let message = convert::get_response(answered).map_err(Err)?;
+                let message = convert::get_response(answered)?;
                 self.fill(|batch| batch.push_to_pass_on(id, &message, staleness, weaker));
             }
             _ => {
-                let message = convert::write_response(answered).map_err(Err)?;
+                let message = convert::write_response(answered)?;
                 self.fill(|batch| batch.push_to_pass_on(id, &message, staleness, weaker));
             }
         }

@@ -108,8 +108,8 @@ fn committed(id: TransactionId) -> Decision {
     }
 }
 
-fn list() -> Operation {
-    Operation::Transaction(TransactionOperation::List { limit: 10 })
+fn list(limit: u32) -> Operation {
+    Operation::Transaction(TransactionOperation::List { limit })
 }
 
 fn answer_of(result: Result<Answered, Refusal>) -> TransactionAnswer {
@@ -167,7 +167,11 @@ impl World {
     }
 
     fn pending(&mut self, node: NodeId) -> Vec<TransactionInfo> {
-        match answer_of(self.ask(node, list())) {
+        self.pending_at_most(node, 10)
+    }
+
+    fn pending_at_most(&mut self, node: NodeId, limit: u32) -> Vec<TransactionInfo> {
+        match answer_of(self.ask(node, list(limit))) {
             TransactionAnswer::List(list) => list,
             other => panic!("{other:?}"),
         }

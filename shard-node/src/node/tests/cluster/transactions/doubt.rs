@@ -176,3 +176,75 @@ fn many_in_doubt_are_settled_together() {
     world.pass(20);
     assert!(world.has_no_locks(primary));
 }
+
+#[test]
+fn what_is_only_unresolved_does_not_crowd_out_what_is_in_doubt() {
+    let (mut world, primary) = World::settled();
+    for (n, key) in [(1, "a"), (2, "b")] {
+        let id = world.id(n);
+        let promise = prepare_at(id, here(), part(&[], &[(key, "1")]));
+        assert!(is_prepared(world.ask(primary, promise)));
+        world.ask(primary, decide(id, committed(id))).unwrap();
+        world.pass(20);
+    }
+    let id = world.id(3);
+    assert!(is_prepared(world.ask(primary, prepare(id, part(&[], &[("c", "1")])))));
+    let listed = world.pending_at_most(primary, 2);
+    let told: Vec<_> = listed.iter().map(|info| (info.id.sequence.0, info.pending)).collect();
+    assert_eq!(told, [(3, Pending::InDoubt), (1, Pending::Unresolved)]);
+}
+
+#[test]
+fn a_home_group_that_is_silent_does_not_hold_up_the_others() {
+    let (mut world, primary) = World::settled();
+    let other = Participant {
+        group: GroupId(78),
+        ..elsewhere()
+    };
+    for n in 0..300 {
+        let key: &'static str = Box::leak(format!("k{n}").into_boxed_str());
+        let promise = prepare(world.id(n), part(&[], &[(key, "1")]));
+        assert!(is_prepared(world.ask(primary, promise)));
+    }
+    let id = world.id(300);
+    let promise = TransactionOperation::Prepare(Box::new(PrepareRequest {
+        id,
+        priority: Priority(id),
+        fingerprint: fingerprint(id),
+        home: other,
+        participants: vec![here(), other],
+        seen: None,
+        part: part(&[], &[("a", "1")]),
+    }));
+    assert!(is_prepared(world.ask(primary, Operation::Transaction(promise))));
+    world.pass(1500);
+    let asked = world.questions();
+    let of = |home| asked.iter().filter(|(_, _, to, _)| *to == home).count();
+    assert_eq!((of(elsewhere()), of(other)), (256, 1));
+
+    // Once it is back all have their turn.
+    let aborted = || TransactionAnswer::Decision(Decision::Aborted(AbortCause::Abandoned));
+    for (node, ask, _, _) in asked {
+        world.other_answers(node, ask, aborted());
+    }
+    world.pass(40);
+    let rest = world.questions();
+    assert_eq!(rest.len(), 300 - 256);
+    for (node, ask, _, _) in rest {
+        world.other_answers(node, ask, aborted());
+    }
+    world.pass(40);
+    assert!(world.has_no_locks(primary));
+}
+
+#[test]
+fn a_participant_that_is_asked_for_the_outcome_names_the_home() {
+    let (mut world, primary) = World::settled();
+    let id = world.id(1);
+    assert!(is_prepared(world.ask(primary, prepare(id, part(&[], &[("a", "1")])))));
+    let look_up = Operation::Transaction(TransactionOperation::LookUp(id));
+    let refused = world.ask(primary, look_up).unwrap_err();
+    assert_eq!(refused.code(), "INVALID");
+    let home = format!("group {}", elsewhere().group);
+    assert!(refused.to_string().contains(&home), "{refused}");
+}
