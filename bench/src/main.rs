@@ -15,6 +15,7 @@ mod failover;
 mod get;
 mod million;
 mod put;
+mod txn;
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
@@ -30,7 +31,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[derive(Parser)]
 #[command(name = "cargo xtask bench", bin_name = "cargo xtask bench")]
 struct Options {
-    /// Only these scenarios: get, put, million, failover.
+    /// Only these scenarios: get, put, txn, million, failover.
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
     /// Rounds of each way; medians are taken.
@@ -58,7 +59,7 @@ struct Plan {
     keys: u64,
 }
 
-const SCENARIOS: [&str; 4] = ["get", "put", "million", "failover"];
+const SCENARIOS: [&str; 5] = ["get", "put", "txn", "million", "failover"];
 
 fn main() -> Result<ExitCode> {
     let options = Options::parse();
@@ -91,6 +92,7 @@ fn run(name: &str, options: &Options) -> Result<Vec<Row>> {
         match name {
             "get" => get::run(plan).await,
             "put" => put::run(plan).await,
+            "txn" => txn::run(plan).await,
             "million" => million::run(plan).await,
             _ => failover::run().await,
         }

@@ -1,4 +1,4 @@
-//! What shard-nodes say of their fsyncs, from `/metrics` as Prometheus would scrape it.
+//! What shard-nodes say of their fsyncs, and a router of its transactions, from `/metrics` as Prometheus would scrape it.
 
 use anyhow::{Context, Result};
 use fulcrum_local_cluster::LocalCluster;
@@ -13,6 +13,16 @@ pub(crate) struct Fsyncs {
     pub(crate) seconds: f64,
 }
 
+impl Fsyncs {
+    /// What came since an earlier look.
+    pub(crate) fn since(self, before: Self) -> Self {
+        Self {
+            count: self.count - before.count,
+            seconds: self.seconds - before.seconds,
+        }
+    }
+}
+
 pub(crate) async fn fsyncs(cluster: &LocalCluster) -> Result<Fsyncs> {
     let mut sum = Fsyncs::default();
     for node in cluster.nodes() {
@@ -22,6 +32,22 @@ pub(crate) async fn fsyncs(cluster: &LocalCluster) -> Result<Fsyncs> {
         sum.seconds += sample(&text, "fulcrum_shard_node_fsync_seconds_sum")?;
     }
     Ok(sum)
+}
+
+/// Mean time of each phase of a transaction since the router's start, in milliseconds.
+pub(crate) async fn phases(router: SocketAddr) -> Result<Vec<(&'static str, f64)>> {
+    let text = scrape(router).await?;
+    let mean = |phase: &'static str| {
+        let of = |what| {
+            sample(
+                &text,
+                &format!("fulcrum_coordinator_phase_seconds_{what}{{phase=\"{phase}\"}}"),
+            )
+        };
+        let (sum, count) = (of("sum")?, of("count")?);
+        Ok((phase, sum / count.max(1.0) * 1e3))
+    };
+    ["prepare", "decide", "resolve"].into_iter().map(mean).collect()
 }
 
 async fn scrape(address: SocketAddr) -> Result<String> {

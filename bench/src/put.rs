@@ -51,18 +51,11 @@ async fn measure(cluster: &LocalCluster, keyspace: &Keyspace, pipeline: &Pipelin
     let after = fsyncs(cluster).await?;
     Ok(Round {
         unary,
-        unary_disk: spent(before, between),
+        unary_disk: between.since(before),
         unary_seconds,
         pipelined,
-        pipelined_disk: spent(between, after),
+        pipelined_disk: after.since(between),
     })
-}
-
-fn spent(before: Fsyncs, after: Fsyncs) -> Fsyncs {
-    Fsyncs {
-        count: after.count - before.count,
-        seconds: after.seconds - before.seconds,
-    }
 }
 
 /// Every write is on three disks: that many node-writes share the fsyncs of all nodes.

@@ -228,7 +228,7 @@ impl TwoPhase {
         match question {
             Question::Vote(key, part) => self.voted(key, part, result),
             Question::Home(key) => self.home_answered(key, result),
-            Question::Tell(to, batch) => self.told(to, &batch, result),
+            Question::Tell(to, batch) => self.told(to, ask, &batch, result),
             Question::Forget(to, batch) => self.forgotten(to, batch, &result),
             Question::Heartbeat(_) => {}
             Question::Read(request, part) => self.read_answered(request, part, result),

@@ -59,7 +59,7 @@ fn is_waited_for(core: &TwoPhase, ask: AskId, question: &Question) -> bool {
                 == wait
         }
         Question::Home(id) => core.transactions.get(id).map(|t| t.home) == wait,
-        Question::Tell(group, _) => core.groups.get(group).map(|g| g.telling) == wait,
+        Question::Tell(group, _) => core.groups.get(group).is_some_and(|g| g.telling.contains(&ask)),
         Question::Forget(group, _) => core.groups.get(group).is_some_and(|g| g.forgetting == Some(ask)),
         Question::Heartbeat(_) => true,
         Question::Read(request, part) => read_part(request, part).map(|p| p.wait) == wait,
@@ -91,7 +91,7 @@ fn every_timer_is_waited_for(core: &TwoPhase) -> Result<(), String> {
             }
             Timer::Home(id) => core.transactions.get(&id).map(|t| t.home) == until,
             Timer::Leave(id) => core.transactions.get(&id).is_some_and(|t| t.leave == Some(at)),
-            Timer::Tell(group) => core.groups.get(&group).map(|g| g.telling) == until,
+            Timer::Tell(group) => core.groups.get(&group).is_some_and(|g| g.tell_after == Some(at)),
             Timer::Read(request, part) => {
                 core.reads.get(&request).and_then(|r| r.parts.get(part)).map(|p| p.wait) == until
             }
@@ -119,10 +119,11 @@ fn nothing_waits_for_ever(core: &TwoPhase) -> Result<(), String> {
             Stage::Finding(_) | Stage::Deciding(_) | Stage::Aborting { .. } => t.home != Wait::Nothing,
             Stage::Resolving => !t.untold.is_empty(),
         };
-        let told = t
-            .untold
-            .iter()
-            .all(|other| core.groups.get(other).is_some_and(|g| g.telling != Wait::Nothing));
+        let told = t.untold.iter().all(|other| {
+            core.groups
+                .get(other)
+                .is_some_and(|g| !g.telling.is_empty() || g.tell_after.is_some())
+        });
         let preparing = t.stage == Stage::Preparing;
         let asked = !preparing || t.votes.iter().all(|s| s.yes.is_some() || s.wait != Wait::Nothing);
         if !moves || !told || !asked {

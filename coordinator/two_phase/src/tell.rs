@@ -1,5 +1,5 @@
-//! After the decision: participants are told, then the home group may forget. Batched by group: one question at a time, and what comes up
-//! meanwhile goes with the next.
+//! After the decision: participants are told, then the home group may forget. Batched by group: a few questions at a time, and what comes
+//! up meanwhile goes with the next. Until it is told a participant holds the locks, so the first do not wait for each other.
 
 use crate::contract::{AskId, Observation, Phase};
 use crate::core::{Question, StepResult, TwoPhase};
@@ -12,13 +12,18 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Decisions in one question.
 const BATCH: usize = 512;
+/// Questions with decisions to a group at a time.
+const TELLING_AT_ONCE: usize = 8;
 
 /// What is on its way to a group.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Group {
     /// Decisions to tell.
     pub(crate) decisions: BTreeMap<Key, Verdict>,
-    pub(crate) telling: Wait,
+    /// Questions that tell it some.
+    pub(crate) telling: BTreeSet<AskId>,
+    /// Told in vain: nothing is told before.
+    pub(crate) tell_after: Option<Mono>,
     /// What it may forget, and until when it is told so.
     pub(crate) forgets: BTreeMap<TransactionId, Mono>,
     pub(crate) forgetting: Option<AskId>,
@@ -26,7 +31,7 @@ pub(crate) struct Group {
 
 impl Group {
     fn is_idle(&self) -> bool {
-        let silent = self.telling == Wait::Nothing && self.forgetting.is_none();
+        let silent = self.telling.is_empty() && self.tell_after.is_none() && self.forgetting.is_none();
         silent && self.decisions.is_empty() && self.forgets.is_empty()
     }
 }
@@ -46,42 +51,51 @@ impl TwoPhase {
     }
 
     fn tell_group(&mut self, to: Participant) {
-        let Some(group) = self.groups.get_mut(&to) else { return };
-        if group.telling != Wait::Nothing || group.decisions.is_empty() {
-            return;
-        }
-        let mut batch = Vec::new();
-        while let Some(one) = group.decisions.pop_first() {
-            batch.push(one);
-            if batch.len() == BATCH {
-                break;
+        while let Some(batch) = self.next_to_tell(to) {
+            let resolution = |((id, _), verdict): &(Key, Verdict)| Resolution {
+                id: *id,
+                verdict: *verdict,
+            };
+            let operation = TransactionOperation::Resolve(batch.iter().map(resolution).collect());
+            let ask = self.ask(to, operation, self.patience(), Question::Tell(to, batch));
+            if let Some(group) = self.groups.get_mut(&to) {
+                group.telling.insert(ask);
             }
         }
-        let resolution = |((id, _), verdict): &(Key, Verdict)| Resolution {
-            id: *id,
-            verdict: *verdict,
-        };
-        let operation = TransactionOperation::Resolve(batch.iter().map(resolution).collect());
-        let ask = self.ask(to, operation, self.patience(), Question::Tell(to, batch));
-        self.set_telling(to, Wait::Answer(ask));
     }
 
-    fn set_telling(&mut self, to: Participant, wait: Wait) {
-        if let Some(group) = self.groups.get_mut(&to) {
-            group.telling = wait;
+    fn next_to_tell(&mut self, to: Participant) -> Option<Vec<(Key, Verdict)>> {
+        let group = self.groups.get_mut(&to)?;
+        let may = group.tell_after.is_none() && group.telling.len() < TELLING_AT_ONCE;
+        if !may || group.decisions.is_empty() {
+            return None;
         }
+        // One id a question: of two transactions under it the second goes with the next.
+        let mut batch: Vec<(Key, Verdict)> = Vec::new();
+        while let Some(entry) = group.decisions.first_entry() {
+            let same_id = batch.last().is_some_and(|((id, _), _)| *id == entry.key().0);
+            if batch.len() == BATCH || same_id {
+                break;
+            }
+            batch.push(entry.remove_entry());
+        }
+        Some(batch)
     }
 
     pub(crate) fn tell_again(&mut self, to: Participant) {
-        self.set_telling(to, Wait::Nothing);
+        if let Some(group) = self.groups.get_mut(&to) {
+            group.tell_after = None;
+        }
         self.tell_group(to);
         self.drop_idle(to);
     }
 
-    pub(crate) fn told(&mut self, to: Participant, batch: &[(Key, Verdict)], result: StepResult) {
+    pub(crate) fn told(&mut self, to: Participant, ask: AskId, batch: &[(Key, Verdict)], result: StepResult) {
+        if let Some(group) = self.groups.get_mut(&to) {
+            group.telling.remove(&ask);
+        }
         match result {
             Ok((TransactionAnswer::Resolved(found), receipt)) if found.len() == batch.len() => {
-                self.set_telling(to, Wait::Nothing);
                 for (key, verdict) in batch {
                     self.confirmed(to, *key, *verdict, &receipt);
                 }
@@ -101,8 +115,10 @@ impl TwoPhase {
         let wanted: Vec<_> = batch.iter().filter(wanted).copied().collect();
         let Some(group) = self.groups.get_mut(&to) else { return };
         group.decisions.extend(wanted);
-        group.telling = Wait::Until(again);
-        self.timers.set(again, Timer::Tell(to));
+        if group.tell_after.is_none() {
+            group.tell_after = Some(again);
+            self.timers.set(again, Timer::Tell(to));
+        }
     }
 
     fn confirmed(&mut self, by: Participant, key: Key, verdict: Verdict, receipt: &Receipt) {

@@ -80,6 +80,8 @@ pub(super) struct Group {
     pub(super) asking: BTreeMap<AskId, Purpose>,
     /// Decisions learned in this turn.
     pub(super) decisions: BTreeMap<TransactionId, Verdict>,
+    /// Decisions on promises made here that are known, and on their way through the log.
+    pub(super) known: BTreeMap<TransactionId, Verdict>,
     pub(super) transfers: Transfers,
     pub(super) view: View,
     pub(super) failover: Failover,
@@ -137,6 +139,7 @@ impl Group {
             home: Home::default(),
             asking: BTreeMap::new(),
             decisions: BTreeMap::new(),
+            known: BTreeMap::new(),
             transfers: Transfers::default(),
             view,
             failover: Failover::new(now.mono),
@@ -231,6 +234,7 @@ impl Group {
         self.in_doubt.clear();
         self.home.clear();
         self.decisions.clear();
+        self.known.clear();
     }
 
     /// What time brings for transactions.

@@ -201,6 +201,7 @@ impl Group {
     /// It is resolved. Whether this primary had to ask for it.
     pub(super) fn end_doubt(&mut self, id: TransactionId) -> bool {
         self.decisions.remove(&id);
+        self.known.remove(&id);
         self.in_doubt.remove(id)
     }
 
@@ -264,7 +265,23 @@ impl Group {
     /// A decision has become known: it is proposed at the end of the turn, if the promise still stands.
     pub(super) fn learn(&mut self, id: TransactionId, verdict: Verdict) {
         if self.view.role == Role::Primary && self.machine.promise_to(id).is_some() {
+            self.note_verdict(id, verdict);
             self.decisions.insert(id, verdict);
+        }
+    }
+
+    /// Keeps a decision on a promise made here for the reads that meet its intents before it is applied: it is recorded at home, so
+    /// it cannot change.
+    pub(super) fn note_verdict(&mut self, id: TransactionId, verdict: Verdict) {
+        let Some(promise) = self.machine.promise_to(id) else {
+            return;
+        };
+        let is_meant = match verdict {
+            Verdict::Commit(fingerprint) => fingerprint == promise.fingerprint,
+            Verdict::Abort { of, .. } => of.is_none_or(|of| of == promise.fingerprint),
+        };
+        if is_meant && self.view.role == Role::Primary {
+            self.known.insert(id, verdict);
         }
     }
 

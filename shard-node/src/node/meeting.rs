@@ -7,7 +7,8 @@
 //! **The protocol.** A read is evaluated on the values, and the intents on its keys are noted with what they would make of them.
 //! Its lease is checked for that moment. If any matter at its level, it is put aside and the home groups are asked, one question
 //! a transaction for all reads that are put aside before it leaves: a question that was asked before a read began cannot speak
-//! for it. With the last answer the committed ones take the places of the old values.
+//! for it. With the last answer the committed ones take the places of the old values. A decision that this primary was told already, and
+//! is on its way through the log, needs no question: it is recorded, and stays.
 //!
 //! Intents whose home is this group need no question: a home resolves its own with the decision, so they are undecided.
 
@@ -148,21 +149,31 @@ impl Group {
         Ok(found.into_iter().map(spot).collect())
     }
 
-    /// Puts a read aside until the home groups of the intents that it met have answered.
-    pub(super) fn put_aside(&mut self, shared: &mut Shared, evaluated: Evaluated) {
+    /// Completes a read that met intents if their decisions are known here, else puts it aside until the home groups have answered.
+    pub(super) fn settle(&mut self, shared: &mut Shared, evaluated: Evaluated) -> Option<Evaluated> {
+        let (mut open, mut known) = (BTreeSet::new(), BTreeMap::new());
+        for (_, intent) in &evaluated.met.0 {
+            match self.known.get(&intent.id) {
+                Some(verdict) => {
+                    known.insert(intent.id, *verdict);
+                }
+                None => {
+                    open.insert(intent.id);
+                }
+            }
+        }
+        if open.is_empty() {
+            return self.complete(evaluated, &known);
+        }
         let id = evaluated.id;
         shared.requests.insert(id, self.id, evaluated.read.deadline);
-        let homes: BTreeMap<_, _> = evaluated.met.0.iter().map(|(_, met)| (met.id, met.home)).collect();
-        let open = homes.keys().copied().collect();
-        let aside = PutAside {
-            evaluated,
-            open,
-            known: BTreeMap::new(),
-        };
+        let to_ask = open.clone();
+        let aside = PutAside { evaluated, open, known };
         self.meetings.aside.insert(id, aside);
-        for transaction in homes.into_keys() {
+        for transaction in to_ask {
             self.ask_home(shared, id, transaction);
         }
+        None
     }
 
     fn ask_home(&mut self, shared: &mut Shared, id: RequestId, transaction: TransactionId) {
@@ -245,11 +256,13 @@ impl Group {
         let Some(PutAside { evaluated, known, .. }) = self.meetings.aside.remove(&id) else {
             return;
         };
-        self.complete(evaluated, &known);
+        if let Some(complete) = self.complete(evaluated, &known) {
+            self.reads.evaluated.push(complete);
+        }
     }
 
-    /// Committed intents take the places of the old values.
-    fn complete(&mut self, mut evaluated: Evaluated, known: &BTreeMap<TransactionId, Verdict>) {
+    /// Committed intents take the places of the old values. None if the read has to begin again.
+    fn complete(&mut self, mut evaluated: Evaluated, known: &BTreeMap<TransactionId, Verdict>) -> Option<Evaluated> {
         let met = std::mem::take(&mut evaluated.met).0;
         let committed = |intent: &Intent| known.get(&intent.id) == Some(&Verdict::Commit(intent.fingerprint));
         let committed = met.into_iter().filter(|(_, intent)| committed(intent));
@@ -277,13 +290,14 @@ impl Group {
                 overlay(rows, complete, limit, committed);
                 if rows.is_empty() && !*complete {
                     // There is nothing to go on from. What was met is being resolved by now.
-                    return self.ask(evaluated.id, evaluated.read);
+                    self.ask(evaluated.id, evaluated.read);
+                    return None;
                 }
             }
             _ => {}
         }
         evaluated.is_checked = true;
-        self.reads.evaluated.push(evaluated);
+        Some(evaluated)
     }
 }
 

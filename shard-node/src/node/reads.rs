@@ -402,12 +402,15 @@ impl Group {
         self.drain(shared, now)
     }
 
-    fn release(&mut self, shared: &mut Shared, now: Now, evaluated: Evaluated) {
+    fn release(&mut self, shared: &mut Shared, now: Now, mut evaluated: Evaluated) {
         let permit = &evaluated.permit;
         let lapsed = !evaluated.is_checked && permit.recheck_before.is_some_and(|before| now.mono >= before);
         let lapsed = lapsed && !shared.bugs.has(Bug::SkipLeaseRecheck);
         if !lapsed && !evaluated.met.is_empty() {
-            return self.put_aside(shared, evaluated);
+            match self.settle(shared, evaluated) {
+                Some(settled) => evaluated = settled,
+                None => return,
+            }
         }
         let Evaluated {
             id,

@@ -67,7 +67,11 @@ impl Group {
                 request,
             }),
             TransactionOperation::Decide(decide) => self.check_decide(&decide).map(|()| Command::Decide(decide)),
-            TransactionOperation::Resolve(all) => self.check_resolve(shared, &all).map(|()| Command::Resolve(all)),
+            TransactionOperation::Resolve(all) => self.check_resolve(shared, &all).map(|()| {
+                let told = all.iter();
+                told.for_each(|resolution| self.note_verdict(resolution.id, resolution.verdict));
+                Command::Resolve(all)
+            }),
             TransactionOperation::Forget(ids) => check_ids(ids.iter()).map(|()| Command::Forget(ids)),
         };
         match command {

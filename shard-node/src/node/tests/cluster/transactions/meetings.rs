@@ -63,6 +63,40 @@ fn a_committed_intent_is_read_before_it_is_resolved() {
     assert!(world.questions().is_empty());
 }
 
+/// Both backups are gone: what is told stays on its way through the log.
+fn told_and_not_resolved(told: impl FnOnce(TransactionId) -> Operation) -> (World, NodeId, TransactionId) {
+    let (mut world, primary, id, _) = met();
+    let backups: Vec<NodeId> = world.nodes.keys().copied().filter(|node| *node != primary).collect();
+    backups.into_iter().for_each(|backup| world.crash(backup));
+    let resolving = world.begin(primary, told(id));
+    assert!(world.is_waiting(resolving) && !world.has_no_locks(primary));
+    (world, primary, id)
+}
+
+#[test]
+fn what_was_told_needs_no_question_before_it_is_resolved() {
+    let (mut world, primary, _) = told_and_not_resolved(commit);
+    assert_eq!(values(world.ask(primary, linearizable("a"))), one("new"));
+    assert!(world.questions().is_empty());
+    let (mut world, primary, _) = told_and_not_resolved(abort);
+    assert_eq!(values(world.ask(primary, linearizable("a"))), one("old"));
+    assert!(world.questions().is_empty());
+}
+
+#[test]
+fn what_was_told_of_another_transaction_under_the_id_tells_nothing() {
+    let other = Fingerprint(5);
+    let cause = AbortCause::Client;
+    for verdict in [Verdict::Commit(other), Verdict::Abort { of: Some(other), cause }] {
+        let (mut world, primary, id) = told_and_not_resolved(|id| resolve(id, verdict));
+        let read = world.begin(primary, linearizable("a"));
+        let (node, ask) = looked_up(&mut world, id);
+        let state = TransactionState::Decided(committed(id));
+        world.other_answers(node, ask, TransactionAnswer::State(state));
+        assert_eq!(values(world.reply(read).unwrap()), one("new"), "{verdict:?}");
+    }
+}
+
 #[test]
 fn what_is_undecided_or_aborted_or_unheard_of_leaves_the_old_value() {
     let aborted = TransactionState::Decided(Decision::Aborted(AbortCause::Client));
