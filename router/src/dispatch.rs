@@ -131,6 +131,7 @@ impl<D: Done> Journey<D> {
         });
     }
 
+    #[expect(clippy::boxed_local, reason = "taken out of its box it would be copied once more")]
     fn end(self: Box<Self>, now: Instant, result: Result<Reply, Refusal>) {
         let (order, attempts) = (&self.order, self.attempts.count());
         self.dispatch().metrics.request(
