@@ -150,6 +150,7 @@ impl Story {
             Some(Ok(Reply::Committed { .. })) => format!("{name} is committed"),
             Some(Ok(Reply::State { state, .. })) => format!("{name} is {}", state_in_words(&state)),
             Some(Ok(other)) => format!("{name} is told {other:?}"),
+            Some(Err(Refusal::Unknown { .. })) => format!("{name} is told that its outcome is unknown"),
             Some(Err(refusal)) => format!("{name} is refused: {}", self.with_names(&refusal.to_string())),
             None => format!("{name} hears nothing"),
         }

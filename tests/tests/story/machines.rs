@@ -159,6 +159,11 @@ impl Story {
 
     /// All machines run again; in the end no replica has anything left of a transaction.
     pub(super) fn heal(&mut self) -> Printed {
+        let transactions = &self.world.transactions;
+        let waits = transactions.coordinators.iter().any(|one| one.dies_before.is_some());
+        if waits || !transactions.moments.in_store.is_empty() {
+            return Err("what was to go wrong has not".into());
+        }
         self.world.heal();
         let due = self.world.now + 20 * SEC;
         let done = |world: &World| world.is_settled() && world.is_quiet() && is_finished(world);
