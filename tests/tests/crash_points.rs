@@ -29,3 +29,34 @@ fn each_crash_point_ends_as_its_story_says() {
     let missing: Vec<_> = ROWS.iter().filter(|name| !told.contains(row(name))).collect();
     assert!(missing.is_empty(), "no story of {missing:?}");
 }
+
+/// Bugs that show elsewhere than in one commit and a crash: in reads, versions, ages, several coordinators at once, ids used twice. The
+/// simulation and the golden scripts of the core tell of them.
+#[cfg(feature = "planted-bugs")]
+const NOT_OF_CRASHES: [&str; 9] = [
+    "node ReleaseReadLocksEarly",
+    "node ApplyIntentsTwice",
+    "node VersionOfTheResolve",
+    "coordinator DecideTwice",
+    "coordinator SkipSecondRound",
+    "coordinator TooOldIsAborted",
+    "coordinator IgnoreFingerprint",
+    "coordinator UndecidedIsAborted",
+    "coordinator NoHeartbeats",
+];
+
+/// All other bugs of coordinators and participants change a story.
+#[cfg(feature = "planted-bugs")]
+#[test]
+fn planted_bugs_change_a_story() {
+    use fulcrum_tests::planted::Planted;
+    let mut survivors = Vec::new();
+    for bug in Planted::all().into_iter().filter(|bug| bug.is_of_transactions()) {
+        let names = story::told_otherwise("crash_points", bug);
+        println!("{:<34} {}", bug.name(), names.join(" "));
+        if names.is_empty() && !NOT_OF_CRASHES.contains(&bug.name().as_str()) {
+            survivors.push(bug.name());
+        }
+    }
+    assert!(survivors.is_empty(), "no story tells of {survivors:?}");
+}
