@@ -5,6 +5,7 @@ use super::network::Endpoint;
 use super::plan::Profile;
 use super::record::words_of;
 use super::time::{MS, Time, US};
+use super::transactions::moments::Before;
 use super::transactions::questions::Owner;
 use super::world::{Happening, World};
 use crate::invariants::durable;
@@ -127,9 +128,7 @@ impl World {
             }
         }
         self.watch_transactions(node);
-        for output in outputs {
-            self.output(node, output);
-        }
+        self.put_out(node, outputs);
         let Some(host) = self.hosts.get_mut(&node).filter(|h| h.lives(boot)) else {
             return;
         };
@@ -174,8 +173,12 @@ impl World {
             .as_mut()
             .is_some_and(|running| running.end_turn(now, &mut outputs));
         self.watch_node(node);
-        for output in outputs {
-            self.output(node, output);
+        if self.dies_of_turn(node, Before::Sent) {
+            return;
+        }
+        self.put_out(node, outputs);
+        if self.dies_of_turn(node, Before::Committed) {
+            return;
         }
         self.plan_sync(node);
         let Some(host) = self.hosts.get_mut(&node).filter(|h| h.lives(boot)) else {
@@ -185,6 +188,15 @@ impl World {
         if host.busy {
             let at = self.now + host.rng.skewed(US, 200 * US);
             self.queue.at(at, Happening::Turn(node, boot));
+        }
+    }
+
+    fn put_out(&mut self, node: NodeId, outputs: Vec<Output>) {
+        if self.dies_of_answer(node, &outputs) {
+            return;
+        }
+        for output in outputs {
+            self.output(node, output);
         }
     }
 

@@ -65,7 +65,7 @@ impl World {
 
     /// A request arrives. A machine that is off refuses the connection.
     pub(super) fn request(&mut self, to: NodeId, asker: Asker, request: GroupRequest) {
-        let Some(host) = self.hosts.get_mut(&to) else {
+        let Some(host) = self.hosts.get(&to) else {
             return;
         };
         if host.node.is_none() {
@@ -81,8 +81,13 @@ impl World {
                 },
             );
         }
-        let id = host.request_id(asker);
-        self.deliver(to, Event::Request { id, request });
+        let Some(request) = self.befall(to, asker, request) else {
+            return;
+        };
+        if let Some(host) = self.hosts.get_mut(&to) {
+            let id = host.request_id(asker);
+            self.deliver(to, Event::Request { id, request });
+        }
     }
 
     /// An answer arrives.

@@ -38,8 +38,8 @@ pub struct Coordinator {
     rng: Rng,
     requests: BTreeMap<RequestId, (usize, u64)>,
     last_request: u64,
-    /// A story has it die before the next effect of this name.
-    pub dies_before: Option<&'static str>,
+    /// A story has it die before an effect of this name, when it has had so many of them.
+    pub dies_before: Option<(&'static str, usize)>,
     /// What this life has done for the transactions that it was given.
     pub(super) follows: BTreeMap<TransactionId, Followed>,
 }
@@ -77,6 +77,17 @@ impl Coordinator {
     #[must_use]
     pub fn status(&self) -> Option<Status> {
         self.core.as_ref().map(Coordinate::status)
+    }
+
+    fn is_doomed(&mut self, effect: &str) -> bool {
+        match &mut self.dies_before {
+            Some((name, 0)) => *name == effect,
+            Some((name, more)) => {
+                *more -= usize::from(*name == effect);
+                false
+            }
+            None => false,
+        }
     }
 
     fn now(&self, at: Time) -> Mono {
@@ -198,10 +209,11 @@ impl World {
         self.must("coordinator", verdict);
         for effect in effects {
             let coordinator = &mut self.transactions.coordinators[number];
-            let doomed = coordinator.dies_before == Some(name_of(&effect));
+            let doomed = coordinator.is_doomed(name_of(&effect));
             if doomed || (self.hostile && coordinator.rng.ppm(coordinator.crash_ppm)) {
                 coordinator.dies_before = None;
-                return self.crash_coordinator(number, &effect);
+                self.record.died_before(name_of(&effect));
+                return self.kill_coordinator(number, &format!("before {effect:?}"));
             }
             self.run_effect(number, now, effect);
         }
@@ -245,9 +257,9 @@ impl World {
         });
     }
 
-    /// It dies just before an effect.
-    fn crash_coordinator(&mut self, number: usize, before: &Effect) {
-        self.note_rows_of_coordinator(number, before);
+    /// It dies at this moment, with all that it knew, and is away for a while.
+    pub fn kill_coordinator(&mut self, number: usize, moment: &str) {
+        self.note_rows_of_coordinator(number);
         let coordinator = &mut self.transactions.coordinators[number];
         let life = coordinator.life;
         coordinator.core = None;
@@ -257,7 +269,7 @@ impl World {
         let whose = |owner: &Owner| matches!(owner, Owner::Coordinator(n, l, _) if (*n, *l) == (number, life));
         self.transactions.questions.forget(whose);
         self.record.event(self.now, &[61, number as u64], || {
-            format!("coordinator {number} dies before {before:?}")
+            format!("coordinator {number} dies {moment}")
         });
         self.plan_step(at, Step::Start(number));
     }

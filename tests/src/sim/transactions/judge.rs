@@ -103,7 +103,9 @@ fn look_at_doubts(world: &mut World, since: &mut BTreeMap<(GroupId, TransactionI
     }
 }
 
-fn is_finished(world: &World) -> bool {
+/// Whether nobody has anything under way, and nothing is left at any replica that runs.
+#[must_use]
+pub fn is_finished(world: &World) -> bool {
     let done = |unfinished: &Unfinished| *unfinished == Unfinished::default();
     !world.transactions.clients.iter().any(Client::is_busy)
         && of_replicas(world).iter().all(|(_, unfinished)| done(unfinished))
@@ -113,7 +115,9 @@ fn is_finished(world: &World) -> bool {
         })
 }
 
-fn what_is_left(world: &World) -> String {
+/// Who has what under way.
+#[must_use]
+pub fn what_is_left(world: &World) -> String {
     let left: Vec<_> = of_replicas(world)
         .into_iter()
         .filter(|(_, unfinished)| *unfinished != Unfinished::default())

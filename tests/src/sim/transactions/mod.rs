@@ -15,6 +15,7 @@ pub mod clients;
 pub mod coordinators;
 pub mod jobs;
 pub mod judge;
+pub mod moments;
 pub mod plan;
 pub mod questions;
 pub mod rows;
@@ -22,6 +23,8 @@ pub mod twins;
 pub mod workload;
 
 mod traffic;
+
+pub use traffic::{Called, STORY_WAITS};
 
 use super::plan::Plan;
 use super::rng::Rng;
@@ -32,6 +35,7 @@ pub use coordinators::Coordinator;
 use coordinators::Heard;
 use fulcrum_two_phase::Reply;
 use fulcrum_types::{Answered, Refusal};
+use moments::Moments;
 use questions::Questions;
 use std::collections::BTreeMap;
 use traffic::Aside;
@@ -72,6 +76,8 @@ pub struct Transactions {
     pub workload: Workload,
     /// Questions to groups, also those of nodes.
     pub questions: Questions,
+    /// What a story has in store for requests.
+    pub moments: Moments,
     pub(super) rng: Rng,
     /// Calls that their clients do not wait for, by client and attempt.
     aside: BTreeMap<(usize, u64), Aside>,
@@ -102,6 +108,7 @@ impl Transactions {
             clients,
             workload,
             questions: Questions::new(rng.fork()),
+            moments: Moments::default(),
             rng,
             aside: BTreeMap::new(),
             last_aside: 0,

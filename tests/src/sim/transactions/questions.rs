@@ -51,6 +51,8 @@ pub struct Questions {
     open: BTreeMap<u64, Question>,
     last: u64,
     rng: Rng,
+    /// Of a hundred times that a process looks, so often it does not know who leads a group.
+    pub ignorance: u32,
 }
 
 impl Questions {
@@ -59,6 +61,7 @@ impl Questions {
             open: BTreeMap::new(),
             last: 0,
             rng,
+            ignorance: 10,
         }
     }
 
@@ -124,13 +127,13 @@ impl World {
 
     /// Who leads, as a process may know it: what the metadata store has, now and then not the newest of it.
     fn picture(&mut self) -> View {
-        let rng = &mut self.transactions.questions.rng;
+        let Questions { rng, ignorance, .. } = &mut self.transactions.questions;
         let known = self.metadata.all().iter().filter_map(|(group, configuration)| {
             let primary = Primary {
                 node: configuration.primary?,
                 epoch: configuration.epoch,
             };
-            (!rng.percent(10)).then_some((*group, primary))
+            (!rng.percent(*ignorance)).then_some((*group, primary))
         });
         View::with_primaries(self.plan.map.clone(), known)
     }
@@ -230,7 +233,12 @@ impl World {
             },
         );
         let failure = match result {
-            Ok(answered) => return self.end_question(number, Ok(answered.clone())),
+            Ok(answered) => {
+                let (owner, group) = (question.owner, question.to.group);
+                let moments = &mut self.transactions.moments;
+                moments.hear(owner, group, &question.operation, &answered.answer);
+                return self.end_question(number, Ok(answered.clone()));
+            }
             Err(Refusal::Unreachable { reason }) => Failure::NotSent(reason.clone()),
             Err(refusal) => Failure::Refused(refusal.clone()),
         };

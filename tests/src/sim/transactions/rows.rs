@@ -104,8 +104,7 @@ impl World {
     }
 
     /// A coordinator is about to die.
-    pub(super) fn note_rows_of_coordinator(&mut self, number: usize, before: &Effect) {
-        self.record.died_before(name_of(before));
+    pub(super) fn note_rows_of_coordinator(&mut self, number: usize) {
         let rows: Vec<_> = self.transactions.coordinators[number]
             .follows
             .iter()
@@ -179,7 +178,7 @@ impl World {
                     match (ended(one.id), taken) {
                         (true, _) => Some(ROWS[14]),
                         (false, true) => Some(ROWS[13]),
-                        (false, false) => None,
+                        (false, false) => prepared(one.id).then_some(ROWS[12]),
                     }
                 })),
                 TransactionOperation::Decide(decide) => rows.push(match (ended(decide.id), taken) {
@@ -202,16 +201,22 @@ impl World {
     }
 }
 
+/// What an operation is called in reports and stories.
+#[must_use]
+pub fn name_of_operation(operation: &TransactionOperation) -> &'static str {
+    match operation {
+        TransactionOperation::Decide(decide) => match decide.decision {
+            Decision::Committed { .. } => "decide commit",
+            Decision::Aborted(_) => "decide abort",
+        },
+        other => other.name(),
+    }
+}
+
 /// What an effect is called in reports and stories.
 pub(super) fn name_of(effect: &Effect) -> &'static str {
     match effect {
-        Effect::Ask { operation, .. } => match operation {
-            TransactionOperation::Decide(decide) => match decide.decision {
-                Decision::Committed { .. } => "decide commit",
-                Decision::Aborted(_) => "decide abort",
-            },
-            other => other.name(),
-        },
+        Effect::Ask { operation, .. } => name_of_operation(operation),
         Effect::Reply { .. } => "answer",
         Effect::Observed(_) => "note",
     }

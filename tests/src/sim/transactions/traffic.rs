@@ -20,7 +20,18 @@ pub(super) const FIRST_ASIDE: u64 = 1 << 40;
 const REPEATED_WITHIN: Time = 6 * SEC;
 
 /// How long a story waits for an answer.
-const STORY_WAITS: Time = 8 * SEC;
+pub const STORY_WAITS: Time = 8 * SEC;
+/// An answer at the last moment is heard, too.
+const STORY_LINGERS: Time = 100 * MS;
+
+/// A story's call that may still be answered.
+#[derive(Debug)]
+pub struct Called {
+    coordinator: usize,
+    attempt: u64,
+    life: u64,
+    until: Time,
+}
 
 /// A call that its client does not wait for.
 pub(super) enum Aside {
@@ -224,11 +235,17 @@ impl World {
 
     /// A story calls a coordinator and waits; none if nothing comes back.
     pub fn call_of_story(&mut self, coordinator: usize, want: Want) -> Option<Result<Reply, Refusal>> {
+        let called = self.begin_call_of_story(coordinator, want, STORY_WAITS);
+        self.hear_of_story(&called)
+    }
+
+    /// A story calls a coordinator, and gives it so much time.
+    pub fn begin_call_of_story(&mut self, coordinator: usize, want: Want, patience: Time) -> Called {
         self.transactions.last_aside += 1;
         let attempt = FIRST_ASIDE + self.transactions.last_aside;
         self.transactions.aside.insert((0, attempt), Aside::Story);
         self.transactions.told = None;
-        let (client, patience) = (0, STORY_WAITS);
+        let client = 0;
         let call = Call {
             client,
             attempt,
@@ -236,17 +253,25 @@ impl World {
             want,
         };
         self.plan_step(self.now + MS, Step::Call(coordinator, Box::new(call)));
-        let until = self.now + STORY_WAITS;
-        let life = self.transactions.coordinators[coordinator].life();
-        while self.now < until && self.transactions.told.is_none() && self.failure.is_none() {
+        Called {
+            coordinator,
+            attempt,
+            life: self.transactions.coordinators[coordinator].life(),
+            until: self.now + patience + STORY_LINGERS,
+        }
+    }
+
+    /// A story waits for the answer to its last call; none if nothing comes back.
+    pub fn hear_of_story(&mut self, called: &Called) -> Option<Result<Reply, Refusal>> {
+        while self.now < called.until && self.transactions.told.is_none() && self.failure.is_none() {
             self.run_until(self.now + MS);
-            if !self.transactions.coordinators[coordinator].lives(life) {
+            if !self.transactions.coordinators[called.coordinator].lives(called.life) {
                 // What it sent before it died arrives.
                 self.run_until(self.now + 10 * MS);
                 break;
             }
         }
-        self.transactions.aside.remove(&(0, attempt));
+        self.transactions.aside.remove(&(0, called.attempt));
         self.transactions.told.take()
     }
 
