@@ -264,7 +264,7 @@ impl fmt::Display for Refusal {
             Refusal::Unknown { reason } => {
                 write!(
                     f,
-                    "the outcome is unknown ({reason}): look it up with the idempotency key"
+                    "the outcome is unknown ({reason}): look it up, a write by its idempotency key, a transaction by its id"
                 )
             }
             Refusal::Stopped { reason } => write!(f, "the replica has stopped: {reason}"),

@@ -19,6 +19,9 @@ use std::time::Duration;
 
 const NODES: u32 = 3;
 const GROUPS: u32 = 8;
+/// Pairs of accounts of one caller. With a single one, each of its transfers would meet the locks of the one before, which go a
+/// moment after its client was answered: that is contention, too.
+const PAIRS_EACH: usize = 16;
 
 pub(crate) async fn run(plan: Plan) -> Result<Vec<Row>> {
     let cluster = scenario::cluster(NODES.into()).await?;
@@ -26,7 +29,7 @@ pub(crate) async fn run(plan: Plan) -> Result<Vec<Row>> {
     let keyspace = scenario::keyspace(&client, "bank", NODES, GROUPS).await?;
     let accounts = Accounts::new(&client, &keyspace);
     let bench = Bench {
-        pairs: accounts.open_pairs("pair", CALLERS).await?.into(),
+        pairs: accounts.open_pairs("pair", CALLERS * PAIRS_EACH).await?.into(),
         cluster,
         client,
         keyspace,
@@ -51,7 +54,7 @@ struct Bench {
     client: Client,
     keyspace: Keyspace,
     accounts: Accounts,
-    /// One a caller.
+    /// [`PAIRS_EACH`] a caller.
     pairs: Arc<[Pair]>,
 }
 
@@ -65,6 +68,7 @@ struct Round {
     puts: Load,
     transfers: Load,
     transfers_disk: Fsyncs,
+    again: Load,
 }
 
 impl Bench {
@@ -78,8 +82,9 @@ impl Bench {
         let after_two = fsyncs(&self.cluster).await?;
         let puts = self.puts(CALLERS, time).await?;
         let between = fsyncs(&self.cluster).await?;
-        let transfers = self.transfers(time).await?;
+        let transfers = self.transfers(PAIRS_EACH, time).await?;
         let end = fsyncs(&self.cluster).await?;
+        let again = self.transfers(1, time).await?;
         Ok(Round {
             put,
             put_disk: after_put.since(start),
@@ -90,6 +95,7 @@ impl Bench {
             puts,
             transfers,
             transfers_disk: end.since(between),
+            again,
         })
     }
 
@@ -146,13 +152,15 @@ impl Bench {
         .await
     }
 
-    /// Each caller between two accounts of its own.
-    async fn transfers(&self, time: Duration) -> Result<Load> {
+    /// Each caller between accounts of its own: so many pairs of them in turn.
+    async fn transfers(&self, pairs_each: usize, time: Duration) -> Result<Load> {
         closed_loop(CALLERS, time, |caller| {
             let (accounts, pairs) = (self.accounts.clone(), self.pairs.clone());
+            let mut next = 0;
             move || {
                 let accounts = accounts.clone();
-                let Pair(from, to) = pairs[caller % pairs.len()].clone();
+                let Pair(from, to) = pairs[(caller * PAIRS_EACH + next) % pairs.len()].clone();
+                next = (next + 1) % pairs_each;
                 async move {
                     let done = accounts.transfer(&from, &to).await?;
                     ensure!(done.rounds == 2, "a transfer took {} rounds", done.rounds);
@@ -230,5 +238,17 @@ fn rows(rounds: &[Round]) -> Vec<Row> {
             ),
         )
         .bar(Bar::AtLeast(0.30)),
+        Row::new(
+            "  each caller the same pair again and again",
+            each(&|round| round.again.per_second / round.puts.per_second),
+            "x puts",
+            format!(
+                "{:.0}/s, p50 {:.1} ms, p99 {:.1} ms, {:.0} us CPU each",
+                each(&|round| round.again.per_second),
+                each(&|round| round.again.p50_us) / 1e3,
+                each(&|round| round.again.p99_us) / 1e3,
+                each(&|round| round.again.cpu_us),
+            ),
+        ),
     ]
 }
