@@ -284,7 +284,7 @@ fn settings_that_make_no_sense_are_refused() {
         (node, vec!["--nodes", "1"], "--nodes"),
         (node, vec!["--node", "1", "--log-format", "yaml"], "telemetry.format"),
         (router, vec!["--listen", "0.0.0.0:7400"], "insecure_listen"),
-        (router, vec!["--etcd", "https://127.0.0.1:2379"], "etcd.endpoints"),
+        (router, vec!["--etcd", "https://127.0.0.1:2379"], "etcd.ca_file"),
         (coordinator, vec!["--listen", "0.0.0.0:7450"], "coordinator.listen"),
     ];
     for (program, arguments, named) in cases {
