@@ -30,6 +30,7 @@ async fn a_cluster_of_processes() {
     does_not_need_etcd_to_serve(&mut world).await;
     survives_the_loss_of_a_coordinator(&world).await;
     hands_over_when_it_is_stopped(&mut world).await;
+    is_the_only_one_of_its_number(&world).await;
     stops_in_good_order(&mut world).await;
     does_not_join_a_namesake(&mut world).await;
 }
@@ -288,6 +289,17 @@ async fn hands_over_when_it_is_stopped(world: &mut World) {
     world.restart_node(leader);
     until("the node that was stopped is in sync again", || world.all_in_sync()).await;
     assert_eq!(world.ok(&["get", "users", "alice"])["value"], "4");
+}
+
+async fn is_the_only_one_of_its_number(world: &World) {
+    let before = world.ok(&["status"])["nodes"].clone();
+    let mut second = world.shard_node(1, "test", &world.data_dir(99), "127.0.0.1:0");
+    let status = second.ended().await;
+    assert_eq!(status.code(), Some(1));
+    let log = second.log();
+    assert!(log.contains("n1 is alive with another data directory"), "{log}");
+    let after = world.ok(&["status"])["nodes"].clone();
+    assert_eq!(before[0]["address"], after[0]["address"], "it has taken nothing over");
 }
 
 async fn stops_in_good_order(world: &mut World) {
