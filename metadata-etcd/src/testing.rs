@@ -211,6 +211,15 @@ impl Etcd {
         }
     }
 
+    /// Kills it and takes its data.
+    ///
+    /// # Panics
+    /// If that cannot be done.
+    pub fn lose_data(&mut self) {
+        self.stop();
+        std::fs::remove_dir_all(self.directory.path().join("data")).unwrap();
+    }
+
     /// Starts it again, on its data and at the same place.
     ///
     /// # Panics

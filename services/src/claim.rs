@@ -87,19 +87,25 @@ impl Claim {
     }
 
     /// Why the directory is no longer the node's, if so.
+    ///
+    /// A record that is gone names nobody else: etcd has lost its data. Nothing can be agreed on until that is restored, and what
+    /// needs no agreement may go on.
     pub(crate) async fn is_lost(
         &self,
         metadata: &dyn Metadata,
         claimed: &Compare,
     ) -> Result<Option<String>, MetadataError> {
-        let found = metadata.get(&self.key).await?;
-        let is_ours = found.is_some_and(|found| found.mod_revision == claimed.mod_revision);
         let node = self.node;
-        Ok((!is_ours).then(|| {
-            format!(
+        match metadata.get(&self.key).await? {
+            Some(found) if found.mod_revision == claimed.mod_revision => Ok(None),
+            Some(_) => Ok(Some(format!(
                 "another data directory has become {node} while this one was taken for dead: this process may change \
                  nothing any more. Stop the other one to go on with this one, or give this one a number of its own"
-            )
-        }))
+            ))),
+            None => Err(MetadataError::Unavailable(format!(
+                "etcd has lost this cluster's metadata ({} is gone): restore etcd's data; until then nothing can fail over",
+                self.key
+            ))),
+        }
     }
 }

@@ -191,11 +191,13 @@ impl Metadata for OwnCluster {
 
     async fn keep_alive(&self, lease: LeaseId) -> Result<(), MetadataError> {
         let claimed = self.claimed().await.map_err(not_applied)?;
-        self.metadata.keep_alive(lease).await?;
-        // A node that changes nothing must notice, too. If it cannot be asked now, it is at the next sign of life.
-        match self.still_ours(claimed).await {
-            Err(reason) if self.refused.borrow().is_some() => Err(reason),
-            _ => Ok(()),
+        let kept = self.metadata.keep_alive(lease).await;
+        match (self.still_ours(claimed).await, kept) {
+            // A node that changes nothing must notice, too. If it cannot be asked now, it is at the next sign of life.
+            (Err(_), Ok(())) if self.refused.borrow().is_none() => Ok(()),
+            // A lease that is gone with all else is no reason to register anew.
+            (Err(reason), Ok(()) | Err(MetadataError::NoSuchLease { .. })) => Err(not_applied(reason)),
+            (_, kept) => kept,
         }
     }
 
@@ -306,6 +308,22 @@ mod tests {
         let lost = one.keep_alive(lease).await;
         assert!(matches!(lost, Err(MetadataError::Unavailable(_))), "{lost:?}");
         assert!(one.refused().await.contains("n1"));
+    }
+
+    #[tokio::test]
+    async fn an_etcd_that_has_lost_its_data_is_named_and_fences_nobody() {
+        let (metadata, folder) = (etcd(), tempfile::tempdir().unwrap());
+        let one = node(&metadata, folder.path());
+        one.get("/").await.unwrap();
+        let key = "/fulcrum/test/directories/1".to_owned();
+        metadata.txn(Vec::new(), vec![Op::Delete { key }]).await.unwrap();
+        let put = one.txn(Vec::new(), vec![Op::put("/a", "1")]).await;
+        assert!(
+            matches!(&put, Err(MetadataError::Unavailable(why)) if why.contains("has lost")),
+            "{put:?}"
+        );
+        assert_eq!(metadata.get("/a").await, Ok(None));
+        assert!(one.refused.borrow().is_none());
     }
 
     #[tokio::test]

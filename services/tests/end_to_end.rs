@@ -31,6 +31,7 @@ async fn a_cluster_of_processes() {
     survives_the_loss_of_a_coordinator(&world).await;
     hands_over_when_it_is_stopped(&mut world).await;
     is_the_only_one_of_its_number(&world).await;
+    keeps_serving_if_etcd_has_lost_its_data(&mut world).await;
     stops_in_good_order(&mut world).await;
     does_not_join_a_namesake(&mut world).await;
 }
@@ -300,6 +301,20 @@ async fn is_the_only_one_of_its_number(world: &World) {
     assert!(log.contains("n1 is alive with another data directory"), "{log}");
     let after = world.ok(&["status"])["nodes"].clone();
     assert_eq!(before[0]["address"], after[0]["address"], "it has taken nothing over");
+}
+
+async fn keeps_serving_if_etcd_has_lost_its_data(world: &mut World) {
+    world.etcd.lose_data();
+    world.etcd.start_again().await;
+    until("every node says so", || {
+        let mut logs = world.nodes.iter().map(|node| node.log());
+        logs.all(|log| log.contains("etcd has lost this cluster's metadata"))
+    })
+    .await;
+    let map = world.etcd.metadata().get("/fulcrum/test/map").await;
+    assert_eq!(map, Ok(None), "nobody has made a new cluster of the same name");
+    world.ok(&["--deadline", "2s", "put", "users", "alice", "5"]);
+    assert_eq!(world.ok(&["get", "users", "alice"])["value"], "5");
 }
 
 async fn stops_in_good_order(world: &mut World) {
