@@ -2,11 +2,8 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::time::{Duration, Instant};
 
 use serde_json::Value;
-
-const PATIENCE: Duration = Duration::from_secs(60);
 
 struct World {
     folder: tempfile::TempDir,
@@ -79,10 +76,9 @@ fn is_alive(pid: u64) -> bool {
 
 fn kill_at_once(pid: u64) {
     succeeds(Command::new("kill").args(["-9", &pid.to_string()]));
-    let begun = Instant::now();
+    // A process that cannot be saved goes in a moment: whoever waits only yields.
     while is_alive(pid) {
-        assert!(begun.elapsed() < PATIENCE);
-        std::thread::sleep(Duration::from_millis(20));
+        std::thread::yield_now();
     }
 }
 

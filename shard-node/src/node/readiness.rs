@@ -57,7 +57,7 @@ impl Group {
 
     fn backup_readiness(&self, node: NodeId, status: &Status) -> Result<(), String> {
         let heard_within = self.keyspace.options.timing.grace * GRACES;
-        if !status.staleness.is_some_and(|staleness| staleness <= heard_within) {
+        if status.staleness.is_none_or(|staleness| staleness > heard_within) {
             return Err("has no primary that is heard here".to_owned());
         }
         let in_sync = &status.configuration.in_sync;

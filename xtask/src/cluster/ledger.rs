@@ -8,12 +8,13 @@ use std::fs::File;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 
+use super::patience::until;
 use super::plan::{Member, Plan, Role};
 
 const FILE: &str = "processes.json";
@@ -158,14 +159,11 @@ struct Seen {
 impl Seen {
     /// When a process started, once the system shows it under its own name, which takes a moment; 0 if it has ended before.
     fn settled(pid: i32, program: &Path) -> u64 {
-        let begun = Instant::now();
-        while let Some(seen) = Seen::of(pid).filter(|seen| !seen.has_ended) {
-            if seen.program.as_deref() == Some(program) || begun.elapsed() > SETTLED_WITHIN {
-                return seen.ticks;
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        0
+        let settled = until(SETTLED_WITHIN, || match Seen::of(pid).filter(|seen| !seen.has_ended) {
+            Some(seen) => (seen.program.as_deref() == Some(program)).then_some(seen.ticks),
+            None => Some(0),
+        });
+        settled.unwrap_or(0)
     }
 
     fn of(pid: i32) -> Option<Self> {

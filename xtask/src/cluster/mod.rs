@@ -10,11 +10,12 @@
 //! Left out: other machines, encryption, faults.
 
 mod ledger;
+mod patience;
 mod plan;
 mod probe;
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
@@ -23,13 +24,13 @@ use crate::etcd::{self, Etcd};
 use crate::process;
 use crate::workspace::{cargo, root};
 use ledger::{Ledger, Started};
+use patience::until;
 use plan::{Member, Plan, Role};
 
 /// Generous: a loaded machine is no bug.
 const READY_WITHIN: Duration = Duration::from_secs(90);
 /// A node hands over what it leads, answers what is under way and syncs.
 const STOPPED_WITHIN: Duration = Duration::from_secs(20);
-const LOOK_EVERY: Duration = Duration::from_millis(100);
 const LOG_LINES_SHOWN: usize = 5;
 
 #[derive(Args)]
@@ -186,25 +187,25 @@ fn begin(folder: &Path, keep_data: bool) -> Result<()> {
 }
 
 fn until_ready(ledger: &Ledger, member: &Member) -> Result<()> {
-    let begun = Instant::now();
-    loop {
-        let Some(started) = ledger.running(&member.name) else {
-            let log = ledger.log(&member.name);
-            bail!(
-                "{} has ended; {} says:\n{}",
-                member.name,
-                log.display(),
-                last_lines(&log)
-            );
-        };
-        let Err(reason) = probe::ready(started) else {
-            return Ok(());
-        };
-        if begun.elapsed() > READY_WITHIN {
-            let log = ledger.log(&member.name);
-            bail!("{} is not ready: {reason}; look into {}", member.name, log.display());
+    let log = ledger.log(&member.name);
+    let mut reason = String::new();
+    let settled = until(READY_WITHIN, || match ledger.running(&member.name).map(probe::ready) {
+        Some(Err(why)) => {
+            reason = why;
+            None
         }
-        std::thread::sleep(LOOK_EVERY);
+        Some(Ok(())) => Some(true),
+        None => Some(false),
+    });
+    match settled {
+        Some(true) => Ok(()),
+        Some(false) => bail!(
+            "{} has ended; {} says:\n{}",
+            member.name,
+            log.display(),
+            last_lines(&log)
+        ),
+        None => bail!("{} is not ready: {reason}; look into {}", member.name, log.display()),
     }
 }
 
@@ -260,10 +261,10 @@ fn stop(leaving: &[&Started]) {
             false => println!("{} has ended before", started.name),
         }
     }
-    let begun = Instant::now();
-    while leaving.iter().any(|started| started.is_running()) && begun.elapsed() < STOPPED_WITHIN {
-        std::thread::sleep(LOOK_EVERY);
-    }
+    until(STOPPED_WITHIN, || {
+        let all_ended = !leaving.iter().any(|started| started.is_running());
+        all_ended.then_some(())
+    });
     for started in leaving.iter().filter(|started| started.is_running()) {
         println!("{} does not stop: killed", started.name);
         started.kill();
