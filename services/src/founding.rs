@@ -7,7 +7,7 @@
 //! A directory without one joins; one with another id is refused, and the process ends and says so.
 //!
 //! And a number is one node: which directory is that node's is on record, too, and whatever a process changes, it changes only
-//! while that is still its own ([`crate::claim`]).
+//! while that is still its own (`claim`).
 //!
 //! Left out: routers, which keep nothing.
 
