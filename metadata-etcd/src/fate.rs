@@ -7,7 +7,7 @@
 //!
 //! 1. **The request never left.** tonic reports a failed attempt to connect as a [`ConnectError`] in the chain of sources,
 //!    and the request waits for a connection before any of it is sent. No request is sent twice, but for one that etcd
-//!    refused because of its token ([`is_stale_token`]), which it does before it proposes anything.
+//!    refused because of its token (`is_stale_token`), which it does before it proposes anything.
 //! 2. **etcd's own word, word for word** (its messages begin with `etcdserver: `), if it is said before anything is proposed
 //!    or instead of applying it, by every release from 3.4 on. Those are listed in `SAID`. What is checked when a proposal
 //!    is applied (a lease that is not there, rights) is checked before anything of it is changed, on all members alike.
