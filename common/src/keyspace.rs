@@ -19,6 +19,8 @@ const LONGEST_GRACE: Duration = Duration::from_secs(600);
 const LONGEST_RETENTION: Duration = Duration::from_secs(30 * 24 * 3600);
 /// By how much the rates of any two monotonic clocks may differ, in parts per million. Leases hold only within it.
 pub const RATE_DRIFT_PPM: u32 = 10_000;
+/// Between two tries to become primary, of one replica or of two that stand one after the other.
+pub const CANDIDACY_PAUSE: Duration = Duration::from_millis(200);
 
 /// Why a keyspace cannot be as asked.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]

@@ -9,6 +9,7 @@
 
 pub mod limits;
 
+pub mod failover_budget;
 pub mod key;
 pub mod keyspace;
 pub mod map;

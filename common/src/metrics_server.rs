@@ -49,6 +49,13 @@ impl MetricsServer {
     pub fn address(&self) -> SocketAddr {
         self.address
     }
+
+    /// Stops, and returns once the port is free for the next one.
+    pub async fn stop(mut self) {
+        self.task.abort();
+        // It was told to end: there is nothing else that it could say.
+        let _ = (&mut self.task).await;
+    }
 }
 
 impl Drop for MetricsServer {
@@ -207,6 +214,17 @@ mod tests {
             .unwrap()
             .unwrap();
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn a_port_is_free_once_its_server_has_stopped() {
+        let (first, metrics) = server(Arc::new(|| Err("waiting".to_owned()))).await;
+        let at = first.address();
+        assert!(ask(at, "GET /readyz").await.contains("waiting"));
+        first.stop().await;
+        let second = MetricsServer::start(at, metrics.registry().clone(), Arc::new(|| Ok(()))).await;
+        let second = second.unwrap();
+        assert!(ask(second.address(), "GET /readyz").await.starts_with("HTTP/1.1 200"));
     }
 
     #[tokio::test]

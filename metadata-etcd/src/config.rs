@@ -3,8 +3,12 @@
 use fulcrum_common::config::{ConfigError, Validate, duration, invalid};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 use tonic::transport::Endpoint;
+
+const PLAIN: &str = "http://";
+const ENCRYPTED: &str = "https://";
 
 /// How etcd is reached.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +23,14 @@ pub struct EtcdConfig {
     pub user: Option<String>,
     /// Its password. Put it into the environment or into a file that others cannot read.
     pub password: Option<String>,
+    /// The certificate of the authority that etcd's own are by: needed for `https`.
+    pub ca_file: Option<PathBuf>,
+    /// This process's certificate, if etcd asks clients for one.
+    pub certificate_file: Option<PathBuf>,
+    /// Its key.
+    pub key_file: Option<PathBuf>,
+    /// The name in etcd's certificates, if it is not the one in its endpoints.
+    pub server_name: Option<String>,
     /// To connect to one endpoint.
     #[serde(with = "duration")]
     pub connect_timeout: Duration,
@@ -34,6 +46,10 @@ impl Default for EtcdConfig {
             prefix: String::new(),
             user: None,
             password: None,
+            ca_file: None,
+            certificate_file: None,
+            key_file: None,
+            server_name: None,
             connect_timeout: Duration::from_secs(1),
             request_timeout: Duration::from_secs(2),
         }
@@ -47,6 +63,10 @@ impl fmt::Debug for EtcdConfig {
             .field("endpoints", &self.endpoints)
             .field("prefix", &self.prefix)
             .field("user", &self.user)
+            .field("ca_file", &self.ca_file)
+            .field("certificate_file", &self.certificate_file)
+            .field("key_file", &self.key_file)
+            .field("server_name", &self.server_name)
             .field("connect_timeout", &self.connect_timeout)
             .field("request_timeout", &self.request_timeout)
             .finish_non_exhaustive()
@@ -59,22 +79,56 @@ impl EtcdConfig {
     pub fn shown(&self) -> String {
         self.endpoints.join(", ")
     }
-}
 
-impl Validate for EtcdConfig {
-    fn validate(&self) -> Result<(), ConfigError> {
+    fn is_encrypted(&self) -> bool {
+        self.endpoints.iter().any(|endpoint| endpoint.starts_with(ENCRYPTED))
+    }
+
+    fn validate_endpoints(&self) -> Result<(), ConfigError> {
         if self.endpoints.is_empty() {
             return Err(invalid("etcd.endpoints", "none: use one like http://127.0.0.1:2379"));
         }
         for endpoint in &self.endpoints {
-            let plain = endpoint.starts_with("http://");
-            if !plain || Endpoint::from_shared(endpoint.clone()).is_err() {
-                let reason = format!(
-                    "'{endpoint}' is no address of etcd without encryption: use one like http://127.0.0.1:2379"
-                );
+            let has_scheme = endpoint.starts_with(PLAIN) || endpoint.starts_with(ENCRYPTED);
+            if !has_scheme || Endpoint::from_shared(endpoint.clone()).is_err() {
+                let reason = format!("'{endpoint}' is no address of etcd: use one like http://127.0.0.1:2379");
                 return Err(invalid("etcd.endpoints", reason));
             }
         }
+        if self.is_encrypted() && self.endpoints.iter().any(|endpoint| endpoint.starts_with(PLAIN)) {
+            let reason = "some with encryption and some without: use https:// for all of them";
+            return Err(invalid("etcd.endpoints", reason));
+        }
+        Ok(())
+    }
+
+    fn validate_certificates(&self) -> Result<(), ConfigError> {
+        if self.is_encrypted() && self.ca_file.is_none() {
+            let reason = "https:// needs the certificate of the authority that etcd's own are by";
+            return Err(invalid("etcd.ca_file", reason));
+        }
+        let named = [
+            ("etcd.ca_file", self.ca_file.is_some()),
+            ("etcd.certificate_file", self.certificate_file.is_some()),
+            ("etcd.key_file", self.key_file.is_some()),
+            ("etcd.server_name", self.server_name.is_some()),
+        ];
+        if let Some((key, _)) = named.iter().find(|(_, is_named)| *is_named && !self.is_encrypted()) {
+            let reason = "is for encryption, and etcd.endpoints have none: use https:// there";
+            return Err(invalid(*key, reason));
+        }
+        match (&self.certificate_file, &self.key_file) {
+            (Some(_), None) => Err(invalid("etcd.key_file", "a certificate needs its key")),
+            (None, Some(_)) => Err(invalid("etcd.certificate_file", "a key without a certificate")),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Validate for EtcdConfig {
+    fn validate(&self) -> Result<(), ConfigError> {
+        self.validate_endpoints()?;
+        self.validate_certificates()?;
         match (&self.user, &self.password) {
             (Some(_), None) => return Err(invalid("etcd.password", "a user needs one")),
             (None, Some(_)) => return Err(invalid("etcd.user", "a password without a user")),
@@ -155,7 +209,25 @@ mod tests {
         };
         assert_eq!(EtcdConfig::default().validate(), Ok(()));
         refused(|c| c.endpoints.clear(), "etcd.endpoints");
-        refused(|c| c.endpoints = vec!["https://a:1".into()], "etcd.endpoints");
+        refused(|c| c.endpoints = vec!["a:1".into()], "etcd.endpoints");
+        refused(|c| c.endpoints = vec!["https://a:1".into()], "etcd.ca_file");
+        refused(
+            |c| {
+                c.endpoints = vec!["https://a:1".into(), "http://b:1".into()];
+                c.ca_file = Some("ca.pem".into());
+            },
+            "etcd.endpoints",
+        );
+        refused(|c| c.ca_file = Some("ca.pem".into()), "etcd.ca_file");
+        refused(|c| c.server_name = Some("etcd".into()), "etcd.server_name");
+        refused(
+            |c| {
+                c.endpoints = vec!["https://a:1".into()];
+                c.ca_file = Some("ca.pem".into());
+                c.certificate_file = Some("client.pem".into());
+            },
+            "etcd.key_file",
+        );
         refused(|c| c.endpoints = vec!["http://a b".into()], "etcd.endpoints");
         refused(|c| c.user = Some("u".into()), "etcd.password");
         refused(|c| c.password = Some("p".into()), "etcd.user");

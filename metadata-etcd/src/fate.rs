@@ -6,8 +6,8 @@
 //! are believed:
 //!
 //! 1. **The request never left.** tonic reports a failed attempt to connect as a [`ConnectError`] in the chain of sources,
-//!    and the request waits for a connection before any of it is sent. The client sends no request twice by itself, but
-//!    for one that etcd refused because of an expired token, which it does before it proposes anything.
+//!    and the request waits for a connection before any of it is sent. No request is sent twice, but for one that etcd
+//!    refused because of its token (`is_stale_token`), which it does before it proposes anything.
 //! 2. **etcd's own word, word for word** (its messages begin with `etcdserver: `), if it is said before anything is proposed
 //!    or instead of applying it, by every release from 3.4 on. Those are listed in `SAID`. What is checked when a proposal
 //!    is applied (a lease that is not there, rights) is checked before anything of it is changed, on all members alike.
@@ -22,6 +22,7 @@
 //!
 //! A read has nothing to apply: any error of one is "unavailable".
 
+use crate::tls;
 use etcd_client::Error;
 use fulcrum_common::metadata::MetadataError;
 use std::error::Error as _;
@@ -100,6 +101,31 @@ fn said_by_etcd(message: &str) -> Option<Fate> {
     SAID.iter().find(|(said, _)| *said == message).map(|(_, fate)| *fate)
 }
 
+/// What etcd says of a token that has expired, that it no longer knows (a simple token does not survive its restart), or that is
+/// older than the last change of users and rights.
+const STALE: [&str; 3] = [
+    "etcdserver: invalid auth token",
+    "etcdserver: revision of auth store is old",
+    "etcdserver: user name is empty",
+];
+const WATCH_REFUSED: &str = "etcd refused the watch: ";
+/// Of a watch etcd 3.4 says the same of a token that has expired as of rights that one never had.
+const NO_RIGHTS: &str = "etcdserver: permission denied";
+
+/// Whether a request was refused because of its token, before anything was done.
+pub(crate) fn is_stale_token(error: &Error) -> bool {
+    let Error::GRpcStatus(status) = error else { return false };
+    match status.message().strip_prefix(WATCH_REFUSED) {
+        Some(reason) => STALE.iter().chain([&NO_RIGHTS]).any(|said| reason.ends_with(said)),
+        None => STALE.contains(&status.message()),
+    }
+}
+
+/// A watch that etcd has answered with its end.
+pub(crate) fn watch_refused(reason: &str) -> Error {
+    Error::GRpcStatus(Status::failed_precondition(format!("{WATCH_REFUSED}{reason}")))
+}
+
 /// Whether the connection that should have carried the request could not be made.
 fn never_left(status: &Status) -> bool {
     let mut source = status.source();
@@ -126,13 +152,23 @@ pub(crate) fn of_write(error: &Error) -> MetadataError {
     }
 }
 
-/// An error with all its causes: "transport error" alone helps nobody.
+/// An error with all its causes, and what may be done about it: "transport error" alone helps nobody.
 pub(crate) fn explained(error: &Error) -> String {
-    let Error::GRpcStatus(status) = error else {
-        return error.to_string();
+    let text = match error {
+        Error::GRpcStatus(status) => chain_of(status.message().to_owned(), status),
+        Error::TransportError(error) => chain_of(error.to_string(), error),
+        other => other.to_string(),
     };
-    let mut text = status.message().to_owned();
-    let mut source = status.source();
+    match (text.is_empty(), tls::advice(&text)) {
+        (true, _) => format!("{error:?}"),
+        (_, Some(advice)) => format!("{advice} ({text})"),
+        (_, None) => text,
+    }
+}
+
+/// A text with what an error's causes say beyond it.
+pub(crate) fn chain_of(mut text: String, error: &(dyn std::error::Error + 'static)) -> String {
+    let mut source = error.source();
     while let Some(cause) = source {
         let cause_text = cause.to_string();
         if !text.contains(&cause_text) {
@@ -140,10 +176,7 @@ pub(crate) fn explained(error: &Error) -> String {
         }
         source = cause.source();
     }
-    match text.is_empty() {
-        true => format!("{:?}", status.code()),
-        false => text,
-    }
+    text
 }
 
 #[cfg(test)]

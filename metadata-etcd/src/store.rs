@@ -1,32 +1,23 @@
 //! The trait's calls as requests to etcd.
 
 use crate::config::EtcdConfig;
-use crate::fate::{Fate, explained, fate_of, of_read, of_write};
+use crate::fate::watch_refused;
+use crate::members::{Answer, Members};
 use crate::watch;
 use async_trait::async_trait;
-use etcd_client::{Client, ConnectOptions, Error, GetOptions, ResponseHeader, Txn, TxnOp, WatchOptions};
-use fulcrum_common::config::{ConfigError, Validate};
+use etcd_client::{Client, Error, GetOptions, ResponseHeader, Txn, TxnOp, WatchOptions};
+use fulcrum_common::config::ConfigError;
 use fulcrum_common::metadata::{
     Compare, KeyValue, LeaseId, Listing, Metadata, MetadataError, Op, Revision, TxnOutcome, WatchStream, check_txn,
 };
-use std::future::Future;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use tokio::sync::OnceCell;
 
 /// An answer that has the whole cluster map and every configuration.
 const MAX_ANSWER_BYTES: usize = 256 * 1024 * 1024;
-/// etcd counts a client that pings more often than every 5 s as a nuisance and hangs up.
-const PING_EVERY: Duration = Duration::from_secs(10);
-const PONG_WITHIN: Duration = Duration::from_secs(5);
 
 /// An etcd, as a metadata store. Connects when it is first used.
 pub struct EtcdMetadata {
-    config: EtcdConfig,
-    /// One client for each endpoint: a request goes to one that is known, and after a failure to the next.
-    clients: Vec<OnceCell<Client>>,
-    /// The endpoint that is asked first.
-    preferred: AtomicUsize,
+    members: Members,
 }
 
 impl EtcdMetadata {
@@ -35,159 +26,24 @@ impl EtcdMetadata {
     /// The connections live on the runtime on which the first call is made.
     ///
     /// # Errors
-    /// A setting that cannot be.
+    /// A setting that cannot be, or a file that it names.
     pub fn new(config: EtcdConfig) -> Result<Self, ConfigError> {
-        config.validate()?;
-        let clients = config.endpoints.iter().map(|_| OnceCell::new()).collect();
-        Ok(Self {
-            config,
-            clients,
-            preferred: AtomicUsize::new(0),
-        })
+        let members = Members::new(config)?;
+        Ok(Self { members })
     }
 
     /// How it is reached.
     #[must_use]
     pub fn config(&self) -> &EtcdConfig {
-        &self.config
-    }
-
-    /// The client of an endpoint. With a user, the first call asks etcd for a token, and fails if that cannot be had; the
-    /// next one tries again.
-    async fn client(&self, at: usize) -> Result<Client, Error> {
-        let connect = || async {
-            let config = &self.config;
-            let mut options = ConnectOptions::new()
-                .with_connect_timeout(config.connect_timeout)
-                .with_keep_alive(PING_EVERY, PONG_WITHIN)
-                // A member that has lost its leader would keep a watch open and tell nothing.
-                .with_require_leader(true);
-            if let (Some(user), Some(password)) = (&config.user, &config.password) {
-                options = options.with_user(user, password).with_auto_token_refresh(true);
-            }
-            Client::connect([&config.endpoints[at]], Some(options)).await
-        };
-        self.clients[at].get_or_try_init(connect).await.cloned()
-    }
-
-    /// One request within its time. It goes to the next endpoint only while it never left.
-    async fn ask<T, F>(&self, request: impl Fn(Client) -> F) -> Answer<T>
-    where
-        F: Future<Output = Result<T, Error>>,
-    {
-        let mut turn = Turn::of(self);
-        let (count, first) = (self.clients.len(), turn.at());
-        let asking = async {
-            let mut reason = String::new();
-            for at in (first..first + count).map(|at| at % count) {
-                let tell = |error: &Error| format!("{}: {}", self.config.endpoints[at], explained(error));
-                turn.at.store(at, Ordering::Relaxed);
-                let client = match self.client(at).await {
-                    Ok(client) => client,
-                    // Only a token was asked for.
-                    Err(error) => {
-                        reason = tell(&error);
-                        continue;
-                    }
-                };
-                match request(client).await {
-                    Ok(answer) => return Answer::Got(answer),
-                    Err(error) if fate_of(&error) == Fate::NotSent => reason = tell(&error),
-                    Err(error) => return Answer::Failed(error),
-                }
-            }
-            Answer::NotSent(reason)
-        };
-        let within = self.config.request_timeout;
-        let answer = tokio::time::timeout(within, asking).await.unwrap_or_else(|_| {
-            let asked = &self.config.endpoints[turn.at()];
-            Answer::Late(format!("no answer from {asked} within {} ms", within.as_millis()))
-        });
-        turn.was_good = !answer.is_a_members_failure();
-        answer
+        self.members.config()
     }
 
     fn key(&self, key: &str) -> Vec<u8> {
-        [self.config.prefix.as_bytes(), key.as_bytes()].concat()
+        [self.config().prefix.as_bytes(), key.as_bytes()].concat()
     }
 
     fn key_value(&self, found: &etcd_client::KeyValue) -> Option<KeyValue> {
-        watch::key_value(&self.config.prefix, found)
-    }
-}
-
-/// One request's turn through the endpoints. Whoever has not answered as it should by its end is asked last the next time;
-/// so, too, if the caller has lost its patience and dropped the request.
-struct Turn<'a> {
-    store: &'a EtcdMetadata,
-    /// Who is asked.
-    at: AtomicUsize,
-    was_good: bool,
-}
-
-impl<'a> Turn<'a> {
-    fn of(store: &'a EtcdMetadata) -> Self {
-        Self {
-            store,
-            at: AtomicUsize::new(store.preferred.load(Ordering::Relaxed)),
-            was_good: false,
-        }
-    }
-
-    fn at(&self) -> usize {
-        self.at.load(Ordering::Relaxed)
-    }
-}
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        let next = self.at() + usize::from(!self.was_good);
-        self.store
-            .preferred
-            .store(next % self.store.clients.len(), Ordering::Relaxed);
-    }
-}
-
-/// What became of one request.
-enum Answer<T> {
-    Got(T),
-    Failed(Error),
-    /// It never left.
-    NotSent(String),
-    /// The time was up.
-    Late(String),
-}
-
-impl<T> Answer<T> {
-    /// Another member may do better.
-    fn is_a_members_failure(&self) -> bool {
-        match self {
-            Answer::Got(_) => false,
-            Answer::Failed(error) => matches!(fate_of(error), Fate::Unknown | Fate::NotNow),
-            Answer::NotSent(_) | Answer::Late(_) => true,
-        }
-    }
-
-    fn of_read(self) -> Result<T, MetadataError> {
-        match self {
-            Answer::Got(answer) => Ok(answer),
-            Answer::Failed(error) => Err(of_read(&error)),
-            Answer::NotSent(reason) | Answer::Late(reason) => Err(MetadataError::Unavailable(reason)),
-        }
-    }
-
-    /// Of a write that names these leases.
-    fn of_write(self, leases: &[LeaseId]) -> Result<T, MetadataError> {
-        match (self, leases) {
-            (Answer::Got(answer), _) => Ok(answer),
-            // Of several leases etcd does not say which.
-            (Answer::Failed(error), [lease]) if fate_of(&error) == Fate::NoLease => {
-                Err(MetadataError::NoSuchLease { lease: *lease })
-            }
-            (Answer::Failed(error), _) => Err(of_write(&error)),
-            (Answer::NotSent(reason), _) => Err(MetadataError::Unavailable(reason)),
-            (Answer::Late(reason), _) => Err(MetadataError::Unknown(reason)),
-        }
+        watch::key_value(&self.config().prefix, found)
     }
 }
 
@@ -238,7 +94,7 @@ impl Metadata for EtcdMetadata {
                     .await
             }
         };
-        let answer = self.ask(get).await.of_read()?;
+        let answer = self.members.ask(get).await.of_read()?;
         Ok(answer.kvs().first().and_then(|found| self.key_value(found)))
     }
 
@@ -251,7 +107,7 @@ impl Metadata for EtcdMetadata {
                 kv.get(prefix, Some(options)).await
             }
         };
-        let answer = self.ask(list).await.of_read()?;
+        let answer = self.members.ask(list).await.of_read()?;
         let revision = revision(answer.header())
             .ok_or_else(|| MetadataError::Unavailable("etcd answered without a revision".to_owned()))?;
         let entries = answer.kvs().iter().filter_map(|found| self.key_value(found)).collect();
@@ -274,7 +130,7 @@ impl Metadata for EtcdMetadata {
             let txn = txn.clone();
             async move { client.kv_client().txn(txn).await }
         };
-        let answer = self.ask(commit).await.of_write(&leases)?;
+        let answer = self.members.ask(commit).await.of_write(&leases)?;
         let revision = revision(answer.header())
             .ok_or_else(|| MetadataError::Unknown("etcd answered without a revision".to_owned()))?;
         Ok(match answer.succeeded() {
@@ -293,24 +149,21 @@ impl Metadata for EtcdMetadata {
             async move {
                 let mut watching = client.watch_client().max_decoding_message_size(MAX_ANSWER_BYTES);
                 let mut changes = watching.watch(key, Some(options)).await?;
-                let first = changes.message().await?;
-                Ok((changes, first))
+                match changes.message().await? {
+                    Some(first) if first.canceled() && first.compact_revision() == 0 => {
+                        Err(watch_refused(first.cancel_reason()))
+                    }
+                    first => Ok((changes, first)),
+                }
             }
         };
-        let (changes, first) = self.ask(create).await.of_read()?;
-        match first {
-            Some(first) if first.created() && first.compact_revision() == 0 && first.canceled() => {
-                return Err(MetadataError::Unavailable(format!(
-                    "etcd refused the watch: {}",
-                    first.cancel_reason()
-                )));
-            }
-            Some(_) => {}
-            None => return Err(MetadataError::Unavailable("etcd closed the watch at once".to_owned())),
+        let (changes, first) = self.members.ask(create).await.of_read()?;
+        if first.is_none() {
+            return Err(MetadataError::Unavailable("etcd closed the watch at once".to_owned()));
         }
         let forgotten = self.is_compaction(&key, from).await?;
         Ok(watch::stream(
-            self.config.prefix.clone(),
+            self.config().prefix.clone(),
             changes,
             first,
             forgotten.then_some(from),
@@ -325,7 +178,7 @@ impl Metadata for EtcdMetadata {
         let seconds = ttl.as_millis().div_ceil(1000);
         let seconds = i64::try_from(seconds).map_err(|_| MetadataError::Invalid(format!("a lease of {seconds} s")))?;
         let grant = |client: Client| async move { client.lease_client().grant(seconds, None).await };
-        let granted = self.ask(grant).await.of_write(&[])?;
+        let granted = self.members.ask(grant).await.of_write(&[])?;
         u64::try_from(granted.id())
             .map(LeaseId)
             .map_err(|_| MetadataError::Unknown(format!("etcd granted a lease with the id {}", granted.id())))
@@ -334,13 +187,13 @@ impl Metadata for EtcdMetadata {
     async fn keep_alive(&self, lease: LeaseId) -> Result<(), MetadataError> {
         let id = lease_as_etcd(lease)?;
         let keep = |client: Client| async move { client.lease_client().keep_alive(id).await };
-        self.ask(keep).await.of_write(&[lease]).map(drop)
+        self.members.ask(keep).await.of_write(&[lease]).map(drop)
     }
 
     async fn revoke_lease(&self, lease: LeaseId) -> Result<(), MetadataError> {
         let id = lease_as_etcd(lease)?;
         let revoke = |client: Client| async move { client.lease_client().revoke(id).await };
-        self.ask(revoke).await.of_write(&[lease]).map(drop)
+        self.members.ask(revoke).await.of_write(&[lease]).map(drop)
     }
 }
 
@@ -374,7 +227,7 @@ impl EtcdMetadata {
             let key = key.to_vec();
             async move { client.kv_client().get(key, Some(options)).await }
         };
-        match self.ask(look).await {
+        match self.members.ask(look).await {
             Answer::Failed(Error::GRpcStatus(status)) if status.message() == watch::COMPACTED => Ok(true),
             Answer::Failed(Error::GRpcStatus(status)) if status.message() == watch::FUTURE => Ok(false),
             answer => answer.of_read().map(|_| false),

@@ -4,9 +4,13 @@
 //! `cargo xtask test` has fetched into `target/etcd`. Without any a test that needs it fails and says so; only
 //! `FULCRUM_ETCD=none`, which `cargo xtask test` sets (and reports) where etcd cannot be had outside CI, leaves it out.
 
+mod certificates;
+
+pub use certificates::{Authority, Holds, Signed};
+
 use crate::{EtcdConfig, EtcdMetadata};
-use fulcrum_common::metadata::Metadata;
 use std::fs::File;
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -16,15 +20,30 @@ use tempfile::TempDir;
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// Generous: a loaded machine is no bug.
 const START_LOOKS: u32 = 1500;
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 /// Somebody else may take a port between finding it free and using it.
 const START_ATTEMPTS: u32 = 3;
+
+/// How an etcd differs from a plain one.
+#[derive(Clone, Debug, Default)]
+pub struct Setup {
+    /// It serves clients with encryption.
+    pub certificate: Option<Signed>,
+    /// It wants clients' certificates, by this authority.
+    pub clients_authority: Option<PathBuf>,
+    /// More arguments.
+    pub arguments: Vec<String>,
+}
 
 /// An etcd of one's own; killed when dropped.
 pub struct Etcd {
     program: PathBuf,
+    setup: Setup,
     directory: TempDir,
     clients: SocketAddr,
     peers: SocketAddr,
+    /// Where it tells how it is, without encryption.
+    health: SocketAddr,
     child: Option<Child>,
 }
 
@@ -58,19 +77,45 @@ fn free_port() -> SocketAddr {
     listener.local_addr().unwrap()
 }
 
+impl Setup {
+    fn own_arguments(&self) -> Vec<String> {
+        let mut arguments = self.arguments.clone();
+        let files = |flag: &str, file: &Path| [flag.to_owned(), file.display().to_string()];
+        if let Some(signed) = &self.certificate {
+            arguments.extend(files("--cert-file", &signed.certificate));
+            arguments.extend(files("--key-file", &signed.key));
+        }
+        if let Some(authority) = &self.clients_authority {
+            arguments.push("--client-cert-auth".to_owned());
+            arguments.extend(files("--trusted-ca-file", authority));
+        }
+        arguments
+    }
+}
+
 impl Etcd {
     /// Starts one; none if tests shall do without.
     ///
     /// # Panics
     /// If it cannot be started.
     pub async fn start() -> Option<Self> {
+        Self::start_as(Setup::default()).await
+    }
+
+    /// The same, set up otherwise.
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    pub async fn start_as(setup: Setup) -> Option<Self> {
         let program = program()?;
         for attempt in 1.. {
             let mut etcd = Self {
                 program: program.clone(),
+                setup: setup.clone(),
                 directory: tempfile::tempdir().unwrap(),
                 clients: free_port(),
                 peers: free_port(),
+                health: free_port(),
                 child: None,
             };
             if etcd.run().await {
@@ -83,13 +128,15 @@ impl Etcd {
 
     /// Starts it, at first or again; false if it does not come up.
     async fn run(&mut self) -> bool {
-        let (clients, peers) = (format!("http://{}", self.clients), format!("http://{}", self.peers));
+        let (clients, peers) = (self.endpoint(), format!("http://{}", self.peers));
         let log = File::options().create(true).append(true).open(self.log_file()).unwrap();
         let child = Command::new(&self.program)
             .args(["--name", "test", "--initial-cluster", &format!("test={peers}")])
             .args(["--listen-client-urls", &clients, "--advertise-client-urls", &clients])
             .args(["--listen-peer-urls", &peers, "--initial-advertise-peer-urls", &peers])
+            .args(["--listen-metrics-urls", &format!("http://{}", self.health)])
             .args(["--heartbeat-interval", "50", "--election-timeout", "500"])
+            .args(self.setup.own_arguments())
             .arg("--data-dir")
             .arg(self.directory.path().join("data"))
             .stdin(Stdio::null())
@@ -106,12 +153,21 @@ impl Etcd {
             {
                 return false;
             }
-            if TcpStream::connect(self.clients).is_ok() && self.metadata().get("/").await.is_ok() {
+            if self.is_healthy().unwrap_or(false) {
                 return true;
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
         false
+    }
+
+    fn is_healthy(&self) -> std::io::Result<bool> {
+        let mut stream = TcpStream::connect(self.health)?;
+        stream.set_read_timeout(Some(ANSWER_WITHIN))?;
+        stream.write_all(b"GET /health HTTP/1.0\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer.contains("\"health\":\"true\""))
     }
 
     fn log_file(&self) -> PathBuf {
@@ -125,7 +181,8 @@ impl Etcd {
     /// Where clients connect.
     #[must_use]
     pub fn endpoint(&self) -> String {
-        format!("http://{}", self.clients)
+        let scheme = self.setup.certificate.as_ref().map_or("http", |_| "https");
+        format!("{scheme}://{}", self.clients)
     }
 
     /// Settings to reach it.
@@ -152,6 +209,15 @@ impl Etcd {
             child.kill().unwrap();
             child.wait().unwrap();
         }
+    }
+
+    /// Kills it and takes its data.
+    ///
+    /// # Panics
+    /// If that cannot be done.
+    pub fn lose_data(&mut self) {
+        self.stop();
+        std::fs::remove_dir_all(self.directory.path().join("data")).unwrap();
     }
 
     /// Starts it again, on its data and at the same place.

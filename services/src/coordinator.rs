@@ -22,7 +22,7 @@ pub fn main() -> ExitCode {
 async fn serve(settings: CoordinatorSettings, mut signals: Signals) -> Result<(), Failure> {
     let cluster = settings.cluster().map_err(StartError::from)?;
     let store = tokio::select! {
-        store = waiting::for_metadata(settings.etcd, cluster) => store?,
+        store = waiting::for_metadata(settings.etcd, cluster, settings.coordinator.metrics_listen) => store?,
         () = signals.next() => return Ok(()),
     };
     let coordinator = RunningCoordinator::start(settings.coordinator, store, Arc::new(SystemClock)).await?;

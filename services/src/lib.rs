@@ -3,7 +3,7 @@
 //!
 //! A process takes its arguments and settings ([`arguments`], [`settings`]), sets up telemetry, starts its service and waits
 //! for a signal ([`process`]); [`shard_node`], [`router`] and [`coordinator`] are all that is particular to each; [`founding`] keeps a
-//! node's data out of a cluster that only has the same name, [`waiting`] waits for etcd. Nothing of a service lives
+//! node's data out of a cluster that only has the same name, `claim` keeps two processes from being one node, [`waiting`] waits for etcd. Nothing of a service lives
 //! here: `fulcrum dev` runs the same code in one process.
 //!
 //! They have a crate of their own so that nothing else has to build a client for etcd: neither the services' libraries, nor
@@ -18,6 +18,7 @@ pub mod settings;
 
 pub mod process;
 
+mod claim;
 pub mod coordinator;
 pub mod founding;
 pub mod router;

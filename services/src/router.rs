@@ -22,7 +22,7 @@ pub fn main() -> ExitCode {
 async fn serve(settings: RouterSettings, mut signals: Signals) -> Result<(), Failure> {
     let cluster = settings.cluster().map_err(StartError::from)?;
     let store = tokio::select! {
-        store = waiting::for_metadata(settings.etcd, cluster) => store?,
+        store = waiting::for_metadata(settings.etcd, cluster, settings.router.metrics_listen) => store?,
         () = signals.next() => return Ok(()),
     };
     let router = Router::start(settings.router, store, Arc::new(SystemClock)).await?;

@@ -241,7 +241,7 @@ mod tests {
             &["--node", "1", "--listen", "0.0.0.0:1"],
             &["shard_node.listen", "insecure_listen"],
         );
-        refused("", &["--node", "1", "--etcd", "https://a:1"], &["etcd.endpoints"]);
+        refused("", &["--node", "1", "--etcd", "https://a:1"], &["etcd.ca_file"]);
         refused("", &["--node", "1", "--log-format", "yaml"], &["telemetry.format"]);
         refused("[shard_node]\ncolour = 1", &["--node", "1"], &["node.toml", "colour"]);
         refused("node = 1", &[], &["node.toml", "node"]);

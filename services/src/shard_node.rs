@@ -26,7 +26,7 @@ async fn serve(settings: ShardNodeSettings, mut signals: Signals) -> Result<(), 
     tracing::info!(cluster = %shard_node.cluster_id, etcd = %etcd.shown(), "cluster metadata is in etcd");
     let etcd: Arc<dyn Metadata> = Arc::new(EtcdMetadata::new(etcd).map_err(StartError::from)?);
     let cluster = shard_node.cluster().map_err(StartError::from)?;
-    let metadata = Arc::new(OwnCluster::new(etcd, cluster, &shard_node.data_dir));
+    let metadata = Arc::new(OwnCluster::new(etcd, cluster, shard_node.node(), &shard_node.data_dir));
     let node = ShardNode::start(shard_node, metadata.clone(), Arc::new(SystemClock)).await?;
     announce(&node.node().to_string(), node.local_addr(), node.metrics_addr())?;
     tokio::select! {
@@ -35,7 +35,7 @@ async fn serve(settings: ShardNodeSettings, mut signals: Signals) -> Result<(), 
             return Err(Failure::Service(reason));
         }
         reason = metadata.refused() => {
-            // It has joined nothing: there is nothing to hand over.
+            // It has joined nothing, or another one is this node now: what it leads, others take over.
             let _ = node.shutdown().await;
             return Err(Failure::Service(reason));
         }

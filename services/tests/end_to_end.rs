@@ -10,8 +10,10 @@ use fulcrum_types::{
     ClientId, CommitOutcome, CommitRequest, Committed, InDoubt, InKeyspace, KeyWrite, ListInDoubt, Mutation,
     OutcomeRequest, Priority, Sequence, Told, TransactionId, TransactionOutcome,
 };
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use support::{World, now, until};
+use support::{World, now, probe, until};
 
 /// What a failover may take, from the kill to the first write acknowledged again.
 const FAILOVER: Duration = Duration::from_secs(3);
@@ -28,6 +30,8 @@ async fn a_cluster_of_processes() {
     does_not_need_etcd_to_serve(&mut world).await;
     survives_the_loss_of_a_coordinator(&world).await;
     hands_over_when_it_is_stopped(&mut world).await;
+    is_the_only_one_of_its_number(&world).await;
+    keeps_serving_if_etcd_has_lost_its_data(&mut world).await;
     stops_in_good_order(&mut world).await;
     does_not_join_a_namesake(&mut world).await;
 }
@@ -51,8 +55,20 @@ async fn starts_without_etcd_and_waits_for_it(world: &mut World) {
     })
     .await;
     assert!(router.serves().is_none(), "a router without a map serves nobody");
+    for (probed, reason) in [
+        (&world.router_probed, endpoint.as_str()),
+        (&world.probed[0], "no cluster map yet"),
+    ] {
+        assert_eq!(probe(probed, "/healthz").0, 200, "to wait is no reason to be restarted");
+        let (status, told) = probe(probed, "/readyz");
+        assert!(status == 503 && told.contains(reason), "{told}");
+    }
     world.etcd.start_again().await;
     world.wait_for_router();
+    until("the router is ready", || {
+        probe(&world.router_probed, "/readyz").0 == 200
+    })
+    .await;
 }
 
 async fn keeps_what_it_is_given(world: &World) {
@@ -64,8 +80,9 @@ async fn keeps_what_it_is_given(world: &World) {
     .await;
     assert_eq!(world.ok(&["status"])["nodes"][1]["zone"], "zone-2");
     world.ok(&["keyspace", "create", "users", "--groups", "1"]);
-    until("all replicas are in sync", || world.all_in_sync()).await;
     world.ok(&["--deadline", "20s", "put", "users", "alice", "1"]);
+    until("all nodes are ready", || world.all_ready()).await;
+    assert!(world.all_in_sync(), "ready means in sync: {}", world.group());
     let got = world.ok(&["get", "users", "alice"]);
     assert_eq!(
         (&got["value"], &got["receipt"]["achieved"]),
@@ -83,7 +100,9 @@ async fn survives_the_loss_of_a_primary(world: &mut World) {
     assert_eq!(world.ok(&["get", "users", "alice"])["value"], "2");
     assert_ne!(world.primary(), Some(victim));
     world.restart_node(victim);
-    until("the node that was killed is in sync again", || world.all_in_sync()).await;
+    assert!(!world.all_ready(), "it has only just come back");
+    until("the node that was killed is ready again", || world.all_ready()).await;
+    assert!(world.all_in_sync(), "ready means in sync: {}", world.group());
 }
 
 async fn does_not_need_etcd_to_serve(world: &mut World) {
@@ -105,6 +124,10 @@ async fn does_not_need_etcd_to_serve(world: &mut World) {
         "without etcd nothing new can be agreed on: {refused:?}"
     );
     assert_eq!(world.group()["epoch"], epoch, "nobody took over meanwhile");
+    assert!(world.all_ready(), "readiness does not depend on etcd");
+    for probed in world.probed.iter().chain([&world.router_probed]) {
+        assert_eq!(probe(probed, "/healthz").0, 200);
+    }
 
     // A failover has to wait for etcd, and then goes on by itself.
     let victim = world.primary().unwrap();
@@ -217,10 +240,35 @@ async fn survives_the_loss_of_a_coordinator(world: &World) {
     assert_eq!(another.ended().await.code(), Some(0), "{}", another.log());
 }
 
+/// Nothing that is written while something is done fails.
+async fn writes_go_on<T>(mut write: std::process::Command, doing: impl Future<Output = T>) -> T {
+    let stopped = Arc::new(AtomicBool::new(false));
+    let told = stopped.clone();
+    let writer = std::thread::spawn(move || {
+        let mut written = 0;
+        while !told.load(Ordering::Relaxed) {
+            let output = write.output().unwrap();
+            assert!(output.status.success(), "{output:?}");
+            written += 1;
+        }
+        written
+    });
+    let done = doing.await;
+    stopped.store(true, Ordering::Relaxed);
+    assert!(writer.join().unwrap() > 0);
+    done
+}
+
 async fn hands_over_when_it_is_stopped(world: &mut World) {
     let leader = world.primary().unwrap();
-    world.nodes[leader - 1].ask_to_stop();
-    let status = world.nodes[leader - 1].ended().await;
+    until("all nodes are ready", || world.all_ready()).await;
+    let writes = world.command(&["--deadline", "5s", "put", "users", "dave", "1"]);
+    let leaving = &mut world.nodes[leader - 1];
+    let status = writes_go_on(writes, async {
+        leaving.ask_to_stop();
+        leaving.ended().await
+    })
+    .await;
     assert_eq!(status.code(), Some(0), "{}", world.nodes[leader - 1].log());
     let log = world.nodes[leader - 1].log();
     assert!(!log.contains("still leading"), "it handed over first: {log}");
@@ -242,6 +290,31 @@ async fn hands_over_when_it_is_stopped(world: &mut World) {
     world.restart_node(leader);
     until("the node that was stopped is in sync again", || world.all_in_sync()).await;
     assert_eq!(world.ok(&["get", "users", "alice"])["value"], "4");
+}
+
+async fn is_the_only_one_of_its_number(world: &World) {
+    let before = world.ok(&["status"])["nodes"].clone();
+    let mut second = world.shard_node(1, "test", &world.data_dir(99), "127.0.0.1:0");
+    let status = second.ended().await;
+    assert_eq!(status.code(), Some(1));
+    let log = second.log();
+    assert!(log.contains("n1 is alive with another data directory"), "{log}");
+    let after = world.ok(&["status"])["nodes"].clone();
+    assert_eq!(before[0]["address"], after[0]["address"], "it has taken nothing over");
+}
+
+async fn keeps_serving_if_etcd_has_lost_its_data(world: &mut World) {
+    world.etcd.lose_data();
+    world.etcd.start_again().await;
+    until("every node says so", || {
+        let mut logs = world.nodes.iter().map(|node| node.log());
+        logs.all(|log| log.contains("etcd has lost this cluster's metadata"))
+    })
+    .await;
+    let map = world.etcd.metadata().get("/fulcrum/test/map").await;
+    assert_eq!(map, Ok(None), "nobody has made a new cluster of the same name");
+    world.ok(&["--deadline", "2s", "put", "users", "alice", "5"]);
+    assert_eq!(world.ok(&["get", "users", "alice"])["value"], "5");
 }
 
 async fn stops_in_good_order(world: &mut World) {
@@ -284,7 +357,7 @@ fn settings_that_make_no_sense_are_refused() {
         (node, vec!["--nodes", "1"], "--nodes"),
         (node, vec!["--node", "1", "--log-format", "yaml"], "telemetry.format"),
         (router, vec!["--listen", "0.0.0.0:7400"], "insecure_listen"),
-        (router, vec!["--etcd", "https://127.0.0.1:2379"], "etcd.endpoints"),
+        (router, vec!["--etcd", "https://127.0.0.1:2379"], "etcd.ca_file"),
         (coordinator, vec!["--listen", "0.0.0.0:7450"], "coordinator.listen"),
     ];
     for (program, arguments, named) in cases {

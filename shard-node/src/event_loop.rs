@@ -17,7 +17,7 @@ use fulcrum_common::Clock;
 use fulcrum_types::{Mono, Now, Operation};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 /// Requests that one turn takes: those behind them come after the answers have left, so that whoever sent them is at work, too.
 const REQUESTS_A_TURN: usize = 512;
@@ -50,6 +50,8 @@ pub(crate) struct EventLoop {
     clock: Arc<dyn Clock>,
     disk: Arc<DiskWatch>,
     metrics: Arc<NodeMetrics>,
+    /// Told with every refresh whether the node is ready, or why not.
+    ready: watch::Sender<Result<(), String>>,
     outputs: Vec<Output>,
     writes_since_sync: u64,
     next_refresh: Mono,
@@ -63,6 +65,7 @@ impl EventLoop {
         clock: Arc<dyn Clock>,
         disk: Arc<DiskWatch>,
         metrics: Arc<NodeMetrics>,
+        ready: watch::Sender<Result<(), String>>,
     ) -> Self {
         let next_refresh = clock.now().mono;
         Self {
@@ -72,6 +75,7 @@ impl EventLoop {
             clock,
             disk,
             metrics,
+            ready,
             outputs: Vec::new(),
             writes_since_sync: 0,
             next_refresh,
@@ -198,6 +202,8 @@ impl EventLoop {
     fn refresh(&self, now: Now, disk_healthy: bool) {
         let statuses: Vec<GroupStatus> = self.node.group_statuses(now).collect();
         self.metrics.replicas(&statuses);
+        // What it was before is of no interest.
+        let _ = self.ready.send_replace(self.node.readiness(now, disk_healthy));
         let status = self.node.status();
         self.metrics
             .node(disk_healthy, status.staged_bytes, status.watching, status.map_version);

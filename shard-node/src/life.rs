@@ -20,7 +20,7 @@ use fulcrum_common::routing::{Backends, Groups, RoutingTable, StreamedGroups};
 use fulcrum_common::{Clock, ClusterId, ClusterMap, Metadata, NodeInfo, StartError};
 use fulcrum_replication::Replica;
 use fulcrum_replication::primary_backup::PrimaryBackup;
-use fulcrum_types::{BootId, MapVersion, Role};
+use fulcrum_types::{BootId, Role};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -97,13 +97,14 @@ impl Life {
         };
         let hand_over = config.times.hand_over;
         let result = runtime.block_on(async {
-            let (parts, event_loop, at) = match start(config, metadata, clock, network, others).await {
-                Ok(all) => all,
-                Err(error) => {
-                    let _ = started.send(Err(error));
-                    return Ok(());
-                }
-            };
+            let (parts, event_loop, at) =
+                match start(config, metadata, clock, network, others, orders.shutdown.clone()).await {
+                    Ok(all) => all,
+                    Err(error) => {
+                        let _ = started.send(Err(error));
+                        return Ok(());
+                    }
+                };
             let _ = started.send(Ok(at));
             tokio::select! {
                 () = orders.crash.cancelled() => Ok(()),
@@ -185,6 +186,7 @@ async fn start(
     clock: Arc<dyn Clock>,
     network: Network,
     others: Others,
+    stopping: CancellationToken,
 ) -> Result<(Parts, EventLoop, Started), StartError> {
     let cluster_id = config.cluster()?;
     let bind = |error| StartError::bind("the shard-node", config.listen, error);
@@ -205,8 +207,9 @@ async fn start(
     let unknown = Arc::new(ClusterMap::new(cluster_id.clone()));
     let table = Arc::new(RoutingTable::new(unknown.clone()));
     let (publish, map) = watch::channel(unknown);
+    let (tell_ready, ready) = watch::channel(Err("the node starts".to_owned()));
     let metrics_server = match config.metrics_listen {
-        Some(at) => Some(MetricsServer::start(at, registry.clone(), readiness(map.clone())).await?),
+        Some(at) => Some(MetricsServer::start(at, registry.clone(), readiness(ready, stopping)).await?),
         None => None,
     };
     let membership = Membership {
@@ -253,7 +256,7 @@ async fn start(
         network,
         inbox: inbox.clone(),
     };
-    let event_loop = EventLoop::new(node, effects, inbox.clone(), clock, disk, metrics);
+    let event_loop = EventLoop::new(node, effects, inbox.clone(), clock, disk, metrics, tell_ready);
     let at = Started {
         address,
         metrics: metrics_server.as_ref().map(MetricsServer::address),
@@ -331,10 +334,11 @@ fn start_error(config: &ShardNodeConfig, error: StorageError) -> StartError {
     }
 }
 
-fn readiness(map: watch::Receiver<Arc<ClusterMap>>) -> Readiness {
-    Arc::new(move || match map.borrow().version() {
-        MapVersion::ZERO => Err("no cluster map yet: the metadata store has not answered".to_owned()),
-        _ => Ok(()),
+/// A node that stops is not ready at once, whatever it was when it last looked.
+fn readiness(ready: watch::Receiver<Result<(), String>>, stopping: CancellationToken) -> Readiness {
+    Arc::new(move || match stopping.is_cancelled() {
+        true => Err("the node stops".to_owned()),
+        false => ready.borrow().clone(),
     })
 }
 

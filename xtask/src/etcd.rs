@@ -46,7 +46,7 @@ pub(crate) fn ensure(root: &Path) -> Result<Etcd> {
     }
     let folder = root.join("target/etcd");
     let fetched = program(&folder);
-    if named.is_some() || fetched.is_file() || is_on_path("etcd") {
+    if named.is_some() || fetched.is_file() || on_path("etcd").is_some() {
         return Ok(Etcd::There);
     }
     println!(
@@ -60,13 +60,22 @@ pub(crate) fn ensure(root: &Path) -> Result<Etcd> {
     judge(fetch(&folder, &tools), std::env::var_os("CI").is_some())
 }
 
+/// The program, where the tests look for it, too.
+pub(crate) fn find(root: &Path) -> Option<PathBuf> {
+    if let Some(named) = std::env::var_os(VARIABLE) {
+        return Some(PathBuf::from(named));
+    }
+    on_path("etcd").or_else(|| Some(program(&root.join("target/etcd"))).filter(|fetched| fetched.is_file()))
+}
+
 fn program(folder: &Path) -> PathBuf {
     folder.join("usr/bin/etcd")
 }
 
-fn is_on_path(program: &str) -> bool {
+fn on_path(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+    let mut programs = std::env::split_paths(&path).map(|folder| folder.join(program));
+    programs.find(|program| program.is_file())
 }
 
 fn judge(fetched: Result<()>, is_ci: bool) -> Result<Etcd> {

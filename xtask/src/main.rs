@@ -12,6 +12,7 @@ mod tasks;
 mod policy;
 mod tidy;
 
+mod cluster;
 mod dataset;
 mod etcd;
 mod process;
@@ -66,6 +67,13 @@ enum Command {
     /// Measure speed, as ratios within one run (release build)
     #[command(after_help = "`cargo xtask bench -- --help` shows every flag.")]
     Bench(PassThrough),
+    /// Start a cluster of processes on this machine, look at it, end it
+    #[command(after_help = "Examples:\n  \
+        cargo xtask cluster up                    etcd, 3 shard-nodes, a router and a coordinator; prints what to try\n  \
+        cargo xtask cluster status                who runs, who is ready, where\n  \
+        cargo xtask cluster up                    again: starts what was killed\n  \
+        cargo xtask cluster down                  ends what was started; data and logs stay in target/cluster")]
+    Cluster(cluster::ClusterArgs),
     /// Rebuild data/unicode/characters.tsv.gz from a UnicodeData.txt
     Dataset(DatasetArgs),
 }
@@ -115,6 +123,7 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Sim(args) => tasks::run_binary(&tasks::SIM, &args.flags),
         Command::Mutants(args) => tasks::run_binary(&tasks::MUTANTS, &args.flags),
         Command::Bench(args) => tasks::run_binary(&tasks::BENCH, &args.flags),
+        Command::Cluster(args) => cluster::run(&args),
         Command::Dataset(args) => dataset::rebuild(&args.table, args.output.as_deref()),
     }
 }

@@ -118,7 +118,9 @@ fn a_signal_stops_the_grandchildren_too() {
 fn help_names_every_command() {
     let help = Xtask::new(&["--help"]).output().stdout;
     let help = String::from_utf8(help).unwrap();
-    for command in ["test", "verify", "tidy", "fix", "sim", "mutants", "bench", "dataset"] {
+    for command in [
+        "test", "verify", "tidy", "fix", "sim", "mutants", "bench", "cluster", "dataset",
+    ] {
         assert!(help.contains(&format!("\n  {command} ")), "{command} in {help}");
     }
 }

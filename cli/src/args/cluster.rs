@@ -64,7 +64,7 @@ pub struct KeyspaceCreateArgs {
     /// For how long a primary may serve on its own [default: 1s]
     #[arg(long, value_parser = positive, value_name = "TIME")]
     pub lease: Option<Duration>,
-    /// After how long without a word a backup may take over [default: 1500ms]
+    /// After how long without a word a backup may take over [default: 1300ms]
     #[arg(long, value_parser = positive, value_name = "TIME")]
     pub grace: Option<Duration>,
 }
@@ -86,6 +86,11 @@ pub enum FailoverCommand {
         /// List the lost entries, too
         #[arg(long)]
         entries: bool,
+    },
+    /// Which timers add up to a failover, with the keyspace's own settings
+    Budget {
+        /// Only this keyspace
+        keyspace: Option<String>,
     },
     /// Planned: make another replica the primary; nothing is lost
     Promote {

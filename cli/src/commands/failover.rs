@@ -1,4 +1,4 @@
-//! `fulcrum failover`: what failovers lost, and changes of primary by hand.
+//! `fulcrum failover`: how long failovers may take, what they lost, and changes of primary by hand.
 
 use crate::args::FailoverCommand;
 use crate::context::{Context, Ending, note, print};
@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 pub async fn run(context: &Context, command: &FailoverCommand) -> Ending {
     match command {
         FailoverCommand::Report { group, entries } => report(context, group.as_deref(), *entries).await,
+        FailoverCommand::Budget { keyspace } => super::budget::run(context, keyspace.as_deref()).await,
         FailoverCommand::Promote { group, node } => promote(context, group, node.as_deref()).await,
         FailoverCommand::Force {
             group,

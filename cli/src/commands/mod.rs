@@ -1,6 +1,7 @@
 //! The commands, one verb a file.
 
 pub mod bench;
+pub mod budget;
 pub mod completions;
 pub mod dev;
 pub mod failover;

@@ -1,13 +1,15 @@
 //! Against a real etcd: the promises of all stores, then what only a store in another process can get wrong.
 
+mod certificates;
 mod cluster;
 mod outages;
+mod users;
 
 use crate::testing::Etcd;
 use crate::{EtcdConfig, EtcdMetadata};
 use async_trait::async_trait;
 use fulcrum_common::metadata::conformance::Subject;
-use fulcrum_common::metadata::{Metadata, MetadataError, Op, Revision, TxnOutcome, WatchError};
+use fulcrum_common::metadata::{Metadata, Op, Revision, TxnOutcome, WatchError};
 use fulcrum_common::{Clock, SystemClock};
 use fulcrum_types::Mono;
 use futures::StreamExt;
@@ -64,6 +66,13 @@ async fn compact(etcd: &Etcd, revision: Revision) {
     plain_client(etcd).await.compact(revision, None).await.unwrap();
 }
 
+async fn compact_as(user: &str, password: &str, etcd: &Etcd, revision: Revision) {
+    let options = etcd_client::ConnectOptions::new().with_user(user, password);
+    let client = etcd_client::Client::connect([etcd.endpoint()], Some(options)).await;
+    let revision = i64::try_from(revision.0).unwrap();
+    client.unwrap().compact(revision, None).await.unwrap();
+}
+
 async fn put(store: &dyn Metadata, key: &str, value: &'static str) -> Revision {
     match store.txn(vec![], vec![Op::put(key, value)]).await {
         Ok(TxnOutcome::Succeeded { revision }) => revision,
@@ -117,30 +126,4 @@ async fn a_delete_at_the_very_revision_of_a_compaction_is_not_left_out_silently(
         .unwrap();
     assert_eq!(told, Some(Err(WatchError::Compacted { compacted: deleted })));
     assert_eq!(changes.next().await, None);
-}
-
-#[tokio::test]
-async fn a_user_is_needed_where_etcd_asks_for_one() {
-    let Some(etcd) = Etcd::start().await else { return };
-    let mut client = plain_client(&etcd).await;
-    client.user_add("root", "right", None).await.unwrap();
-    client.user_grant_role("root", "root").await.unwrap();
-    client.auth_enable().await.unwrap();
-    let with = |user: Option<(&str, &str)>| {
-        EtcdMetadata::new(EtcdConfig {
-            user: user.map(|(name, _)| name.to_owned()),
-            password: user.map(|(_, password)| password.to_owned()),
-            ..etcd.config()
-        })
-        .unwrap()
-    };
-    let right = with(Some(("root", "right")));
-    put(&right, "/a", "1").await;
-    assert_eq!(right.get("/a").await.unwrap().unwrap().value, "1");
-    for wrong in [with(None), with(Some(("root", "wrong")))] {
-        let refused = wrong.txn(vec![], vec![Op::put("/a", "2")]).await;
-        assert!(matches!(refused, Err(MetadataError::Unavailable(_))), "{refused:?}");
-        assert!(matches!(wrong.get("/a").await, Err(MetadataError::Unavailable(_))));
-    }
-    assert_eq!(right.get("/a").await.unwrap().unwrap().value, "1");
 }

@@ -6,7 +6,8 @@ use fulcrum_types::Mono;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc;
@@ -31,6 +32,26 @@ pub async fn until(what: &str, mut so: impl FnMut() -> bool) {
         assert!(now().since(begun) < PATIENCE, "not in time: {what}");
         tokio::time::sleep(LOOK_EVERY).await;
     }
+}
+
+/// What a probe is answered: the status, and the reason.
+pub fn probe(address: &str, path: &str) -> (u16, String) {
+    let ask = || -> std::io::Result<String> {
+        let mut stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    };
+    let answer = ask().unwrap_or_else(|error| format!("HTTP/1.1 0 {error}"));
+    let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
+    (status.unwrap_or(0), answer)
+}
+
+fn free_address() -> String {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    listener.local_addr().unwrap().to_string()
 }
 
 /// A service in a process of its own.
@@ -74,10 +95,16 @@ impl Service {
 
     /// Waits until it serves; its address.
     pub fn address(&self) -> String {
+        self.addresses().0
+    }
+
+    /// The same, and where it is probed.
+    pub fn addresses(&self) -> (String, Option<String>) {
         let line = self.said.recv_timeout(PATIENCE);
         let line = line.unwrap_or_else(|_| panic!("it does not serve: {}", self.log()));
         let told: Value = serde_json::from_str(&line).unwrap();
-        told["address"].as_str().unwrap().to_owned()
+        let address = |what: &str| told[what].as_str().map(str::to_owned);
+        (address("address").unwrap(), address("metrics"))
     }
 
     pub fn ask_to_stop(&self) {
@@ -117,8 +144,12 @@ pub struct World {
     pub nodes: Vec<Service>,
     /// Addresses of the nodes, the same in every life.
     listen: Vec<String>,
+    /// Where the nodes are probed; another place in every life.
+    pub probed: Vec<String>,
     pub router: Option<Service>,
     pub router_address: String,
+    /// Where the router is probed, even before it serves.
+    pub router_probed: String,
 }
 
 impl World {
@@ -129,8 +160,10 @@ impl World {
             folder: tempfile::tempdir().unwrap(),
             nodes: Vec::new(),
             listen: Vec::new(),
+            probed: Vec::new(),
             router: None,
             router_address: String::new(),
+            router_probed: free_address(),
         })
     }
 
@@ -161,6 +194,8 @@ impl World {
             &data_dir,
             "--listen",
             listen,
+            "--metrics-listen",
+            "127.0.0.1:0",
         ];
         arguments.extend(own.map(str::to_owned));
         Service::spawn(NODE, &arguments, self.log(&format!("node-{node}-{cluster}")))
@@ -170,14 +205,16 @@ impl World {
     pub fn add_node(&mut self) {
         let node = self.nodes.len() + 1;
         let service = self.shard_node(node, "test", &self.data_dir(node), "127.0.0.1:0");
-        self.listen.push(service.address());
+        let (listen, probed) = service.addresses();
+        self.listen.push(listen);
+        self.probed.push(probed.unwrap());
         self.nodes.push(service);
     }
 
     /// Starts a node again that has ended.
     pub fn restart_node(&mut self, node: usize) {
         let service = self.shard_node(node, "test", &self.data_dir(node), &self.listen[node - 1]);
-        service.address();
+        self.probed[node - 1] = service.addresses().1.unwrap();
         self.nodes[node - 1] = service;
     }
 
@@ -188,7 +225,8 @@ impl World {
 
     pub fn add_router(&mut self) {
         let mut arguments = self.shared("test");
-        arguments.extend(["--listen", "127.0.0.1:0"].map(str::to_owned));
+        let probed = self.router_probed.as_str();
+        arguments.extend(["--listen", "127.0.0.1:0", "--metrics-listen", probed].map(str::to_owned));
         self.router = Some(Service::spawn(ROUTER, &arguments, self.log("router")));
     }
 
@@ -205,8 +243,17 @@ impl World {
         self.router_address = self.router.as_ref().unwrap().address();
     }
 
+    /// Whether every node says that the next one may be taken down.
+    pub fn all_ready(&self) -> bool {
+        self.probed.iter().all(|probed| probe(probed, "/readyz").0 == 200)
+    }
+
     /// The command line, as a user has it.
     pub fn fulcrum(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    pub fn command(&self, arguments: &[&str]) -> Command {
         let services = Path::new(ROUTER).parent().unwrap();
         let program = services.join("examples/fulcrum");
         assert!(
@@ -214,11 +261,11 @@ impl World {
             "{} is missing: `cargo test -p fulcrum-services` builds it, `--test` alone does not",
             program.display()
         );
-        Command::new(program)
+        let mut command = Command::new(program);
+        command
             .args(["--router", &self.router_address, "-o", "json"])
-            .args(arguments)
-            .output()
-            .unwrap()
+            .args(arguments);
+        command
     }
 
     /// A command that must succeed; what it prints.

@@ -34,6 +34,7 @@ mod home;
 mod hosting;
 mod in_doubt;
 mod meeting;
+mod readiness;
 mod reads;
 mod requests;
 mod restart;

@@ -1,7 +1,7 @@
 //! What a node is told about itself, and what it makes of a keyspace's options.
 
 use crate::state_machine::Limits;
-use fulcrum_common::keyspace::{Keyspace, RATE_DRIFT_PPM};
+use fulcrum_common::keyspace::{CANDIDACY_PAUSE, Keyspace, RATE_DRIFT_PPM};
 use fulcrum_replication::Options;
 use fulcrum_types::{Fsync, GroupId, NodeId};
 use std::time::Duration;
@@ -77,6 +77,7 @@ impl NodeSettings {
             grace: timing.grace,
             drift_ppm: RATE_DRIFT_PPM,
             silent_after: timing.lease,
+            retry_after: CANDIDACY_PAUSE,
             ..Options::new(group, self.node, choices.mode)
         }
     }

@@ -1,0 +1,133 @@
+//! Encryption to etcd: what the settings name becomes rustls's, and what rustls and etcd say of certificates becomes advice.
+//!
+//! The files are read anew for every connection that is made after a failure, so certificates that were renewed in place are
+//! taken up without a restart.
+
+use crate::config::EtcdConfig;
+use crate::fate::chain_of;
+use etcd_client::{Certificate, Identity, TlsOptions};
+use fulcrum_common::config::{ConfigError, invalid};
+use fulcrum_common::{Clock, SystemClock};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{CertificateError, RootCertStore};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tonic::transport::Endpoint;
+
+const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----";
+/// Ends in `-----`, too: PKCS #8, PKCS #1 and SEC 1 each have their own word before it.
+const KEY: &str = "PRIVATE KEY-----";
+
+/// What a connection needs; none without encryption.
+pub(crate) fn options(config: &EtcdConfig) -> Result<Option<TlsOptions>, ConfigError> {
+    let Some(ca_file) = &config.ca_file else {
+        return Ok(None);
+    };
+    let authority = read("etcd.ca_file", ca_file, CERTIFICATE)?;
+    let mut options = TlsOptions::new()
+        .ca_certificate(Certificate::from_pem(&authority))
+        .timeout(config.connect_timeout);
+    if let (Some(file), Some(key)) = (&config.certificate_file, &config.key_file) {
+        let certificate = read("etcd.certificate_file", file, CERTIFICATE)?;
+        if has_expired(authority.as_bytes(), certificate.as_bytes()) {
+            let reason = format!("the certificate in {} has expired: renew it", file.display());
+            return Err(invalid("etcd.certificate_file", reason));
+        }
+        let key = read("etcd.key_file", key, KEY)?;
+        options = options.identity(Identity::from_pem(certificate, key));
+    }
+    if let Some(name) = &config.server_name {
+        options = options.domain_name(name);
+    }
+    check(options).map(Some)
+}
+
+fn read(key: &str, file: &Path, must_have: &str) -> Result<String, ConfigError> {
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| invalid(key, format!("cannot read {}: {error}", file.display())))?;
+    match text.contains(must_have) {
+        true => Ok(text),
+        false => {
+            let reason = format!("{} has no '{must_have}': a file in PEM is needed", file.display());
+            Err(invalid(key, reason))
+        }
+    }
+}
+
+/// Whether etcd would find the certificate expired. It says so only by hanging up, after what could be the answer to a request.
+/// Whatever else may be wrong with the certificate is for etcd to judge: its authority for clients may be another one.
+fn has_expired(authority: &[u8], certificate: &[u8]) -> bool {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(CertificateDer::pem_slice_iter(authority).flatten());
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
+    let certificate = CertificateDer::from_pem_slice(certificate);
+    let (Ok(verifier), Ok(certificate)) = (verifier, certificate) else {
+        return false;
+    };
+    let now = UnixTime::since_unix_epoch(Duration::from_millis(SystemClock.now().wall_ms));
+    let verified = verifier.verify_client_cert(&certificate, &[], now);
+    matches!(
+        verified,
+        Err(rustls::Error::InvalidCertificate(
+            CertificateError::Expired | CertificateError::ExpiredContext { .. }
+        ))
+    )
+}
+
+/// A key that is not the certificate's, or a name that is none, is found before anything is connected.
+fn check(options: TlsOptions) -> Result<TlsOptions, ConfigError> {
+    let endpoint = Endpoint::from_static("https://localhost").tls_config(options.clone());
+    endpoint.map_err(|error| {
+        let reason = format!(
+            "the certificate, key or server name cannot be used: {}",
+            chain_of(error.to_string(), &error)
+        );
+        invalid("etcd.certificate_file", reason)
+    })?;
+    Ok(options)
+}
+
+/// What an operator may do about an error of a connection, by its text: neither library has a type that survives to here.
+pub(crate) fn advice(text: &str) -> Option<&'static str> {
+    const OURS_REFUSED: &str =
+        "etcd refuses the certificate in etcd.certificate_file: it is missing, has expired or is by another authority";
+    // Of a refused certificate etcd may tell by an alert, or be quicker to hang up.
+    const HUNG_UP: &str =
+        "etcd hung up: it stopped, or, with encryption, it refuses the certificate in etcd.certificate_file";
+    const WRONG_AUTHORITY: &str = "etcd's certificate is not by the authority in etcd.ca_file: name the right one";
+    const ADVICE: [(&str, &str); 11] = [
+        (
+            "certificate expired",
+            "the certificate that etcd shows has expired: renew it on etcd's members (or is the clock here wrong?)",
+        ),
+        (
+            "certificate not valid yet",
+            "the certificate that etcd shows is not valid yet: is the clock here or of who issued it wrong?",
+        ),
+        ("UnknownIssuer", WRONG_AUTHORITY),
+        // Another authority of the same name: one that was made anew.
+        ("BadSignature", WRONG_AUTHORITY),
+        (
+            "certificate not valid for name",
+            "etcd's certificate is for another name: use one of its names in etcd.endpoints, or set etcd.server_name",
+        ),
+        ("CertificateExpired", OURS_REFUSED),
+        ("BadCertificate", OURS_REFUSED),
+        ("UnknownCA", OURS_REFUSED),
+        (
+            "CertificateRequired",
+            "etcd wants a client certificate: set etcd.certificate_file and etcd.key_file",
+        ),
+        ("connection closed", HUNG_UP),
+        (
+            "InvalidContentType",
+            "no TLS is spoken there: use http:// in etcd.endpoints, or switch encryption on in etcd",
+        ),
+    ];
+    let found = ADVICE.iter().find(|(said, _)| text.contains(said));
+    found.map(|(_, advice)| *advice)
+}
