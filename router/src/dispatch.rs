@@ -1,10 +1,10 @@
 //! Sends one group's request until it is answered, finally refused, or out of time.
 
 use crate::identity::{Held, Identity};
-use crate::metrics::Metrics;
+use crate::metrics::{Ended, Metrics};
 use fulcrum_common::Keyspace;
 use fulcrum_common::routing::{
-    Asker, Attempt, Attempts, Backends, Errand, Kind, Next, Outcome, RoutingTable, View, not_in_map, understood,
+    Asker, Attempt, Attempts, Backends, Errand, Kind, Next, Outcome, RoutingTable, View, not_in_map, parts, understood,
 };
 use fulcrum_common::wire::shard::Reply;
 use fulcrum_types::{Answered, GroupId, KeyspaceId, MapVersion, Mode, NodeId, Operation, Participant, Refusal};
@@ -55,10 +55,10 @@ pub(crate) struct Order {
     pub(crate) pass_on: bool,
 }
 
-/// Who waits for the result of an order; told once.
-pub(crate) trait Done: FnOnce(Result<Reply, Refusal>) + Send + 'static {}
+/// Who waits for the result of an order; told once, and given the order back.
+pub(crate) trait Done: FnOnce(Order, Result<Reply, Refusal>) + Send + 'static {}
 
-impl<D: FnOnce(Result<Reply, Refusal>) + Send + 'static> Done for D {}
+impl<D: FnOnce(Order, Result<Reply, Refusal>) + Send + 'static> Done for D {}
 
 /// An order under way, which its answer ends.
 struct Journey<D> {
@@ -74,12 +74,15 @@ struct Journey<D> {
     done: D,
 }
 
-/// Counts a request as under way until dropped.
-struct UnderWay(Arc<Dispatch>);
+/// Counts an order's requests as under way until dropped.
+struct UnderWay {
+    dispatch: Arc<Dispatch>,
+    requests: i64,
+}
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.0.metrics.under_way.dec();
+        self.dispatch.metrics.under_way.sub(self.requests);
     }
 }
 
@@ -103,7 +106,7 @@ impl<D: Done> Asker for Journey<D> {
 
 impl<D: Done> Journey<D> {
     fn dispatch(&self) -> &Arc<Dispatch> {
-        &self.under_way.0
+        &self.under_way.dispatch
     }
 
     fn begin(mut self: Box<Self>, view: &View) {
@@ -131,22 +134,44 @@ impl<D: Done> Journey<D> {
         });
     }
 
-    #[expect(clippy::boxed_local, reason = "taken out of its box it would be copied once more")]
-    fn end(self: Box<Self>, now: Instant, result: Result<Reply, Refusal>) {
-        let (order, attempts) = (&self.order, self.attempts.count());
-        self.dispatch().metrics.request(
-            Target::new(&order.keyspace),
-            order.kind,
-            order.name,
-            now.saturating_duration_since(self.started),
-            attempts,
-            &result,
-        );
-        (self.done)(result);
+    fn end(self, now: Instant, result: Result<Reply, Refusal>) {
+        let order = &self.order;
+        if !order.is_parted_by(&result) {
+            let took = now.saturating_duration_since(self.started);
+            let ended = order.ended(took, self.attempts.count());
+            self.dispatch().metrics.request(&ended, &result);
+        }
+        let Journey {
+            under_way, order, done, ..
+        } = self;
+        // What was joined may go on its own now, and is then counted anew.
+        drop(under_way);
+        done(order, result);
     }
 }
 
 impl Order {
+    /// How many requests of clients it serves.
+    fn requests(&self) -> usize {
+        self.operation.requests()
+    }
+
+    /// Whether it is a joint, and not at its requests' end: each is to go its own way.
+    pub(crate) fn is_parted_by(&self, result: &Result<Reply, Refusal>) -> bool {
+        self.requests() > 1 && result.as_ref().is_err_and(parts)
+    }
+
+    fn ended(&self, took: Duration, attempts: u32) -> Ended<'_> {
+        Ended {
+            target: Target::new(&self.keyspace),
+            kind: self.kind,
+            operation: self.name,
+            requests: self.requests(),
+            took,
+            attempts,
+        }
+    }
+
     fn errand(&self) -> Errand<'_> {
         Errand {
             to: Participant {
@@ -176,21 +201,23 @@ impl Dispatch {
     /// Sends a request until it is answered, finally refused, or out of time; `done` gets the result. As long as all goes
     /// well that takes no task and no timer of its own.
     pub(crate) fn submit(self: &Arc<Self>, view: &View, now: Instant, mut order: Order, done: impl Done) {
-        let under_way = match self.admit() {
+        let under_way = match self.admit(order.requests()) {
             Ok(admitted) => admitted,
             Err(refusal) => {
-                let target = Target::new(&order.keyspace);
                 let refused = Err(refusal);
-                self.metrics
-                    .request(target, order.kind, order.name, Duration::ZERO, 0, &refused);
-                return done(refused);
+                self.metrics.request(&order.ended(Duration::ZERO, 0), &refused);
+                return done(order, refused);
             }
         };
         let held = self.key_for(&mut order.operation);
         let rotation = self.rotation.fetch_add(1, Ordering::Relaxed);
+        let attempts = Attempts::new(order.group, order.kind, rotation);
         let journey = Journey {
             under_way,
-            attempts: Attempts::new(order.group, order.kind, rotation),
+            attempts: match order.requests() {
+                1 => attempts,
+                _ => attempts.of_a_joint(),
+            },
             order,
             started: now,
             map_version: view.map.version(),
@@ -204,7 +231,7 @@ impl Dispatch {
     /// The same, awaited.
     pub(crate) async fn run(self: &Arc<Self>, order: Order) -> Result<Reply, Refusal> {
         let (answer, answered) = oneshot::channel();
-        self.submit(&self.table.view(), Instant::now(), order, move |result| {
+        self.submit(&self.table.view(), Instant::now(), order, move |_, result| {
             // The caller may have gone.
             let _ = answer.send(result);
         });
@@ -234,9 +261,13 @@ impl Dispatch {
     }
 
     /// Sheds load early: a request that would only wait is refused while that is still cheap.
-    fn admit(self: &Arc<Self>) -> Result<UnderWay, Refusal> {
-        self.metrics.under_way.inc();
-        let admitted = UnderWay(self.clone());
+    fn admit(self: &Arc<Self>, requests: usize) -> Result<UnderWay, Refusal> {
+        let requests = i64::try_from(requests).unwrap_or(i64::MAX);
+        self.metrics.under_way.add(requests);
+        let admitted = UnderWay {
+            dispatch: self.clone(),
+            requests,
+        };
         if self.metrics.under_way.get() > i64::from(self.under_way_max) {
             return Err(Refusal::Overloaded);
         }

@@ -20,6 +20,7 @@ pub mod service;
 
 mod batch;
 mod dispatch;
+mod joints;
 mod order;
 mod pipeline;
 mod scan;

@@ -31,6 +31,16 @@ pub(crate) struct Metrics {
     known: Mutex<HashMap<(KeyspaceId, &'static str, &'static str), OfKind, RandomState>>,
 }
 
+/// An order that has ended: one request of a client's, or several that were joined and end alike.
+pub(crate) struct Ended<'a> {
+    pub(crate) target: Target<'a>,
+    pub(crate) kind: Kind,
+    pub(crate) operation: &'static str,
+    pub(crate) requests: usize,
+    pub(crate) took: Duration,
+    pub(crate) attempts: u32,
+}
+
 /// What an answered request of one kind is counted in.
 struct OfKind {
     latency: Histogram,
@@ -45,7 +55,7 @@ impl Metrics {
         Ok(Self {
             latency: registry.histogram(
                 "fulcrum_router_request_duration_seconds",
-                "Time from a group's request to its answer or final refusal, retries included.",
+                "Time from a group's request to its answer or final refusal, retries included; gets that a pipeline joined are one.",
                 &by_request,
                 LATENCY_BUCKETS,
             )?,
@@ -66,7 +76,7 @@ impl Metrics {
             )?,
             staleness: registry.histogram(
                 "fulcrum_router_served_staleness_seconds",
-                "Upper bound of staleness that the receipts of reads proved.",
+                "Upper bound of staleness that the receipts of reads proved; gets that a pipeline joined are one.",
                 &["keyspace", "mode", "level"],
                 STALENESS_BUCKETS,
             )?,
@@ -111,45 +121,41 @@ impl Metrics {
         })
     }
 
-    /// One request to one group has ended.
-    pub(crate) fn request(
-        &self,
-        target: Target<'_>,
-        kind: Kind,
-        operation: &'static str,
-        took: Duration,
-        attempts: u32,
-        result: &Result<Reply, Refusal>,
-    ) {
+    /// Requests to one group have ended. Each is counted; time and staleness are observed once for all that were joined.
+    pub(crate) fn request(&self, ended: &Ended<'_>, result: &Result<Reply, Refusal>) {
+        let (target, kind, operation) = (ended.target, ended.kind, ended.operation);
         let mode = target.mode.name();
         let level = match kind {
             Kind::Read(level) => level.name(),
             Kind::Write { .. } => "write",
         };
+        let requests = ended.requests as u64;
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let of_kind = known
             .entry((target.keyspace, level, operation))
             .or_insert_with(|| self.of_kind(target, kind, level, operation));
-        of_kind.latency.observe(took.as_secs_f64());
+        of_kind.latency.observe(ended.took.as_secs_f64());
         match result {
             Ok(reply) => {
-                of_kind.ok.inc();
+                of_kind.ok.inc_by(requests);
                 if let (Some(histogram), Some(bound)) = (&of_kind.staleness, reply.staleness()) {
                     histogram.observe(bound.as_secs_f64());
                 }
             }
-            Err(refusal) => self.refused(target, level, operation, refusal),
+            Err(refusal) => self.refused(ended, level, refusal),
         }
         drop(known);
-        if attempts > 1 {
+        if ended.attempts > 1 {
             self.retries
                 .with_label_values(&[target.name, mode])
-                .inc_by(u64::from(attempts - 1));
+                .inc_by(u64::from(ended.attempts - 1) * requests);
         }
         if let (Ok(reply), Kind::Read(_)) = (result, kind)
             && reply.is_weaker()
         {
-            self.downgrades.with_label_values(&[target.name, mode, level]).inc();
+            self.downgrades
+                .with_label_values(&[target.name, mode, level])
+                .inc_by(requests);
         }
     }
 
@@ -182,15 +188,16 @@ impl Metrics {
         self.watches_ended.with_label_values(&[keyspace, cause]).inc();
     }
 
-    fn refused(&self, target: Target<'_>, level: &str, operation: &str, refusal: &Refusal) {
+    fn refused(&self, ended: &Ended<'_>, level: &str, refusal: &Refusal) {
+        let (target, requests) = (ended.target, ended.requests as u64);
         let mode = target.mode.name();
         let outcome = outcome_name(refusal);
         self.requests
-            .with_label_values(&[target.name, mode, level, operation, outcome])
-            .inc();
+            .with_label_values(&[target.name, mode, level, ended.operation, outcome])
+            .inc_by(requests);
         self.refusals
             .with_label_values(&[target.name, mode, cause(refusal)])
-            .inc();
+            .inc_by(requests);
     }
 }
 

@@ -19,6 +19,7 @@ pub(crate) struct Reading {
 }
 
 impl Reading {
+    /// What it asks of one group.
     pub(crate) fn request(&self, group: GroupId, query: Query) -> Operation {
         Operation::Read(ReadRequest {
             level: self.level,
@@ -28,7 +29,8 @@ impl Reading {
         })
     }
 
-    fn seen(&self, group: GroupId) -> Option<LogPosition> {
+    /// The newest position of a group that the session has seen.
+    pub(crate) fn seen(&self, group: GroupId) -> Option<LogPosition> {
         self.session
             .as_ref()
             .and_then(|token| token.groups.get(&group).copied())

@@ -1,11 +1,14 @@
 //! Serves pipelines: many small operations on one stream, one task for all of them.
 //!
 //! An operation is submitted as it comes in and its answer put in the outbox when it comes up; the task sends all that are
-//! there in one message. The stream is read on only while few enough are under way, and while the client reads answers.
+//! there in one message. Gets of a message that agree go jointly. The stream is read on only while few enough are under way, and while the client reads answers.
 
+use crate::dispatch::{Dispatch, Order};
+use crate::joints::{Joint, Joints, Single, parted};
 use crate::order;
-use crate::service::{KvService, map_read, map_seen, unexpected};
-use fulcrum_common::budget::Budget;
+use crate::service::{KvService, map_read, map_seen, misplaced};
+use fulcrum_common::budget::{Budget, Share};
+use fulcrum_common::key::validate_key;
 use fulcrum_common::limits;
 use fulcrum_common::routing::View;
 use fulcrum_common::wire::batch::{
@@ -40,14 +43,39 @@ struct Answers {
 
 impl Outbox {
     fn deliver(&self, id: u64, kind: PassedOn, result: Result<Reply, Refusal>) {
-        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        self.fill(1, |batch| match result {
+            Ok(Reply::PassedOn { message, .. }) => batch.pass_on(id, kind, &message),
+            Ok(other) => batch.push(&refused(id, &misplaced(&other))),
+            Err(refusal) => batch.push(&refused(id, &refusal)),
+        });
+    }
+
+    /// The result of several gets.
+    fn deliver_to_all(&self, ids: &[u64], result: Result<Reply, Refusal>) {
+        let refuse = |refusal: &Refusal| {
+            self.fill(ids.len(), |batch| {
+                ids.iter().for_each(|id| batch.push(&refused(*id, refusal)));
+            });
+        };
         match result {
-            Ok(Reply::PassedOn { message, .. }) => answers.batch.pass_on(id, kind, &message),
-            Ok(Reply::Answered(answered)) => answers.batch.push(&refused(id, &unexpected(&answered.answer))),
-            Err(refusal) => answers.batch.push(&refused(id, &refusal)),
+            Ok(Reply::PassedOnMany { messages, .. }) if messages.len() == ids.len() => {
+                self.fill(ids.len(), |batch| {
+                    for (id, message) in ids.iter().zip(&messages) {
+                        batch.pass_on(*id, PassedOn::Get, message);
+                    }
+                });
+            }
+            Ok(other) => refuse(&misplaced(&other)),
+            Err(refusal) => refuse(&refusal),
         }
-        answers.count += 1;
-        let first = answers.count == 1;
+    }
+
+    /// Takes in so many answers, as `put` adds them to the others.
+    fn fill(&self, count: usize, put: impl FnOnce(&mut BatchBuilder<v1::PipelineAnswer>)) {
+        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        put(&mut answers.batch);
+        let first = answers.count == 0;
+        answers.count += count;
         drop(answers);
         if first {
             self.filled.notify_one();
@@ -62,6 +90,21 @@ impl Outbox {
             messages.push(answers.batch.take());
         }
         (messages, std::mem::take(&mut answers.count))
+    }
+}
+
+/// An operation that waits for its result.
+struct Waiter {
+    id: u64,
+    kind: PassedOn,
+    share: Share,
+    outbox: Arc<Outbox>,
+}
+
+impl Waiter {
+    fn tell(self, result: Result<Reply, Refusal>) {
+        drop(self.share);
+        self.outbox.deliver(self.id, self.kind, result);
     }
 }
 
@@ -130,13 +173,17 @@ impl KvService {
             return Err(too_many(count));
         }
         let (view, now) = (self.dispatch.table.view(), Instant::now());
+        let mut joints = Joints::default();
         for op in batch.items() {
-            self.pipelined(&view, now, op?, outbox);
+            self.pipelined(&view, now, op?, &mut joints, outbox);
+        }
+        for joint in joints.rest() {
+            self.submit_joint(&view, now, joint, outbox);
         }
         Ok(count)
     }
 
-    fn pipelined(&self, view: &View, now: Instant, op: v1::PipelineOp, outbox: &Arc<Outbox>) {
+    fn pipelined(&self, view: &View, now: Instant, op: v1::PipelineOp, joints: &mut Joints, outbox: &Arc<Outbox>) {
         let id = op.id;
         let until = now
             + match op.deadline_ms {
@@ -148,9 +195,23 @@ impl KvService {
             return outbox.deliver(id, PassedOn::Get, Err(Refusal::Invalid { reason }));
         };
         let seen = map_of(&op);
-        if view.map.version() >= seen {
-            return self.submit(view, now, id, op, until, outbox);
+        match op {
+            _ if view.map.version() < seen => self.submit_later(seen, id, op, until, outbox),
+            // A key that will be refused is refused alone.
+            Op::Get(get) if validate_key(&get.key).is_ok() => match single(view, id, get, until) {
+                Ok(single) => {
+                    if let Some(joint) = joints.take(single) {
+                        self.submit_joint(view, now, joint, outbox);
+                    }
+                }
+                Err(refusal) => outbox.deliver(id, PassedOn::Get, Err(refusal)),
+            },
+            op => self.submit(view, now, id, op, until, outbox),
         }
+    }
+
+    /// Once the map is here that the operation's session has seen.
+    fn submit_later(&self, seen: MapVersion, id: u64, op: Op, until: Instant, outbox: &Arc<Outbox>) {
         let (service, outbox) = (self.clone(), outbox.clone());
         tokio::spawn(async move {
             match service.catch_up(seen, until).await {
@@ -164,24 +225,71 @@ impl KvService {
     }
 
     fn submit(&self, view: &View, now: Instant, id: u64, op: Op, until: Instant, outbox: &Arc<Outbox>) {
-        let kind = kind_of(&op);
-        let share = outbox.budget.take(payload_bytes(&op));
+        let waiter = Waiter {
+            id,
+            kind: kind_of(&op),
+            share: outbox.budget.take(payload_bytes(&op)),
+            outbox: outbox.clone(),
+        };
         let order = match op {
             Op::Get(get) => order::get(view, get, until),
             Op::Put(put) => order::put(view, put, until),
             Op::Delete(delete) => order::delete(view, delete, until),
         };
         match order {
-            Ok(order) => {
-                let outbox = outbox.clone();
-                self.dispatch.submit(view, now, order, move |result| {
-                    drop(share);
-                    outbox.deliver(id, kind, result);
-                });
-            }
-            Err(refusal) => outbox.deliver(id, kind, Err(refusal)),
+            Ok(order) => self.dispatch.submit(view, now, order, |_, result| waiter.tell(result)),
+            Err(refusal) => waiter.tell(Err(refusal)),
         }
     }
+
+    fn submit_joint(&self, view: &View, now: Instant, joint: Joint, outbox: &Arc<Outbox>) {
+        let share = outbox.budget.take(joint.bytes());
+        let (order, ids) = joint.into_order();
+        let outbox = outbox.clone();
+        if let [id] = ids[..] {
+            let waiter = Waiter {
+                id,
+                kind: PassedOn::Get,
+                share,
+                outbox,
+            };
+            return self.dispatch.submit(view, now, order, |_, result| waiter.tell(result));
+        }
+        let dispatch = self.dispatch.clone();
+        self.dispatch.submit(view, now, order, move |order, result| {
+            drop(share);
+            if order.is_parted_by(&result) {
+                return part(&dispatch, order, &ids, &outbox);
+            }
+            outbox.deliver_to_all(&ids, result);
+        });
+    }
+}
+
+/// Sends each get of a joint by itself.
+fn part(dispatch: &Arc<Dispatch>, order: Order, ids: &[u64], outbox: &Arc<Outbox>) {
+    let (view, now) = (dispatch.table.view(), Instant::now());
+    for ((bytes, order), id) in parted(order).into_iter().zip(ids) {
+        let waiter = Waiter {
+            id: *id,
+            kind: PassedOn::Get,
+            share: outbox.budget.take(bytes),
+            outbox: outbox.clone(),
+        };
+        dispatch.submit(&view, now, order, |_, result| waiter.tell(result));
+    }
+}
+
+/// A get that may be joined with others.
+fn single(view: &View, id: u64, get: v1::GetRequest, until: Instant) -> Result<Single<'_>, Refusal> {
+    let keyspace = order::keyspace(view, &get.keyspace)?;
+    Ok(Single {
+        id,
+        keyspace,
+        key: get.key,
+        reading: order::reading(keyspace, get.options)?,
+        until,
+    })
 }
 
 fn kind_of(op: &Op) -> PassedOn {

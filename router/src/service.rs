@@ -81,7 +81,7 @@ pub(crate) fn map_read(options: Option<&v1::ReadOptions>) -> MapVersion {
 fn one_key_response<T: Message + Default>(reply: Reply) -> Result<T, Refusal> {
     let decoded = match reply {
         Reply::PassedOn { message, .. } => T::decode(message).map_err(|error| error.to_string()),
-        Reply::Answered(answered) => return Err(unexpected(&answered.answer)),
+        other => return Err(misplaced(&other)),
     };
     decoded.map_err(|error| Refusal::Unknown {
         reason: format!("the shard-node's answer makes no sense: {error}"),
@@ -109,6 +109,16 @@ pub(crate) fn written(answered: Answered) -> Result<(Vec<fulcrum_types::WriteOut
     match answered.answer {
         Answer::Written(outcomes) => Ok((outcomes, answered.receipt)),
         other => Err(unexpected(&other)),
+    }
+}
+
+/// An answer of another kind than was asked for.
+pub(crate) fn misplaced(reply: &Reply) -> Refusal {
+    match reply {
+        Reply::Answered(answered) => unexpected(&answered.answer),
+        Reply::PassedOn { .. } | Reply::PassedOnMany { .. } => Refusal::Unknown {
+            reason: "the shard-node's answer is not to as many keys as it was asked for".into(),
+        },
     }
 }
 

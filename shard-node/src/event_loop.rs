@@ -15,6 +15,7 @@ use crate::node::{GroupStatus, Node, NodeStatus};
 use crate::storage::{BatchDone, Certificate, StorageError};
 use fulcrum_common::Clock;
 use fulcrum_types::{Mono, Now, Operation};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{oneshot, watch};
@@ -114,11 +115,14 @@ impl EventLoop {
             };
             self.node.handle(now, event);
         }
-        let taken = waiting.requests.len().min(REQUESTS_A_TURN);
-        for (number, submission) in (1..).zip(waiting.requests.drain(..taken)) {
+        let taken = a_turns_share(&waiting.requests);
+        let mut at_hand = 0;
+        for submission in waiting.requests.drain(..taken) {
+            at_hand += submission.request.operation.requests();
             self.request(now, submission);
             // What is evaluated leaves while it is at hand: a thousand reads of a turn would fall out of the processor's caches.
-            if number % REQUESTS_AT_A_TIME == 0 {
+            if at_hand >= REQUESTS_AT_A_TIME {
+                at_hand = 0;
                 // What comes after it must not be told an earlier time.
                 now = self.clock.now();
                 self.node.release(now, &mut self.outputs);
@@ -225,4 +229,15 @@ impl EventLoop {
             }
         }
     }
+}
+
+/// How many of those that wait one turn takes: a joint counts as what was joined.
+fn a_turns_share(requests: &VecDeque<Submission>) -> usize {
+    let mut room = REQUESTS_A_TURN;
+    let fits = |submission: &&Submission| {
+        let begins = room > 0;
+        room = room.saturating_sub(submission.request.operation.requests());
+        begins
+    };
+    requests.iter().take_while(fits).count()
 }

@@ -2,6 +2,7 @@
 
 mod support;
 
+use bytes::Bytes;
 use fulcrum_common::KeyspaceOptions;
 use fulcrum_common::wire::batch::{BatchBuilder, PipelineRequest};
 use fulcrum_common::wire::internal::shard_client::ShardClient;
@@ -178,8 +179,7 @@ async fn a_router_exchanges_batches() {
     let cluster = Cluster::start(1).await;
     cluster.create("users", one(Mode::Sync)).await;
     let mut batch = BatchBuilder::default();
-    let mut request = |id: u64, group: u64, pass_on: bool| {
-        let query = Query::Get(vec!["first".into()]);
+    let mut request = |id: u64, group: u64, pass_on: bool, query: Query| {
         let read = ReadRequest {
             level: Level::Linearizable,
             acceptable: Vec::new(),
@@ -195,9 +195,12 @@ async fn a_router_exchanges_batches() {
         };
         push_request(&mut batch, id, &request.as_ref(), pass_on);
     };
-    request(1, 1, false);
-    request(2, 99, true);
-    request(4, 1, true);
+    let first = || Query::Get(vec!["first".into()]);
+    request(1, 1, false, first());
+    request(2, 99, true, first());
+    request(4, 1, true, first());
+    request(5, 1, true, Query::Joint(vec!["none".into(), "first".into()]));
+    request(6, 1, true, Query::Joint(vec!["first".into(), Bytes::new()]));
     let malformed = internal::Request {
         id: 3,
         ..Default::default()
@@ -234,6 +237,18 @@ async fn a_router_exchanges_batches() {
         passed_on.receipt.unwrap().staleness_us.map(Duration::from_micros),
         *staleness
     );
+    let Ok(Reply::PassedOnMany { messages, .. }) = &seen[&5] else {
+        panic!("{:?}", seen[&5]);
+    };
+    let many = messages
+        .iter()
+        .map(|message| v1::GetResponse::decode(&message[..]).unwrap());
+    let many: Vec<_> = many
+        .map(|got| (got.value.map(|value| value.value), got.receipt.unwrap().index))
+        .collect();
+    let index = read.receipt.index.0;
+    assert_eq!(many, [(None, index), (Some("write".into()), index)]);
+    assert!(matches!(seen[&6], Err(Refusal::Invalid { .. })), "{:?}", seen[&6]);
     assert!(matches!(seen[&2], Err(Refusal::WrongGroup { .. })));
     assert!(matches!(seen[&3], Err(Refusal::Invalid { .. })));
 }

@@ -116,6 +116,9 @@ pub struct ReadRequest {
 pub enum Query {
     /// Values of these keys, in this order.
     Get(Vec<Bytes>),
+    /// The same for gets of one key each that were joined: each could go alone, so none waits for another. Where one would have
+    /// to wait for a transaction's decision, all are refused as locked at once.
+    Joint(Vec<Bytes>),
     /// Keys in order from `start` (inclusive) to `end` (exclusive; empty means no end).
     Scan {
         /// First key.
@@ -164,6 +167,20 @@ pub enum Operation {
     Transaction(TransactionOperation),
 }
 
+impl Operation {
+    /// How many requests of clients it serves: more than one if it is a joint.
+    #[must_use]
+    pub fn requests(&self) -> usize {
+        match self {
+            Operation::Read(ReadRequest {
+                query: Query::Joint(keys),
+                ..
+            }) => keys.len(),
+            _ => 1,
+        }
+    }
+}
+
 /// One request to one group. `O` is the operation, or a reference to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GroupRequest<O = Operation> {
@@ -210,7 +227,7 @@ impl GroupRequest<&Operation> {
 /// What a group answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// To [`Query::Get`]: a value or none for each key.
+    /// To [`Query::Get`] and [`Query::Joint`]: a value or none for each key.
     Values(Vec<Option<Versioned>>),
     /// To [`Query::Scan`].
     Rows {

@@ -11,6 +11,15 @@ const PAUSE_MIN: Duration = Duration::from_millis(4);
 /// How long a refusal for want of in-sync replicas is retried: a failover heals it within that, an outage does not.
 const IN_SYNC_PATIENCE: Duration = Duration::from_secs(3);
 
+/// Whether a refusal of several requests in one may be because of one of them, so that each must be asked by itself.
+#[must_use]
+pub fn parts(refusal: &Refusal) -> bool {
+    matches!(
+        refusal,
+        Refusal::Invalid { .. } | Refusal::WrongGroup { .. } | Refusal::Locked { .. }
+    )
+}
+
 /// What kind of request it is: who can serve it, and whether it may be sent twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -60,6 +69,8 @@ pub enum Next {
 pub struct Attempts {
     group: GroupId,
     kind: Kind,
+    /// It stands for several: see [`parts`].
+    joint: bool,
     /// Spreads reads over replicas; any number.
     rotation: u64,
     count: u32,
@@ -81,6 +92,7 @@ impl Attempts {
         Self {
             group,
             kind,
+            joint: false,
             rotation,
             count: 0,
             pauses: 0,
@@ -90,6 +102,12 @@ impl Attempts {
             last: None,
             compacted: None,
         }
+    }
+
+    /// The same for several requests in one: what may concern a single one of them ends it.
+    #[must_use]
+    pub fn of_a_joint(self) -> Self {
+        Self { joint: true, ..self }
     }
 
     /// Attempts so far.
@@ -132,6 +150,9 @@ impl Attempts {
     }
 
     fn refused(&mut self, view: &View, node: NodeId, refusal: Refusal, spent: Duration) -> Next {
+        if self.joint && parts(&refusal) {
+            return Next::Fail(refusal);
+        }
         if let Refusal::Compacted { .. } = refusal {
             // Replicas let their logs go at different times.
             self.compacted = Some(Box::new(refusal));
@@ -390,6 +411,29 @@ mod tests {
             assert_eq!(next, Next::Send(NodeId(2)));
         }
         assert_eq!(write.out_of_time(), locked);
+    }
+
+    #[test]
+    fn a_joint_ends_with_what_may_concern_one_and_goes_on_after_what_concerns_all() {
+        let (view, group) = led_by(2);
+        let mut joint = Attempts::new(group, Kind::Read(Level::Linearizable), 0).of_a_joint();
+        assert_eq!(joint.next(&view), Next::Send(NodeId(2)));
+        let lost = joint.after(&view, NodeId(2), Failure::Lost("reset".into()), EARLY);
+        assert!(matches!(lost, Next::Send(_)), "{lost:?}");
+        for refusal in [
+            Refusal::Locked {
+                by: fulcrum_types::TransactionId::default(),
+            },
+            Refusal::WrongGroup {
+                map_version: MapVersion(9),
+            },
+            Refusal::Invalid {
+                reason: "too much at once".into(),
+            },
+        ] {
+            let next = joint.after(&view, NodeId(2), refused(refusal.clone()), EARLY);
+            assert_eq!(next, Next::Fail(refusal));
+        }
     }
 
     #[test]

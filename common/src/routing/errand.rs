@@ -96,7 +96,7 @@ pub fn not_in_map(node: NodeId) -> Failure {
 pub fn understood(reply: Reply) -> Result<Answered, Refusal> {
     match reply {
         Reply::Answered(answered) => Ok(*answered),
-        Reply::PassedOn { .. } => Err(Refusal::Unknown {
+        Reply::PassedOn { .. } | Reply::PassedOnMany { .. } => Err(Refusal::Unknown {
             reason: "the shard-node's answer was to be understood here, and was not encoded for that".into(),
         }),
     }

@@ -17,7 +17,7 @@ mod groups;
 mod streamed;
 mod view;
 
-pub use attempts::{Attempts, Failure, Kind, Next};
+pub use attempts::{Attempts, Failure, Kind, Next, parts};
 pub use backends::{Asker, Attempt, Backends, Outcome};
 pub use errand::{Errand, not_in_map, understood};
 pub use follow::follow;

@@ -47,6 +47,11 @@ pub struct BatchBuilder<M> {
     item: PhantomData<fn(M)>,
 }
 
+/// Bytes of a field of this length, with what stands before it.
+fn framed(tag: u32, length: usize) -> usize {
+    encoding::key_len(tag) + encoding::encoded_len_varint(length as u64) + length
+}
+
 impl<M> Default for BatchBuilder<M> {
     fn default() -> Self {
         Self {
@@ -83,6 +88,12 @@ impl<M: Message> BatchBuilder<M> {
         }
         self.encoded.reserve(length + 11);
         encode_key(ITEMS, WireType::LengthDelimited, &mut self.encoded);
+        encode_varint(length as u64, &mut self.encoded);
+    }
+
+    /// Writes what stands before a field of this length.
+    fn begin_field(&mut self, tag: u32, length: usize) {
+        encode_key(tag, WireType::LengthDelimited, &mut self.encoded);
         encode_varint(length as u64, &mut self.encoded);
     }
 
@@ -135,16 +146,29 @@ impl BatchBuilder<v1::PipelineAnswer> {
 impl BatchBuilder<internal::Request> {
     /// Adds a request to read one key: as if `read` were its operation and `key` the query, but encoded from where they are.
     pub fn push_read_of_one(&mut self, request: &internal::Request, read: &internal::Read, key: &Bytes) {
-        const READ: u32 = 6;
         const KEY: u32 = 7;
-        let inner = read.encoded_len() + encoding::bytes::encoded_len(KEY, key);
-        let framed = encoding::key_len(READ) + encoding::encoded_len_varint(inner as u64) + inner;
-        self.begin(request.encoded_len() + framed);
-        request.encode_raw(&mut self.encoded);
-        encode_key(READ, WireType::LengthDelimited, &mut self.encoded);
-        encode_varint(inner as u64, &mut self.encoded);
-        read.encode_raw(&mut self.encoded);
+        self.begin_read(request, read, encoding::bytes::encoded_len(KEY, key));
         encoding::bytes::encode(KEY, key, &mut self.encoded);
+    }
+
+    /// The same for a joint.
+    pub fn push_joint(&mut self, request: &internal::Request, read: &internal::Read, keys: &[Bytes]) {
+        const JOINT: u32 = 8;
+        const KEYS: u32 = 1;
+        let joint = encoding::bytes::encoded_len_repeated(KEYS, keys);
+        self.begin_read(request, read, framed(JOINT, joint));
+        self.begin_field(JOINT, joint);
+        encoding::bytes::encode_repeated(KEYS, keys, &mut self.encoded);
+    }
+
+    /// Writes what stands before a query of so many bytes.
+    fn begin_read(&mut self, request: &internal::Request, read: &internal::Read, query: usize) {
+        const READ: u32 = 6;
+        let inner = read.encoded_len() + query;
+        self.begin(request.encoded_len() + framed(READ, inner));
+        request.encode_raw(&mut self.encoded);
+        self.begin_field(READ, inner);
+        read.encode_raw(&mut self.encoded);
     }
 }
 
@@ -159,19 +183,55 @@ impl BatchBuilder<internal::Response> {
             weaker,
         };
         let inner = message.encoded_len();
-        let passed_on =
-            encoding::key_len(MESSAGE) + encoding::encoded_len_varint(inner as u64) + inner + about.encoded_len();
-        let length = encoding::uint64::encoded_len(1, &id)
-            + encoding::key_len(PASSED_ON)
-            + encoding::encoded_len_varint(passed_on as u64)
-            + passed_on;
-        self.begin(length);
+        let passed_on = framed(MESSAGE, inner) + about.encoded_len();
+        self.begin(encoding::uint64::encoded_len(1, &id) + framed(PASSED_ON, passed_on));
         encoding::uint64::encode(1, &id, &mut self.encoded);
-        encode_key(PASSED_ON, WireType::LengthDelimited, &mut self.encoded);
-        encode_varint(passed_on as u64, &mut self.encoded);
-        encode_key(MESSAGE, WireType::LengthDelimited, &mut self.encoded);
-        encode_varint(inner as u64, &mut self.encoded);
+        self.begin_field(PASSED_ON, passed_on);
+        self.begin_field(MESSAGE, inner);
         message.encode_raw(&mut self.encoded);
+        about.encode_raw(&mut self.encoded);
+    }
+
+    /// Adds the answers to a joint: for each value a [`v1::GetResponse`] of its own, all with this receipt, which is encoded
+    /// once.
+    pub fn push_many_to_pass_on(
+        &mut self,
+        id: u64,
+        values: &[Option<v1::Value>],
+        receipt: v1::Receipt,
+        staleness: Option<Duration>,
+        weaker: bool,
+    ) {
+        const PASSED_ON_MANY: u32 = 11;
+        const MESSAGES: u32 = 1;
+        const VALUE: u32 = 1;
+        let about = internal::PassedOnMany {
+            messages: Vec::new(),
+            staleness_us: staleness.map(micros),
+            weaker,
+        };
+        let receipt = v1::GetResponse {
+            value: None,
+            receipt: Some(receipt),
+        };
+        let receipt = receipt.encode_to_vec();
+        let length_of = |value: &Option<v1::Value>| {
+            let value = value.as_ref().map_or(0, |value| framed(VALUE, value.encoded_len()));
+            value + receipt.len()
+        };
+        let messages: usize = values.iter().map(|value| framed(MESSAGES, length_of(value))).sum();
+        let many = messages + about.encoded_len();
+        self.begin(encoding::uint64::encoded_len(1, &id) + framed(PASSED_ON_MANY, many));
+        encoding::uint64::encode(1, &id, &mut self.encoded);
+        self.begin_field(PASSED_ON_MANY, many);
+        for value in values {
+            self.begin_field(MESSAGES, length_of(value));
+            if let Some(value) = value {
+                self.begin_field(VALUE, value.encoded_len());
+                value.encode_raw(&mut self.encoded);
+            }
+            self.encoded.put_slice(&receipt);
+        }
         about.encode_raw(&mut self.encoded);
     }
 }
@@ -479,6 +539,46 @@ mod tests {
             builder.take().items().collect::<Result<Vec<_>, _>>(),
             Ok(expected.to_vec())
         );
+    }
+
+    #[test]
+    fn the_answers_to_a_joint_are_encoded_in_their_places() {
+        let receipt = v1::Receipt {
+            index: 7,
+            staleness_us: Some(5),
+            ..Default::default()
+        };
+        let values = [
+            Some(v1::Value {
+                value: vec![7; 300].into(),
+                version: 3,
+                expires_at_ms: 9,
+            }),
+            None,
+            Some(v1::Value::default()),
+        ];
+        let mut builder = BatchBuilder::<internal::Response>::default();
+        builder.push_many_to_pass_on(300, &values, receipt.clone(), Some(Duration::from_micros(5)), true);
+        builder.push_many_to_pass_on(1, &[], receipt.clone(), None, false);
+        let message = |value| v1::GetResponse {
+            value,
+            receipt: Some(receipt.clone()),
+        };
+        let messages = values.map(|value| message(value).encode_to_vec().into()).to_vec();
+        let expected = [(300, messages, Some(5), true), (1, Vec::new(), None, false)];
+        let expected = expected.map(|(id, messages, staleness_us, weaker)| internal::Response {
+            id,
+            result: Some(internal::response::Result::PassedOnMany(internal::PassedOnMany {
+                messages,
+                staleness_us,
+                weaker,
+            })),
+            receipt: None,
+        });
+        let answers: ResponseBatch = expected.iter().cloned().collect();
+        let built = builder.take();
+        assert_eq!(built, answers, "to the byte");
+        assert_eq!(built.items().collect::<Result<Vec<_>, _>>(), Ok(expected.to_vec()));
     }
 
     #[test]

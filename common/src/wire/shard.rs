@@ -25,11 +25,14 @@ pub fn push_request(
         operation: None,
         pass_on,
     };
-    if let Operation::Read(read) = request.operation
-        && let Query::Get(keys) = &read.query
-        && let [key] = keys.as_slice()
-    {
-        return batch.push_read_of_one(&wire, &read_without_query(read), key);
+    if let Operation::Read(read) = request.operation {
+        match &read.query {
+            Query::Get(keys) if keys.len() == 1 => {
+                return batch.push_read_of_one(&wire, &read_without_query(read), &keys[0]);
+            }
+            Query::Joint(keys) => return batch.push_joint(&wire, &read_without_query(read), keys),
+            _ => {}
+        }
     }
     wire.operation = Some(operation_to_wire(request.operation));
     batch.push(&wire);
@@ -65,6 +68,7 @@ fn query_to_wire(query: &Query) -> internal::read::Query {
     use internal::read as r;
     match query {
         Query::Get(keys) => r::Query::Get(r::Keys { keys: keys.clone() }),
+        Query::Joint(keys) => r::Query::Joint(r::Keys { keys: keys.clone() }),
         Query::Scan {
             start,
             end,
@@ -110,6 +114,7 @@ fn read_from_wire(wire: internal::Read) -> Result<ReadRequest, Malformed> {
     let query = match wire.query.ok_or_else(|| Malformed::missing("read.query"))? {
         Q::Key(key) => Query::Get(vec![key]),
         Q::Get(keys) => Query::Get(keys.keys),
+        Q::Joint(keys) => Query::Joint(keys.keys),
         Q::Scan(scan) => Query::Scan {
             start: scan.start,
             end: scan.end,
@@ -212,6 +217,15 @@ pub enum Reply {
         /// Served at a weaker level than the one asked.
         weaker: bool,
     },
+    /// The answers to a joint, to be passed on: an encoded [`v1::GetResponse`] for each of its keys, in their order.
+    PassedOnMany {
+        /// The messages.
+        messages: Vec<Bytes>,
+        /// The bound of staleness that their receipt proves.
+        staleness: Option<Duration>,
+        /// Served at a weaker level than the one asked.
+        weaker: bool,
+    },
 }
 
 impl Reply {
@@ -220,7 +234,7 @@ impl Reply {
     pub fn staleness(&self) -> Option<Duration> {
         match self {
             Reply::Answered(answered) => answered.receipt.staleness,
-            Reply::PassedOn { staleness, .. } => *staleness,
+            Reply::PassedOn { staleness, .. } | Reply::PassedOnMany { staleness, .. } => *staleness,
         }
     }
 
@@ -229,7 +243,7 @@ impl Reply {
     pub fn is_weaker(&self) -> bool {
         match self {
             Reply::Answered(answered) => answered.receipt.is_weaker(),
-            Reply::PassedOn { weaker, .. } => *weaker,
+            Reply::PassedOn { weaker, .. } | Reply::PassedOnMany { weaker, .. } => *weaker,
         }
     }
 }
@@ -245,6 +259,13 @@ pub fn response_from_wire(wire: internal::Response) -> Result<Result<Reply, Refu
         R::PassedOn(passed_on) => {
             return Ok(Ok(Reply::PassedOn {
                 message: passed_on.message,
+                staleness: passed_on.staleness_us.map(Duration::from_micros),
+                weaker: passed_on.weaker,
+            }));
+        }
+        R::PassedOnMany(passed_on) => {
+            return Ok(Ok(Reply::PassedOnMany {
+                messages: passed_on.messages,
                 staleness: passed_on.staleness_us.map(Duration::from_micros),
                 weaker: passed_on.weaker,
             }));
@@ -306,6 +327,7 @@ pub(super) mod tests {
             epoch: Epoch(3),
             index: Index(300),
         };
+        let many = |count: u8| (0..count).map(|key| Bytes::from(vec![key; 5])).collect::<Vec<_>>();
         for (keys, seen, acceptable) in [
             (vec![], None, vec![]),
             (vec![Bytes::new()], Some(seen), vec![]),
@@ -315,20 +337,23 @@ pub(super) mod tests {
                 vec![Level::Session, Level::Eventual],
             ),
             (vec!["a".into(), "b".into()], Some(seen), vec![Level::Eventual]),
+            (many(64), Some(seen), vec![]),
         ] {
-            let request = GroupRequest {
-                keyspace: KeyspaceId(1),
-                group: GroupId(200),
-                map_version: MapVersion(3),
-                deadline: Duration::from_secs(1),
-                operation: Operation::Read(ReadRequest {
-                    level: Level::Linearizable,
-                    acceptable,
-                    seen,
-                    query: Query::Get(keys),
-                }),
-            };
-            assert_eq!(over_the_wire(&request), Ok(request));
+            for query in [Query::Get(keys.clone()), Query::Joint(keys)] {
+                let request = GroupRequest {
+                    keyspace: KeyspaceId(1),
+                    group: GroupId(200),
+                    map_version: MapVersion(3),
+                    deadline: Duration::from_secs(1),
+                    operation: Operation::Read(ReadRequest {
+                        level: Level::Linearizable,
+                        acceptable: acceptable.clone(),
+                        seen,
+                        query,
+                    }),
+                };
+                assert_eq!(over_the_wire(&request), Ok(request));
+            }
         }
     }
 }

@@ -122,7 +122,7 @@ impl NodeMetrics {
         let built = Self {
             latency: make.seconds(
                 "request_seconds",
-                "Time from arrival to answer, refusals included.",
+                "Time from arrival to answer, refusals included; gets that a router joined are one request.",
                 &["keyspace", "mode", "level", "operation"],
             )?,
             staleness: make.seconds(

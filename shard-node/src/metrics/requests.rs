@@ -20,7 +20,7 @@ impl Kind {
     pub(crate) fn of(request: &GroupRequest) -> Self {
         let (level, operation) = match &request.operation {
             Operation::Read(read) => match read.query {
-                Query::Get(_) => (read.level.name(), "get"),
+                Query::Get(_) | Query::Joint(_) => (read.level.name(), "get"),
                 Query::Scan { .. } => (read.level.name(), "scan"),
                 Query::Changes(_) => (read.level.name(), "changes"),
             },

@@ -128,14 +128,8 @@ impl Group {
 
     fn check_query(&self, shared: &Shared, query: Query) -> Result<Query, Refusal> {
         match query {
-            Query::Get(keys) => {
-                validate_batch(keys.len(), 0)?;
-                for key in &keys {
-                    validate_key(key)?;
-                    self.check_owner(shared, key)?;
-                }
-                Ok(Query::Get(keys))
-            }
+            Query::Get(keys) => self.check_keys(shared, &keys).map(|()| Query::Get(keys)),
+            Query::Joint(keys) => self.check_keys(shared, &keys).map(|()| Query::Joint(keys)),
             Query::Scan {
                 start,
                 end,
@@ -168,6 +162,14 @@ impl Group {
                 Ok(Query::Changes(step))
             }
         }
+    }
+
+    fn check_keys(&self, shared: &Shared, keys: &[Bytes]) -> Result<(), Refusal> {
+        validate_batch(keys.len(), 0)?;
+        keys.iter().try_for_each(|key| {
+            validate_key(key)?;
+            self.check_owner(shared, key)
+        })
     }
 
     fn check_write(&self, shared: &Shared, ops: &[WriteOp]) -> Result<(), Refusal> {

@@ -10,6 +10,8 @@
 //! for it. With the last answer the committed ones take the places of the old values. A decision that this primary was told already, and
 //! is on its way through the log, needs no question: it is recorded, and stays.
 //!
+//! A joint is not put aside: it is refused as locked at once, so that gets which met nothing do not wait with one that did.
+//!
 //! Intents whose home is this group need no question: a home resolves its own with the decision, so they are undecided.
 
 use super::asking::Purpose;
@@ -47,8 +49,9 @@ enum Spot {
 pub(super) struct Met(Vec<(Spot, Intent)>);
 
 impl Met {
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    /// Whose intent it met, one of them.
+    pub(super) fn first(&self) -> Option<TransactionId> {
+        self.0.first().map(|(_, intent)| intent.id)
     }
 }
 
@@ -104,9 +107,11 @@ impl Group {
         };
         let matters = |intent: &Intent| intent.home.group != self.id && intent.becomes.version.0 <= seen;
         let met = match (&read.wanted, answer) {
-            (Wanted::Query(Query::Get(keys)) | Wanted::Transactional(TransactionRead::Observe { keys, .. }), _) => {
-                self.intents_on(shared, keys)?
-            }
+            (
+                Wanted::Query(Query::Get(keys) | Query::Joint(keys))
+                | Wanted::Transactional(TransactionRead::Observe { keys, .. }),
+                _,
+            ) => self.intents_on(shared, keys)?,
             (Wanted::Query(Query::Scan { start, end, .. }), Answer::Rows { rows, complete }) => {
                 self.intents_in(shared, start, end, rows, complete)?
             }

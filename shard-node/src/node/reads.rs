@@ -336,7 +336,7 @@ impl Group {
         Ok(match &read.wanted {
             Wanted::Transactional(wanted) => self.read_for_transaction(shared, read.arrived, wanted)?,
             Wanted::Outcome(key) => Ok(Answer::Outcome(self.machine.outcome(&shared.store, key)?)),
-            Wanted::Query(Query::Get(keys)) => self.get(shared, keys)?,
+            Wanted::Query(Query::Get(keys) | Query::Joint(keys)) => self.get(shared, keys)?,
             Wanted::Query(Query::Changes(query)) => self.changes(shared, query)?,
             Wanted::Query(Query::Scan {
                 start,
@@ -406,7 +406,11 @@ impl Group {
         let permit = &evaluated.permit;
         let lapsed = !evaluated.is_checked && permit.recheck_before.is_some_and(|before| now.mono >= before);
         let lapsed = lapsed && !shared.bugs.has(Bug::SkipLeaseRecheck);
-        if !lapsed && !evaluated.met.is_empty() {
+        if !lapsed && let Some(by) = evaluated.met.first() {
+            if matches!(evaluated.read.wanted, Wanted::Query(Query::Joint(_))) {
+                // The others have nothing to wait for: each is to come by itself.
+                return shared.reply(evaluated.id, Err(Refusal::Locked { by }));
+            }
             match self.settle(shared, evaluated) {
                 Some(settled) => evaluated = settled,
                 None => return,

@@ -188,7 +188,12 @@ impl Outbox<internal::Response> {
     /// Delivers an answer to be passed on; if it cannot be, why.
     fn pass_on(&self, id: u64, answered: Answered) -> Result<(), Refusal> {
         let (staleness, weaker) = (answered.receipt.staleness, answered.receipt.is_weaker());
-        match &answered.answer {
+        match answered.answer {
+            Answer::Values(values) if values.len() != 1 => {
+                let values: Vec<Option<v1::Value>> = values.into_iter().map(|value| value.map(Into::into)).collect();
+                let receipt = answered.receipt.into();
+                self.fill(|batch| batch.push_many_to_pass_on(id, &values, receipt, staleness, weaker));
+            }
             Answer::Values(_) => {
                 let message = convert::get_response(answered)?;
                 self.fill(|batch| batch.push_to_pass_on(id, &message, staleness, weaker));

@@ -149,6 +149,27 @@ fn a_read_never_guesses() {
 }
 
 #[test]
+fn a_joint_is_refused_at_once_so_that_what_met_nothing_does_not_wait() {
+    let (mut world, primary, id, _) = met();
+    world.ask(primary, write(vec![put("b", "new")])).unwrap();
+    let joint = |keys: [&'static str; 2], level| {
+        Operation::Read(ReadRequest {
+            level,
+            acceptable: vec![],
+            seen: None,
+            query: Query::Joint(keys.map(Bytes::from).to_vec()),
+        })
+    };
+    let met_one = world.ask(primary, joint(["b", "a"], Level::Linearizable));
+    assert_eq!(met_one, Err(Refusal::Locked { by: id }));
+    assert!(world.questions().is_empty(), "nobody waits for the answer");
+    let none = world.ask(primary, joint(["b", "c"], Level::Linearizable));
+    assert_eq!(values(none), [Some("new".to_owned()), None]);
+    let no_matter = world.ask(primary, joint(["b", "a"], Level::Eventual));
+    assert_eq!(values(no_matter), [Some("new".to_owned()), Some("old".to_owned())]);
+}
+
+#[test]
 fn each_level_asks_for_what_it_promises() {
     let (mut world, primary, id, prepared) = met();
     assert_eq!(
