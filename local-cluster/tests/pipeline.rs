@@ -169,7 +169,7 @@ async fn values_that_are_too_much_together_are_read_one_by_one() {
     const TOO_MANY: usize = MAX_BATCH_BYTES / MAX_VALUE_BYTES + 4;
     let world = World::new().await;
     let mut kv = kv(world.cluster.router_address());
-    // One partition key: all are in one group.
+    // All are in one group.
     let options = fulcrum_client::KeyspaceSpec {
         groups: Some(1),
         ..Default::default()
