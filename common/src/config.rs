@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use thiserror::Error;
 
 const PREFIX: &str = "FULCRUM";
@@ -157,6 +158,22 @@ pub fn check_listen(key: &str, address: SocketAddr, insecure_listen: bool) -> Re
         "{address} can be reached from other machines, without encryption: listen on 127.0.0.1 or [::1], or set insecure_listen = true"
     );
     Err(invalid(key, reason))
+}
+
+/// Refuses a deadline that no request could keep.
+pub fn check_deadline(key: &str, deadline: Duration) -> Result<(), ConfigError> {
+    if deadline.is_zero() {
+        return Err(invalid(key, "requests would expire at once: use 1s or more"));
+    }
+    Ok(())
+}
+
+/// Refuses a bound that lets nothing through; `what` is what it bounds.
+pub fn check_most(key: &str, most: u32, what: &str) -> Result<(), ConfigError> {
+    if most == 0 {
+        return Err(invalid(key, format!("no {what} could be served: use 1 or more")));
+    }
+    Ok(())
 }
 
 /// Durations as people write them: `250ms`, `2s`, `10m`, `1h`. For `#[serde(with = "...")]`.

@@ -25,6 +25,7 @@ pub mod config;
 pub mod error;
 pub mod metrics;
 pub mod metrics_server;
+pub mod sockets;
 pub mod telemetry;
 
 pub mod metadata;

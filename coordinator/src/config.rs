@@ -1,6 +1,6 @@
 //! What an operator may set.
 
-use fulcrum_common::config::{ConfigError, Validate, check_listen, duration, invalid};
+use fulcrum_common::config::{ConfigError, Validate, check_deadline, check_listen, check_most, duration};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -40,18 +40,7 @@ impl Validate for CoordinatorConfig {
         if let Some(address) = self.metrics_listen {
             check_listen("metrics_listen", address, self.insecure_listen)?;
         }
-        if self.default_deadline.is_zero() {
-            return Err(invalid(
-                "default_deadline",
-                "requests would expire at once: use 1s or more",
-            ));
-        }
-        if self.transactions_max == 0 {
-            return Err(invalid(
-                "transactions_max",
-                "no transaction could be served: use 1 or more",
-            ));
-        }
-        Ok(())
+        check_deadline("default_deadline", self.default_deadline)?;
+        check_most("transactions_max", self.transactions_max, "transaction")
     }
 }

@@ -9,12 +9,12 @@ use fulcrum_common::metrics::Metrics as Registry;
 use fulcrum_common::metrics_server::MetricsServer;
 use fulcrum_common::routing::{Backends, RoutingTable, StreamedGroups, follow};
 use fulcrum_common::wire::v1::transactions_server::TransactionsServer;
-use fulcrum_common::{Clock, StartError, wire};
+use fulcrum_common::{Clock, StartError, sockets, wire};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::TcpListenerStream;
@@ -153,7 +153,7 @@ async fn serve(
         .register_encoded_file_descriptor_set(wire::DESCRIPTORS)
         .build_v1()?;
     // Accepted sockets get TCP_NODELAY here: the server's own option does not reach them when they come as a stream.
-    let incoming = TcpListenerStream::new(TcpListener::from_std(listener)?).map(without_delay);
+    let incoming = TcpListenerStream::new(TcpListener::from_std(listener)?).map(sockets::without_delay);
     let (drain, draining) = oneshot::channel::<()>();
     let serving = Server::builder()
         .add_service(health_service)
@@ -174,14 +174,6 @@ async fn serve(
     Ok(())
 }
 
-fn without_delay(accepted: std::io::Result<TcpStream>) -> std::io::Result<TcpStream> {
-    accepted.inspect(|socket| {
-        if let Err(error) = socket.set_nodelay(true) {
-            tracing::debug!(%error, "cannot set TCP_NODELAY on an accepted connection");
-        }
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -190,6 +182,7 @@ mod tests {
     use fulcrum_common::wire::v1::transactions_client::TransactionsClient;
     use fulcrum_common::{ClusterId, EmbeddedMetadata, SystemClock};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
     use tonic::transport::Channel;
     use tonic_health::pb::HealthCheckRequest;
     use tonic_health::pb::health_check_response::ServingStatus;

@@ -17,7 +17,7 @@ use fulcrum_common::routing::{RoutingTable, StreamedGroups, follow};
 use fulcrum_common::wire::v1::admin_server::AdminServer;
 use fulcrum_common::wire::v1::kv_server::KvServer;
 use fulcrum_common::wire::v1::transactions_server::TransactionsServer;
-use fulcrum_common::{limits, wire};
+use fulcrum_common::{limits, sockets, wire};
 use fulcrum_coordinator::{Bounds, Coordinator, Metrics as TransactionMetrics, TransactionsService};
 use fulcrum_types::MapVersion;
 use prometheus::Registry as PrometheusRegistry;
@@ -25,7 +25,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::TcpListenerStream;
@@ -219,7 +219,7 @@ async fn serve(
         .register_encoded_file_descriptor_set(wire::DESCRIPTORS)
         .build_v1()?;
     // Accepted sockets get TCP_NODELAY here: the server's own option does not reach them when they come as a stream.
-    let incoming = TcpListenerStream::new(TcpListener::from_std(listener)?).map(without_delay);
+    let incoming = TcpListenerStream::new(TcpListener::from_std(listener)?).map(sockets::without_delay);
     let (drain, draining) = oneshot::channel::<()>();
     let serving = Server::builder()
         .add_service(health_service)
@@ -243,12 +243,4 @@ async fn serve(
         () = told => {}
     }
     Ok(())
-}
-
-fn without_delay(accepted: std::io::Result<TcpStream>) -> std::io::Result<TcpStream> {
-    accepted.inspect(|socket| {
-        if let Err(error) = socket.set_nodelay(true) {
-            tracing::debug!(%error, "cannot set TCP_NODELAY on an accepted connection");
-        }
-    })
 }
