@@ -95,11 +95,12 @@ fn check(options: TlsOptions) -> Result<TlsOptions, ConfigError> {
 pub(crate) fn advice(text: &str) -> Option<&'static str> {
     const OURS_REFUSED: &str =
         "etcd refuses the certificate in etcd.certificate_file: it is missing, has expired or is by another authority";
-    // Of a refused certificate etcd may tell by an alert, or be quicker to hang up.
+    // Of a refused certificate etcd may tell by an alert, or be quicker to hang up: then it depends on who was writing or reading
+    // just then what is said here.
     const HUNG_UP: &str =
         "etcd hung up: it stopped, or, with encryption, it refuses the certificate in etcd.certificate_file";
     const WRONG_AUTHORITY: &str = "etcd's certificate is not by the authority in etcd.ca_file: name the right one";
-    const ADVICE: [(&str, &str); 11] = [
+    const ADVICE: [(&str, &str); 16] = [
         (
             "certificate expired",
             "the certificate that etcd shows has expired: renew it on etcd's members (or is the clock here wrong?)",
@@ -123,6 +124,11 @@ pub(crate) fn advice(text: &str) -> Option<&'static str> {
             "etcd wants a client certificate: set etcd.certificate_file and etcd.key_file",
         ),
         ("connection closed", HUNG_UP),
+        ("broken pipe", HUNG_UP),
+        ("Broken pipe", HUNG_UP),
+        ("connection reset", HUNG_UP),
+        ("Connection reset", HUNG_UP),
+        ("without sending TLS close_notify", HUNG_UP),
         (
             "InvalidContentType",
             "no TLS is spoken there: use http:// in etcd.endpoints, or switch encryption on in etcd",
@@ -130,4 +136,31 @@ pub(crate) fn advice(text: &str) -> Option<&'static str> {
     ];
     let found = ADVICE.iter().find(|(said, _)| text.contains(said));
     found.map(|(_, advice)| *advice)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::advice;
+
+    /// Each was seen, or is what the system's error says, when etcd closes a connection whose client's certificate it refuses.
+    #[test]
+    fn however_a_hang_up_is_told_the_certificate_is_named() {
+        let told = [
+            "transport error: connection error: stream closed because of a broken pipe",
+            "transport error: connection error: Broken pipe (os error 32)",
+            "transport error: connection error: Connection reset by peer (os error 104)",
+            "transport error: connection error: connection reset",
+            "transport error: connection error: peer closed connection without sending TLS close_notify",
+            "transport error: connection closed",
+        ];
+        for text in told {
+            let advice = advice(text).unwrap_or_default();
+            assert!(advice.contains("etcd.certificate_file"), "{text}: '{advice}'");
+        }
+    }
+
+    #[test]
+    fn of_what_is_no_matter_of_connections_nothing_is_said() {
+        assert_eq!(advice("etcdserver: mvcc: required revision has been compacted"), None);
+    }
 }
