@@ -207,3 +207,139 @@ async fn values_that_are_too_much_together_are_read_one_by_one() {
     assert_eq!(count(&metrics, "fulcrum_router_requests_total"), seen.len() as u64);
     assert!(metrics.contains("fulcrum_router_requests_under_way 0"));
 }
+
+fn write(keyspace: &str, key: impl Into<Bytes>, value: impl Into<Bytes>) -> v1::PutRequest {
+    v1::PutRequest {
+        keyspace: keyspace.into(),
+        key: key.into(),
+        value: value.into(),
+        ..Default::default()
+    }
+}
+
+/// What a write became, and its receipt.
+fn wrote(answer: &Answer) -> (v1::write_outcome::Outcome, &v1::Receipt) {
+    let Answer::Write(wrote) = answer else {
+        panic!("{answer:?}")
+    };
+    let outcome = wrote.outcome.and_then(|outcome| outcome.outcome);
+    (outcome.unwrap(), wrote.receipt.as_ref().unwrap())
+}
+
+fn version(answer: &Answer) -> u64 {
+    match wrote(answer).0 {
+        v1::write_outcome::Outcome::Applied(applied) => applied.version,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The sum of a metric over its writes.
+fn count_writes(metrics: &str, name: &str) -> u64 {
+    let of_writes = |line: &&str| line.starts_with(&format!("{name}{{")) && line.contains("operation=\"write\"");
+    let lines = metrics.lines().filter(of_writes);
+    lines
+        .map(|line| line.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap())
+        .sum()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn writes_of_one_message_are_each_judged_and_answered() {
+    const KEYS: u64 = 150;
+    let world = World::new().await;
+    let mut kv = kv(world.cluster.router_address());
+    let before = scrape(world.cluster.router_metrics_address().unwrap()).await;
+    let only_new = |key: String| {
+        Op::Put(v1::PutRequest {
+            condition: Some(v1::Condition {
+                must: Some(v1::condition::Must::Absent(v1::condition::Absent {})),
+            }),
+            ..write("accounts", key, "second")
+        })
+    };
+    let mut ops: Vec<_> = (0..KEYS)
+        .map(|key| Some(Op::Put(write("accounts", format!("k{key}"), format!("v{key}")))))
+        .collect();
+    ops.extend((0..KEYS).map(|key| Some(only_new(format!("k{}", key * 2)))));
+    let good = ops.len() as u64;
+    ops.push(Some(Op::Put(write("accounts", "", "v"))));
+    ops.push(Some(Op::Put(write("accounts", "large", vec![0; MAX_VALUE_BYTES + 1]))));
+    ops.push(Some(Op::Put(write("nowhere", "k", "v"))));
+    let seen = pipelined(&mut kv, &ops).await;
+
+    assert_eq!(seen.len(), ops.len());
+    for key in 0..KEYS {
+        let (outcome, receipt) = wrote(&seen[&key]);
+        let v1::write_outcome::Outcome::Applied(applied) = outcome else {
+            panic!("k{key}: {outcome:?}")
+        };
+        assert!(!applied.existed);
+        assert_eq!((applied.version, receipt.acknowledged_by.len()), (receipt.index, 3));
+    }
+    // They came behind the others: every second one found its key taken.
+    for at in 0..KEYS {
+        let (outcome, _) = wrote(&seen[&(KEYS + at)]);
+        let taken = matches!(outcome, v1::write_outcome::Outcome::ConditionFailed(_));
+        assert_eq!(taken, at * 2 < KEYS, "k{}: {outcome:?}", at * 2);
+    }
+    for at in [good, good + 1] {
+        assert!(matches!(refusal(&seen[&at]), Refusal::Invalid { .. }));
+    }
+    assert!(matches!(refusal(&seen[&(good + 2)]), Refusal::UnknownKeyspace { .. }));
+
+    let ops: Vec<_> = (0..KEYS).map(|key| Some(get(format!("k{key}"), None, None))).collect();
+    for (at, answer) in &pipelined(&mut kv, &ops).await {
+        assert_eq!(got(answer).0, Some(format!("v{at}").as_bytes()), "k{at}");
+    }
+    let metrics = scrape(world.cluster.router_metrics_address().unwrap()).await;
+    let since = |name| count_writes(&metrics, name) - count_writes(&before, name);
+    let counted = since("fulcrum_router_requests_total");
+    assert_eq!(counted, good + 2, "each write, also the two that are refused");
+    let journeys = since("fulcrum_router_request_duration_seconds_count");
+    assert!(journeys < good / 2, "most went jointly: {journeys}");
+    assert!(metrics.contains("fulcrum_router_requests_under_way 0"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn writes_of_one_key_are_applied_in_the_order_of_the_message() {
+    const ROUNDS: u64 = 40;
+    let world = World::new().await;
+    let mut kv = kv(world.cluster.router_address());
+    let key = |at: u64| format!("k{}", at % 7);
+    let ops: Vec<_> = (0..7 * ROUNDS)
+        .map(|at| Some(Op::Put(write("accounts", key(at), at.to_string()))))
+        .collect();
+    let seen = pipelined(&mut kv, &ops).await;
+    for at in 7..7 * ROUNDS {
+        assert!(version(&seen[&(at - 7)]) < version(&seen[&at]), "{} of {}", at, key(at));
+    }
+    let ops: Vec<_> = (0..7).map(|at| Some(get(key(at), None, None))).collect();
+    for (at, answer) in &pipelined(&mut kv, &ops).await {
+        let last = (7 * (ROUNDS - 1) + at).to_string();
+        assert_eq!(got(answer).0, Some(last.as_bytes()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_that_was_joined_is_recognised_when_it_is_sent_again() {
+    let world = World::new().await;
+    let mut kv = kv(world.cluster.router_address());
+    let identity = kv.open_session(v1::OpenSessionRequest {}).await.unwrap().into_inner();
+    let keyed = |number: u64| v1::PutRequest {
+        idempotency: Some(v1::IdempotencyKey {
+            client: identity.client,
+            sequence: number + 1,
+            issued_at_ms: identity.issued_at_ms,
+            low_water: 1,
+        }),
+        ..write("accounts", format!("k{number}"), "v")
+    };
+    let ops: Vec<_> = (0..50).map(|number| Some(Op::Put(keyed(number)))).collect();
+    let first = pipelined(&mut kv, &ops).await;
+    let again = pipelined(&mut kv, &ops).await;
+    for number in 0..50 {
+        assert_eq!(version(&first[&number]), version(&again[&number]), "k{number}");
+        let alone = kv.put(keyed(number)).await.unwrap().into_inner();
+        let alone = Answer::Write(alone);
+        assert_eq!(version(&first[&number]), version(&alone), "k{number}");
+    }
+}

@@ -371,6 +371,47 @@ async fn a_plain_write_waits_for_a_lock_as_long_as_its_client_does() {
     assert_eq!(texts, ["2", "1", "1"]);
 }
 
+/// Writes of one message of a pipeline go jointly: only the one that met the lock waits.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lock_holds_up_none_of_the_writes_that_came_with_one() {
+    let world = World::new().await;
+    let door = Door::to(&world).await;
+    let map = world.map().await;
+    let keys = of_three_groups(&world, &map, "locked");
+    let (gate, commit) = held_before_the_decision(&door, &write_all(&keys)).await;
+    let keyspace = world.client.keyspace(&keys[0].keyspace);
+    let group = world.group_of(&map, &keys[0]);
+    let others = (0..).map(|number| key(&keys[0].keyspace, &format!("free/{number}")));
+    let others: Vec<NamedKey> = others
+        .filter(|other| world.group_of(&map, other) == group)
+        .take(20)
+        .collect();
+
+    let pipeline = world.client.pipeline();
+    let mut free = Vec::new();
+    let mut locked = None;
+    for (at, other) in others.iter().enumerate() {
+        if at == others.len() / 2 {
+            let put = keyspace.put(keys[0].what.clone(), "2");
+            locked = Some(put.submit(&pipeline).await.unwrap());
+        }
+        let put = keyspace.put(other.what.clone(), "2");
+        free.push(put.submit(&pipeline).await.unwrap());
+    }
+    let mut locked = locked.unwrap();
+    for write in free {
+        write.await.unwrap();
+    }
+    let early = tokio::time::timeout(Duration::from_millis(300), &mut locked).await;
+    assert!(early.is_err(), "it did not wait for the lock: {early:?}");
+    gate.open.send_replace(true);
+    assert!(commit.await.unwrap().is_ok());
+    locked.await.unwrap();
+    let seen = world.transactions.consistent(&keys).await;
+    let texts: Vec<_> = seen.iter().map(|one| text(one).unwrap()).collect();
+    assert_eq!(texts, ["2", "1", "1"]);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_operator_aborts_what_is_in_doubt() {
     let world = World::new().await;

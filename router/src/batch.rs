@@ -57,6 +57,7 @@ pub(crate) async fn get(
             name: "batch_get",
             until,
             pass_on: false,
+            in_doubt: false,
         })
     });
     let results = join_all(calls).await;

@@ -53,6 +53,8 @@ pub(crate) struct Order {
     pub(crate) until: Instant,
     /// The answer goes to the client as it comes: an encoded message of the public API.
     pub(crate) pass_on: bool,
+    /// Some attempt may have been applied: before it began, if it was a part of a joint, and by its end.
+    pub(crate) in_doubt: bool,
 }
 
 /// Who waits for the result of an order; told once, and given the order back.
@@ -142,8 +144,13 @@ impl<D: Done> Journey<D> {
             self.dispatch().metrics.request(&ended, &result);
         }
         let Journey {
-            under_way, order, done, ..
+            under_way,
+            mut order,
+            attempts,
+            done,
+            ..
         } = self;
+        order.in_doubt = attempts.is_in_doubt();
         // What was joined may go on its own now, and is then counted anew.
         drop(under_way);
         done(order, result);
@@ -211,7 +218,7 @@ impl Dispatch {
         };
         let held = self.key_for(&mut order.operation);
         let rotation = self.rotation.fetch_add(1, Ordering::Relaxed);
-        let attempts = Attempts::new(order.group, order.kind, rotation);
+        let attempts = Attempts::new(order.group, order.kind, rotation).of_doubt(order.in_doubt);
         let journey = Journey {
             under_way,
             attempts: match order.requests() {

@@ -55,7 +55,7 @@ impl Metrics {
         Ok(Self {
             latency: registry.histogram(
                 "fulcrum_router_request_duration_seconds",
-                "Time from a group's request to its answer or final refusal, retries included; gets that a pipeline joined are one.",
+                "Time from a group's request to its answer or final refusal, retries included; what a pipeline joined is one.",
                 &by_request,
                 LATENCY_BUCKETS,
             )?,
@@ -137,7 +137,8 @@ impl Metrics {
         of_kind.latency.observe(ended.took.as_secs_f64());
         match result {
             Ok(reply) => {
-                of_kind.ok.inc_by(requests);
+                // What of a joint was refused goes on by itself, and is counted then.
+                of_kind.ok.inc_by(requests - reply.refused().len() as u64);
                 if let (Some(histogram), Some(bound)) = (&of_kind.staleness, reply.staleness()) {
                     histogram.observe(bound.as_secs_f64());
                 }

@@ -5,7 +5,8 @@ use fulcrum_common::Keyspace;
 use fulcrum_common::routing::{Kind, View};
 use fulcrum_common::wire::{types, v1};
 use fulcrum_types::{
-    GroupId, Level, LogPosition, Mutation, Operation, Query, ReadRequest, Refusal, SessionToken, WriteOp,
+    GroupId, IdempotencyKey, Level, LogPosition, Mutation, Operation, Query, ReadRequest, Refusal, SessionToken,
+    WriteOp,
 };
 use std::sync::Arc;
 use tokio::time::Instant;
@@ -72,51 +73,76 @@ pub(crate) fn get(view: &View, request: v1::GetRequest, until: Instant) -> Resul
         name: "get",
         until,
         pass_on: true,
+        in_doubt: false,
     })
+}
+
+/// A write of one key, decoded.
+pub(crate) struct WriteOfOne {
+    keyspace: String,
+    pub(crate) op: WriteOp,
+    pub(crate) idempotency: Option<IdempotencyKey>,
+    pub(crate) session: Option<SessionToken>,
+}
+
+impl WriteOfOne {
+    pub(crate) fn put(request: v1::PutRequest) -> Result<Self, Refusal> {
+        let mutation = Mutation::Put {
+            value: request.value,
+            ttl: types::ttl(request.ttl_ms),
+        };
+        Ok(Self {
+            keyspace: request.keyspace,
+            op: WriteOp {
+                key: request.key,
+                condition: types::condition(request.condition),
+                mutation,
+            },
+            idempotency: request.idempotency.map(TryInto::try_into).transpose()?,
+            session: request.session.map(Into::into),
+        })
+    }
+
+    pub(crate) fn delete(request: v1::DeleteRequest) -> Result<Self, Refusal> {
+        Ok(Self {
+            keyspace: request.keyspace,
+            op: WriteOp {
+                key: request.key,
+                condition: types::condition(request.condition),
+                mutation: Mutation::Delete,
+            },
+            idempotency: request.idempotency.map(TryInto::try_into).transpose()?,
+            session: request.session.map(Into::into),
+        })
+    }
+
+    /// Where it belongs.
+    pub(crate) fn keyspace<'a>(&self, view: &'a View) -> Result<&'a Arc<Keyspace>, Refusal> {
+        keyspace(view, &self.keyspace)
+    }
+
+    /// What it asks of its group.
+    pub(crate) fn order(self, view: &View, until: Instant) -> Result<Order, Refusal> {
+        let keyspace = self.keyspace(view)?;
+        let group = keyspace.group_of(&self.op.key);
+        let operation = Operation::Write {
+            idempotency: self.idempotency,
+            seen: self.session.and_then(|token| token.groups.get(&group).copied()),
+            ops: vec![self.op],
+        };
+        Ok(Order {
+            pass_on: true,
+            ..write(keyspace.clone(), group, operation, until)
+        })
+    }
 }
 
 pub(crate) fn put(view: &View, request: v1::PutRequest, until: Instant) -> Result<Order, Refusal> {
-    let mutation = Mutation::Put {
-        value: request.value,
-        ttl: types::ttl(request.ttl_ms),
-    };
-    let op = WriteOp {
-        key: request.key,
-        condition: types::condition(request.condition),
-        mutation,
-    };
-    write_of_one(view, &request.keyspace, op, request.idempotency, request.session, until)
+    WriteOfOne::put(request)?.order(view, until)
 }
 
 pub(crate) fn delete(view: &View, request: v1::DeleteRequest, until: Instant) -> Result<Order, Refusal> {
-    let op = WriteOp {
-        key: request.key,
-        condition: types::condition(request.condition),
-        mutation: Mutation::Delete,
-    };
-    write_of_one(view, &request.keyspace, op, request.idempotency, request.session, until)
-}
-
-fn write_of_one(
-    view: &View,
-    name: &str,
-    op: WriteOp,
-    idempotency: Option<v1::IdempotencyKey>,
-    session: Option<v1::SessionToken>,
-    until: Instant,
-) -> Result<Order, Refusal> {
-    let keyspace = keyspace(view, name)?;
-    let group = keyspace.group_of(&op.key);
-    let session: Option<SessionToken> = session.map(Into::into);
-    let operation = Operation::Write {
-        idempotency: idempotency.map(TryInto::try_into).transpose()?,
-        seen: session.and_then(|token| token.groups.get(&group).copied()),
-        ops: vec![op],
-    };
-    Ok(Order {
-        pass_on: true,
-        ..write(keyspace.clone(), group, operation, until)
-    })
+    WriteOfOne::delete(request)?.order(view, until)
 }
 
 pub(crate) fn outcome(view: &View, request: v1::GetOutcomeRequest, until: Instant) -> Result<Order, Refusal> {
@@ -132,6 +158,7 @@ pub(crate) fn outcome(view: &View, request: v1::GetOutcomeRequest, until: Instan
         name: "get_outcome",
         until,
         pass_on: false,
+        in_doubt: false,
     })
 }
 
@@ -145,6 +172,7 @@ pub(crate) fn write(keyspace: Arc<Keyspace>, group: GroupId, operation: Operatio
         name: "write",
         until,
         pass_on: false,
+        in_doubt: false,
     }
 }
 

@@ -1,11 +1,12 @@
 //! Serves pipelines: many small operations on one stream, one task for all of them.
 //!
 //! An operation is submitted as it comes in and its answer put in the outbox when it comes up; the task sends all that are
-//! there in one message. Gets of a message that agree go jointly. The stream is read on only while few enough are under way, and while the client reads answers.
+//! there in one message. Gets of a message that agree go jointly, and so do writes. The stream is read on only while few enough are under way, and while the client reads answers.
 
 use crate::dispatch::{Dispatch, Order};
-use crate::joints::{Joint, Joints, Single, parted};
-use crate::order;
+use crate::identity::Held;
+use crate::joints::{Joint, Joints, SingleGet, SingleWrite, bytes_of, is_joinable, parted};
+use crate::order::{self, WriteOfOne};
 use crate::service::{KvService, map_read, map_seen, misplaced};
 use fulcrum_common::budget::{Budget, Share};
 use fulcrum_common::key::validate_key;
@@ -50,20 +51,27 @@ impl Outbox {
         });
     }
 
-    /// The result of several gets.
-    fn deliver_to_all(&self, ids: &[u64], result: Result<Reply, Refusal>) {
+    /// The result of several operations. What of them was refused by itself is left to the caller: their places.
+    fn deliver_to_all(&self, ids: &[u64], kind: PassedOn, result: Result<Reply, Refusal>) -> Vec<usize> {
         let refuse = |refusal: &Refusal| {
             self.fill(ids.len(), |batch| {
                 ids.iter().for_each(|id| batch.push(&refused(*id, refusal)));
             });
+            Vec::new()
         };
         match result {
-            Ok(Reply::PassedOnMany { messages, .. }) if messages.len() == ids.len() => {
-                self.fill(ids.len(), |batch| {
-                    for (id, message) in ids.iter().zip(&messages) {
-                        batch.pass_on(*id, PassedOn::Get, message);
+            Ok(Reply::PassedOnMany { messages, refused, .. }) if messages.len() == ids.len() => {
+                let mut left: Vec<usize> = refused.into_iter().map(|(place, _)| place).collect();
+                left.sort_unstable();
+                left.dedup();
+                self.fill(ids.len() - left.len(), |batch| {
+                    for (place, (id, message)) in ids.iter().zip(&messages).enumerate() {
+                        if left.binary_search(&place).is_err() {
+                            batch.pass_on(*id, kind, message);
+                        }
                     }
                 });
+                left
             }
             Ok(other) => refuse(&misplaced(&other)),
             Err(refusal) => refuse(&refusal),
@@ -102,6 +110,15 @@ struct Waiter {
 }
 
 impl Waiter {
+    fn new(id: u64, kind: PassedOn, bytes: usize, outbox: &Arc<Outbox>) -> Self {
+        Self {
+            id,
+            kind,
+            share: outbox.budget.take(bytes),
+            outbox: outbox.clone(),
+        }
+    }
+
     fn tell(self, result: Result<Reply, Refusal>) {
         drop(self.share);
         self.outbox.deliver(self.id, self.kind, result);
@@ -198,15 +215,51 @@ impl KvService {
         match op {
             _ if view.map.version() < seen => self.submit_later(seen, id, op, until, outbox),
             // A key that will be refused is refused alone.
-            Op::Get(get) if validate_key(&get.key).is_ok() => match single(view, id, get, until) {
+            Op::Get(get) if validate_key(&get.key).is_ok() => match single_get(view, id, get, until) {
                 Ok(single) => {
-                    if let Some(joint) = joints.take(single) {
+                    if let Some(joint) = joints.take_get(single) {
                         self.submit_joint(view, now, joint, outbox);
                     }
                 }
                 Err(refusal) => outbox.deliver(id, PassedOn::Get, Err(refusal)),
             },
-            op => self.submit(view, now, id, op, until, outbox),
+            Op::Get(get) => self.submit(view, now, id, Op::Get(get), until, outbox),
+            Op::Put(put) => self.join(view, now, id, WriteOfOne::put(put), until, joints, outbox),
+            Op::Delete(delete) => self.join(view, now, id, WriteOfOne::delete(delete), until, joints, outbox),
+        }
+    }
+
+    /// Joins a write with others, unless it will be refused: then it goes alone.
+    #[expect(clippy::too_many_arguments, reason = "what every operation of a message comes with")]
+    fn join(
+        &self,
+        view: &View,
+        now: Instant,
+        id: u64,
+        write: Result<WriteOfOne, Refusal>,
+        until: Instant,
+        joints: &mut Joints,
+        outbox: &Arc<Outbox>,
+    ) {
+        let joined = write.and_then(|write| Ok((write.keyspace(view)?, write)));
+        let (keyspace, write) = match joined {
+            Ok((keyspace, write)) if is_joinable(&write.op) => (keyspace, write),
+            Ok((_, write)) => {
+                let waiter = Waiter::new(id, PassedOn::Write, bytes_of(&write.op), outbox);
+                return self.submit_order(view, now, write.order(view, until), waiter);
+            }
+            Err(refusal) => return outbox.deliver(id, PassedOn::Write, Err(refusal)),
+        };
+        let single = SingleWrite {
+            id,
+            keyspace,
+            op: write.op,
+            idempotency: write.idempotency,
+            session: write.session,
+            until,
+        };
+        if let Some(joint) = joints.take_write(single, &self.dispatch.identity) {
+            self.submit_joint(view, now, joint, outbox);
         }
     }
 
@@ -225,17 +278,16 @@ impl KvService {
     }
 
     fn submit(&self, view: &View, now: Instant, id: u64, op: Op, until: Instant, outbox: &Arc<Outbox>) {
-        let waiter = Waiter {
-            id,
-            kind: kind_of(&op),
-            share: outbox.budget.take(payload_bytes(&op)),
-            outbox: outbox.clone(),
-        };
+        let waiter = Waiter::new(id, kind_of(&op), payload_bytes(&op), outbox);
         let order = match op {
             Op::Get(get) => order::get(view, get, until),
             Op::Put(put) => order::put(view, put, until),
             Op::Delete(delete) => order::delete(view, delete, until),
         };
+        self.submit_order(view, now, order, waiter);
+    }
+
+    fn submit_order(&self, view: &View, now: Instant, order: Result<Order, Refusal>, waiter: Waiter) {
         match order {
             Ok(order) => self.dispatch.submit(view, now, order, |_, result| waiter.tell(result)),
             Err(refusal) => waiter.tell(Err(refusal)),
@@ -243,47 +295,64 @@ impl KvService {
     }
 
     fn submit_joint(&self, view: &View, now: Instant, joint: Joint, outbox: &Arc<Outbox>) {
-        let share = outbox.budget.take(joint.bytes());
-        let (order, ids) = joint.into_order();
-        let outbox = outbox.clone();
+        let Joint {
+            order,
+            kind,
+            ids,
+            bytes,
+            held,
+        } = joint;
         if let [id] = ids[..] {
-            let waiter = Waiter {
-                id,
-                kind: PassedOn::Get,
-                share,
-                outbox,
-            };
-            return self.dispatch.submit(view, now, order, |_, result| waiter.tell(result));
+            let waiter = Waiter::new(id, kind, bytes, outbox);
+            return self.dispatch.submit(view, now, order, |_, result| {
+                drop(held);
+                waiter.tell(result);
+            });
         }
+        let (share, outbox) = (outbox.budget.take(bytes), outbox.clone());
         let dispatch = self.dispatch.clone();
         self.dispatch.submit(view, now, order, move |order, result| {
             drop(share);
-            if order.is_parted_by(&result) {
-                return part(&dispatch, order, &ids, &outbox);
+            let left = match order.is_parted_by(&result) {
+                true => (0..ids.len()).collect(),
+                false => outbox.deliver_to_all(&ids, kind, result),
+            };
+            if !left.is_empty() {
+                part(&dispatch, order, kind, &ids, &left, held, &outbox);
             }
-            outbox.deliver_to_all(&ids, result);
         });
     }
 }
 
-/// Sends each get of a joint by itself.
-fn part(dispatch: &Arc<Dispatch>, order: Order, ids: &[u64], outbox: &Arc<Outbox>) {
+/// Sends by itself each operation of a joint that is left: those in these places.
+fn part(
+    dispatch: &Arc<Dispatch>,
+    order: Order,
+    kind: PassedOn,
+    ids: &[u64],
+    left: &[usize],
+    held: Vec<Held>,
+    outbox: &Arc<Outbox>,
+) {
     let (view, now) = (dispatch.table.view(), Instant::now());
-    for ((bytes, order), id) in parted(order).into_iter().zip(ids) {
-        let waiter = Waiter {
-            id: *id,
-            kind: PassedOn::Get,
-            share: outbox.budget.take(bytes),
-            outbox: outbox.clone(),
-        };
-        dispatch.submit(&view, now, order, |_, result| waiter.tell(result));
+    // Until the last of them is done, none of the router's own keys may be forgotten.
+    let held = Arc::new(held);
+    for (place, ((bytes, order), id)) in parted(order).into_iter().zip(ids).enumerate() {
+        if left.binary_search(&place).is_err() {
+            continue;
+        }
+        let (waiter, held) = (Waiter::new(*id, kind, bytes, outbox), held.clone());
+        dispatch.submit(&view, now, order, |_, result| {
+            drop(held);
+            waiter.tell(result);
+        });
     }
 }
 
 /// A get that may be joined with others.
-fn single(view: &View, id: u64, get: v1::GetRequest, until: Instant) -> Result<Single<'_>, Refusal> {
+fn single_get(view: &View, id: u64, get: v1::GetRequest, until: Instant) -> Result<SingleGet<'_>, Refusal> {
     let keyspace = order::keyspace(view, &get.keyspace)?;
-    Ok(Single {
+    Ok(SingleGet {
         id,
         keyspace,
         key: get.key,

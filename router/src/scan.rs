@@ -142,6 +142,7 @@ impl Scan {
             name: "scan",
             until: self.until,
             pass_on: false,
+            in_doubt: false,
         };
         let answered = self.service.dispatch.ask(order).await?;
         match answered.answer {

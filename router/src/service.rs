@@ -128,6 +128,7 @@ pub(crate) fn unexpected(answer: &Answer) -> Refusal {
         Answer::Rows { .. } => "rows",
         Answer::Changes { .. } => "changes",
         Answer::Written(_) => "write outcomes",
+        Answer::Joint(_) => "the outcomes of a joint",
         Answer::Outcome(_) => "a recorded outcome",
         Answer::Transaction(_) => "a step of a transaction",
     };

@@ -177,7 +177,9 @@ impl EventLoop {
             reply,
             arrived,
         } = submission;
-        self.writes_since_sync += u64::from(matches!(request.operation, Operation::Write { .. }));
+        if let Operation::Write { .. } | Operation::Joint(_) = request.operation {
+            self.writes_since_sync += request.operation.requests() as u64;
+        }
         self.effects.expect(id, Kind::of(&request), arrived, reply);
         self.node.handle(now, Event::Request { id, request });
     }

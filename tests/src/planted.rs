@@ -26,12 +26,13 @@ pub struct Planted {
 
 /// Bugs of the node around its cores.
 #[cfg(feature = "planted-bugs")]
-const NODE_BUGS: [NodeBug; 8] = [
+const NODE_BUGS: [NodeBug; 9] = [
     NodeBug::ReplyBeforeAcknowledged,
     NodeBug::SkipLeaseRecheck,
     NodeBug::SkipWriteRecheck,
     NodeBug::SendBeforePersisted,
     NodeBug::SkipRetryTable,
+    NodeBug::JoinedWithoutKeys,
     NodeBug::SnapshotWithoutRetryTable,
     NodeBug::KeepDataId,
     NodeBug::ReadBeforeApplied,
@@ -39,7 +40,7 @@ const NODE_BUGS: [NodeBug; 8] = [
 
 /// Bugs of the participants: runs with transactions look for them.
 #[cfg(feature = "planted-bugs")]
-const PARTICIPANT_BUGS: [NodeBug; 9] = [
+const PARTICIPANT_BUGS: [NodeBug; 10] = [
     NodeBug::ForgetLocksOnFailover,
     NodeBug::AnswerBeforeDecided,
     NodeBug::ReleaseReadLocksEarly,
@@ -49,6 +50,7 @@ const PARTICIPANT_BUGS: [NodeBug; 9] = [
     NodeBug::DropUnresolvedCommits,
     NodeBug::VersionOfTheResolve,
     NodeBug::ReadPastIntents,
+    NodeBug::JoinedPastLocks,
 ];
 
 impl Planted {

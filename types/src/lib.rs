@@ -26,8 +26,8 @@ pub use error::{Act, Refusal};
 pub use ids::*;
 pub use mode::{Fsync, Level, Mode};
 pub use operation::{
-    Answer, Answered, ChangesQuery, Condition, GroupRequest, IdempotencyKey, Mutation, Operation, Query, ReadRequest,
-    RecordedOutcome, Version, Versioned, WriteOp, WriteOutcome,
+    Answer, Answered, ChangesQuery, Condition, GroupRequest, IdempotencyKey, JoinedWrite, Mutation, Operation, Query,
+    ReadRequest, RecordedOutcome, Version, Versioned, WriteOp, WriteOutcome,
 };
 pub use receipt::{Receipt, Role, StalenessBasis};
 pub use session::SessionToken;

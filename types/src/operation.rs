@@ -1,6 +1,7 @@
 //! What a client may ask of one shard group, and what it is answered.
 
 use crate::entry::LogPosition;
+use crate::error::Refusal;
 use crate::ids::{ClientId, GroupId, KeyspaceId, MapVersion, Sequence};
 use crate::mode::Level;
 use crate::receipt::Receipt;
@@ -161,10 +162,24 @@ pub enum Operation {
         /// The writes.
         ops: Vec<WriteOp>,
     },
+    /// Writes of one key each that were joined: each could go alone, so none waits for another, and each is judged and answered
+    /// by itself. In one log entry, so no key comes twice.
+    Joint(Vec<JoinedWrite>),
     /// Asks what became of a write.
     Outcome(IdempotencyKey),
     /// A step of a transaction.
     Transaction(TransactionOperation),
+}
+
+/// One write of a joint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JoinedWrite {
+    /// What makes a retry of it safe, alone or in another joint.
+    pub idempotency: Option<IdempotencyKey>,
+    /// As of [`Operation::Write`].
+    pub seen: Option<LogPosition>,
+    /// The write.
+    pub op: WriteOp,
 }
 
 impl Operation {
@@ -176,6 +191,7 @@ impl Operation {
                 query: Query::Joint(keys),
                 ..
             }) => keys.len(),
+            Operation::Joint(writes) => writes.len(),
             _ => 1,
         }
     }
@@ -247,6 +263,8 @@ pub enum Answer {
     },
     /// To [`Operation::Write`]: an outcome for each write.
     Written(Vec<WriteOutcome>),
+    /// To [`Operation::Joint`]: for each write its outcome, or why it was not applied.
+    Joint(Vec<Result<WriteOutcome, Refusal>>),
     /// To [`Operation::Outcome`].
     Outcome(RecordedOutcome),
     /// To [`Operation::Transaction`].

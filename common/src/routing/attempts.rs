@@ -16,7 +16,7 @@ const IN_SYNC_PATIENCE: Duration = Duration::from_secs(3);
 pub fn parts(refusal: &Refusal) -> bool {
     matches!(
         refusal,
-        Refusal::Invalid { .. } | Refusal::WrongGroup { .. } | Refusal::Locked { .. }
+        Refusal::Invalid { .. } | Refusal::WrongGroup { .. } | Refusal::Locked { .. } | Refusal::HistoryLost { .. }
     )
 }
 
@@ -108,6 +108,18 @@ impl Attempts {
     #[must_use]
     pub fn of_a_joint(self) -> Self {
         Self { joint: true, ..self }
+    }
+
+    /// The same for a request that was under way before, in a joint: some attempt of it may have been applied.
+    #[must_use]
+    pub fn of_doubt(self, in_doubt: bool) -> Self {
+        Self { in_doubt, ..self }
+    }
+
+    /// Whether some attempt may have been applied.
+    #[must_use]
+    pub fn is_in_doubt(&self) -> bool {
+        self.in_doubt
     }
 
     /// Attempts so far.

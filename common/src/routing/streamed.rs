@@ -37,6 +37,9 @@ fn kind(operation: &Operation) -> Kind {
         Operation::Write { idempotency, .. } => Kind::Write {
             safe_twice: idempotency.is_some(),
         },
+        Operation::Joint(writes) => Kind::Write {
+            safe_twice: writes.iter().all(|write| write.idempotency.is_some()),
+        },
         // What is decided every replica may tell; the others send on to the primary.
         Operation::Transaction(TransactionOperation::LookUp(_)) => Kind::Read(Level::Eventual),
         Operation::Transaction(step) if step.is_read() => Kind::Read(Level::Linearizable),

@@ -4,9 +4,10 @@ use super::batch::BatchBuilder;
 use super::{Malformed, internal, status, steps, v1, watch};
 use bytes::Bytes;
 use fulcrum_types::{
-    Answer, Answered, GroupId, GroupRequest, KeyspaceId, MapVersion, Operation, Query, ReadRequest, RecordedOutcome,
-    Refusal, WriteOutcome,
+    Answer, Answered, GroupId, GroupRequest, JoinedWrite, KeyspaceId, MapVersion, Operation, Query, ReadRequest,
+    RecordedOutcome, Refusal, WriteOutcome,
 };
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Adds a request to a batch, under the sender's id for it. `pass_on` if the answer need not be understood.
@@ -50,9 +51,28 @@ fn operation_to_wire(operation: &Operation) -> internal::request::Operation {
             seen: seen.map(Into::into),
             ops: ops.iter().cloned().map(Into::into).collect(),
         }),
+        Operation::Joint(writes) => Op::Joint(internal::Joint {
+            writes: writes.iter().map(joined_to_wire).collect(),
+        }),
         Operation::Outcome(key) => Op::Outcome((*key).into()),
         Operation::Transaction(step) => Op::Transaction(Box::new(step.clone().into())),
     }
+}
+
+fn joined_to_wire(write: &JoinedWrite) -> internal::JoinedWrite {
+    internal::JoinedWrite {
+        idempotency: write.idempotency.map(Into::into),
+        seen: write.seen.map(Into::into),
+        op: Some(write.op.clone().into()),
+    }
+}
+
+fn joined_from_wire(wire: internal::JoinedWrite) -> Result<JoinedWrite, Malformed> {
+    Ok(JoinedWrite {
+        idempotency: wire.idempotency.map(TryInto::try_into).transpose()?,
+        seen: wire.seen.map(Into::into),
+        op: wire.op.ok_or_else(|| Malformed::missing("joint.op"))?.try_into()?,
+    })
 }
 
 fn read_without_query(read: &ReadRequest) -> internal::Read {
@@ -97,6 +117,13 @@ pub fn request_from_wire(wire: internal::Request) -> Result<GroupRequest, Malfor
             seen: write.seen.map(Into::into),
             ops: write.ops.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
         },
+        Op::Joint(joint) => Operation::Joint(
+            joint
+                .writes
+                .into_iter()
+                .map(joined_from_wire)
+                .collect::<Result<_, _>>()?,
+        ),
         Op::Outcome(key) => Operation::Outcome(key.try_into()?),
         Op::Transaction(step) => Operation::Transaction((*step).try_into()?),
     };
@@ -178,6 +205,7 @@ fn answer_to_wire(group: GroupId, answer: Answer) -> internal::response::Result 
             R::Changes(Box::new(watch::changes_to_wire(changes, reached, time)))
         }
         Answer::Written(outcomes) => R::Written(written_to_wire(outcomes)),
+        Answer::Joint(outcomes) => R::Joint(joint_to_wire(outcomes)),
         Answer::Outcome(recorded) => R::Recorded(recorded_to_wire(recorded)),
         Answer::Transaction(answer) => R::Transaction(Box::new(steps::answer_to_wire(group, answer))),
     }
@@ -191,6 +219,52 @@ fn written_to_wire(outcomes: Vec<WriteOutcome>) -> internal::Written {
 
 fn written_from_wire(wire: internal::Written) -> Result<Vec<WriteOutcome>, Malformed> {
     wire.outcomes.into_iter().map(TryInto::try_into).collect()
+}
+
+fn joint_to_wire(outcomes: Vec<Result<WriteOutcome, Refusal>>) -> internal::JointOutcomes {
+    let refused = refused_of_many(&outcomes);
+    let outcome = |outcome: Result<WriteOutcome, Refusal>| outcome.map(Into::into).unwrap_or_default();
+    internal::JointOutcomes {
+        outcomes: outcomes.into_iter().map(outcome).collect(),
+        refused,
+    }
+}
+
+/// Which of several were refused, and why.
+#[must_use]
+pub fn refused_of_many<T>(results: &[Result<T, Refusal>]) -> Vec<internal::RefusedOfMany> {
+    let refused = (0..).zip(results).filter_map(|(number, result)| {
+        let refusal = result.as_ref().err()?;
+        Some(internal::RefusedOfMany {
+            number,
+            error: Some(status::refusal_to_wire(refusal)),
+        })
+    });
+    refused.collect()
+}
+
+/// Which of `count` were refused, and why.
+fn refused_from_wire(wire: Vec<internal::RefusedOfMany>, count: usize) -> Result<Vec<(usize, Refusal)>, Malformed> {
+    let one = |wire: internal::RefusedOfMany| {
+        let number = usize::try_from(wire.number).unwrap_or(usize::MAX);
+        if number >= count {
+            return Err(Malformed(format!("refused.number is {number} of {count}")));
+        }
+        let error = wire.error.ok_or_else(|| Malformed::missing("refused.error"))?;
+        Ok((number, status::refusal_from_wire(error)))
+    };
+    wire.into_iter().map(one).collect()
+}
+
+fn joint_from_wire(wire: internal::JointOutcomes) -> Result<Vec<Result<WriteOutcome, Refusal>>, Malformed> {
+    let mut refused: BTreeMap<usize, Refusal> = refused_from_wire(wire.refused, wire.outcomes.len())?
+        .into_iter()
+        .collect();
+    let outcome = |(number, outcome): (usize, v1::WriteOutcome)| match refused.remove(&number) {
+        Some(refusal) => Ok(Err(refusal)),
+        None => outcome.try_into().map(Ok),
+    };
+    wire.outcomes.into_iter().enumerate().map(outcome).collect()
 }
 
 fn recorded_to_wire(recorded: RecordedOutcome) -> internal::Recorded {
@@ -217,10 +291,13 @@ pub enum Reply {
         /// Served at a weaker level than the one asked.
         weaker: bool,
     },
-    /// The answers to a joint, to be passed on: an encoded [`v1::GetResponse`] for each of its keys, in their order.
+    /// The answers to a joint, to be passed on: an encoded [`v1::GetResponse`] or [`v1::WriteResponse`] for each of its keys, in
+    /// their order.
     PassedOnMany {
-        /// The messages.
+        /// The messages; where one was refused it says nothing.
         messages: Vec<Bytes>,
+        /// Which were refused, counted from 0, and why.
+        refused: Vec<(usize, Refusal)>,
         /// The bound of staleness that their receipt proves.
         staleness: Option<Duration>,
         /// Served at a weaker level than the one asked.
@@ -235,6 +312,15 @@ impl Reply {
         match self {
             Reply::Answered(answered) => answered.receipt.staleness,
             Reply::PassedOn { staleness, .. } | Reply::PassedOnMany { staleness, .. } => *staleness,
+        }
+    }
+
+    /// Of several, those that were refused.
+    #[must_use]
+    pub fn refused(&self) -> &[(usize, Refusal)] {
+        match self {
+            Reply::PassedOnMany { refused, .. } => refused,
+            Reply::PassedOn { .. } | Reply::Answered(_) => &[],
         }
     }
 
@@ -265,6 +351,7 @@ pub fn response_from_wire(wire: internal::Response) -> Result<Result<Reply, Refu
         }
         R::PassedOnMany(passed_on) => {
             return Ok(Ok(Reply::PassedOnMany {
+                refused: refused_from_wire(passed_on.refused, passed_on.messages.len())?,
                 messages: passed_on.messages,
                 staleness: passed_on.staleness_us.map(Duration::from_micros),
                 weaker: passed_on.weaker,
@@ -283,6 +370,7 @@ pub fn response_from_wire(wire: internal::Response) -> Result<Result<Reply, Refu
         },
         R::Changes(changes) => watch::changes_from_wire(*changes)?,
         R::Written(written) => Answer::Written(written_from_wire(written)?),
+        R::Joint(outcomes) => Answer::Joint(joint_from_wire(outcomes)?),
         R::Recorded(recorded) => Answer::Outcome(recorded_from_wire(recorded)?),
         R::Transaction(answer) => Answer::Transaction(steps::answer_from_wire(*answer)?),
     };
@@ -309,7 +397,10 @@ fn recorded_from_wire(wire: internal::Recorded) -> Result<RecordedOutcome, Malfo
 pub(super) mod tests {
     use super::*;
     use bytes::Bytes;
-    use fulcrum_types::{Epoch, Index, Level, LogPosition};
+    use fulcrum_types::{
+        ClientId, Condition, Epoch, IdempotencyKey, Index, Level, LogPosition, Mode, Mutation, NodeId, Receipt, Role,
+        Sequence, StalenessBasis, Version, WriteOp,
+    };
 
     /// What arrives of a request.
     pub(in super::super) fn over_the_wire(request: &GroupRequest) -> Result<GroupRequest, Malformed> {
@@ -355,5 +446,87 @@ pub(super) mod tests {
                 assert_eq!(over_the_wire(&request), Ok(request));
             }
         }
+    }
+
+    fn receipt() -> Receipt {
+        Receipt {
+            mode: Mode::Sync,
+            asked: Level::Linearizable,
+            achieved: Level::Linearizable,
+            group: GroupId(200),
+            replica: NodeId(1),
+            role: Role::Primary,
+            epoch: Epoch(3),
+            index: Index(9),
+            acknowledged_by: vec![NodeId(1), NodeId(2)],
+            durable: true,
+            staleness: None,
+            basis: StalenessBasis::None,
+            map_version: MapVersion(3),
+            rounds: 1,
+            elapsed: Duration::from_micros(7),
+        }
+    }
+
+    #[test]
+    fn a_joint_of_writes_arrives_as_it_was_sent_and_so_does_its_answer() {
+        let joined = |number: u64| JoinedWrite {
+            idempotency: (number > 1).then_some(IdempotencyKey {
+                client: ClientId(7),
+                sequence: Sequence(number),
+                issued_at_ms: 1_700_000_000_000,
+                low_water: Sequence(1),
+            }),
+            seen: (number > 2).then_some(LogPosition {
+                epoch: Epoch(3),
+                index: Index(number),
+            }),
+            op: WriteOp {
+                key: format!("k{number}").into(),
+                condition: Condition::Absent,
+                mutation: Mutation::Delete,
+            },
+        };
+        let request = GroupRequest {
+            keyspace: KeyspaceId(1),
+            group: GroupId(200),
+            map_version: MapVersion(3),
+            deadline: Duration::from_secs(1),
+            operation: Operation::Joint((0..5).map(joined).collect()),
+        };
+        assert_eq!(over_the_wire(&request), Ok(request));
+
+        let answered = Answered {
+            answer: Answer::Joint(vec![
+                Ok(WriteOutcome::ConditionFailed { current: None }),
+                Err(Refusal::TooOldToTell),
+                Ok(WriteOutcome::Applied {
+                    version: Version(9),
+                    existed: true,
+                }),
+                Err(Refusal::Overloaded),
+            ]),
+            receipt: receipt(),
+        };
+        let wire = response_to_wire(7, Ok(answered.clone()));
+        assert_eq!(response_from_wire(wire), Ok(Ok(Reply::Answered(Box::new(answered)))));
+    }
+
+    #[test]
+    fn a_refusal_of_something_that_was_not_asked_is_malformed() {
+        let refused = vec![internal::RefusedOfMany {
+            number: 2,
+            error: Some(status::refusal_to_wire(&Refusal::Overloaded)),
+        }];
+        let response = internal::Response {
+            id: 1,
+            result: Some(internal::response::Result::PassedOnMany(internal::PassedOnMany {
+                messages: vec![Bytes::new(); 2],
+                refused,
+                ..Default::default()
+            })),
+            receipt: None,
+        };
+        assert!(response_from_wire(response).is_err());
     }
 }

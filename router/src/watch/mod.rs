@@ -200,6 +200,7 @@ fn order(keyspace: &Arc<Keyspace>, group: GroupId, level: Level, query: Query, u
         name: "watch",
         until,
         pass_on: false,
+        in_doubt: false,
     }
 }
 

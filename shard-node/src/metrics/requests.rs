@@ -24,7 +24,7 @@ impl Kind {
                 Query::Scan { .. } => (read.level.name(), "scan"),
                 Query::Changes(_) => (read.level.name(), "changes"),
             },
-            Operation::Write { .. } => ("none", "write"),
+            Operation::Write { .. } | Operation::Joint(_) => ("none", "write"),
             Operation::Outcome(_) => ("none", "outcome"),
             Operation::Transaction(step) => ("none", step.name()),
         };

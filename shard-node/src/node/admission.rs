@@ -7,11 +7,14 @@ use super::shared::{Failure, Shared};
 use super::transactions::Asked;
 use crate::event::RequestId;
 use bytes::Bytes;
+use foldhash::fast::RandomState;
 use fulcrum_common::key::{validate_batch, validate_key, validate_value};
 use fulcrum_common::limits::{DEFAULT_SCAN_ROWS, MAX_CHANGES_BYTES, MAX_SCAN_BYTES, MAX_SCAN_ROWS};
 use fulcrum_types::{
-    Condition, GroupRequest, Mono, Mutation, Now, Operation, Query, ReadRequest, Refusal, Selection, WriteOp,
+    Condition, GroupRequest, JoinedWrite, Mono, Mutation, Now, Operation, Query, ReadRequest, Refusal, Selection,
+    WriteOp,
 };
+use std::collections::HashSet;
 
 /// Checks what does not depend on a group: the map it goes by, the room there is, the time left.
 pub(super) fn admit(shared: &Shared, request: &GroupRequest) -> Result<(), Refusal> {
@@ -55,14 +58,25 @@ impl Group {
             Operation::Read(read) => self.admit_read(shared, now, id, deadline, read),
             Operation::Write { idempotency, seen, ops } => {
                 let checked = self
-                    .check_write(shared, &ops)
+                    .check_writes(shared, ops.iter())
                     .and_then(|()| self.check_seen(shared, seen));
-                if let Err(refusal) = checked {
-                    shared.reply(id, Err(refusal));
-                    return Ok(());
+                match checked {
+                    Ok(()) => {
+                        shared.requests.insert(id, self.id, deadline);
+                        self.queue_write(shared, now.mono, id, idempotency, &ops);
+                    }
+                    Err(refusal) => shared.reply(id, Err(refusal)),
                 }
-                shared.requests.insert(id, self.id, deadline);
-                self.queue_write(shared, now.mono, id, idempotency, &ops);
+                Ok(())
+            }
+            Operation::Joint(writes) => {
+                match self.check_joint(shared, &writes) {
+                    Ok(()) => {
+                        shared.requests.insert(id, self.id, deadline);
+                        self.queue_joint(shared, now.mono, id, writes);
+                    }
+                    Err(refusal) => shared.reply(id, Err(refusal)),
+                }
                 Ok(())
             }
             Operation::Transaction(operation) => {
@@ -172,14 +186,21 @@ impl Group {
         })
     }
 
-    fn check_write(&self, shared: &Shared, ops: &[WriteOp]) -> Result<(), Refusal> {
-        if ops.is_empty() {
+    fn check_joint(&self, shared: &Shared, writes: &[JoinedWrite]) -> Result<(), Refusal> {
+        self.check_writes(shared, writes.iter().map(|write| &write.op))?;
+        let mut keys = HashSet::with_capacity_and_hasher(writes.len(), RandomState::default());
+        if !writes.iter().all(|write| keys.insert(&write.op.key)) {
             return Err(Refusal::Invalid {
-                reason: "the batch is empty: write at least one key".into(),
+                reason: "a joint writes a key twice: send these writes one after the other".into(),
             });
         }
-        let mut bytes = 0;
+        writes.iter().try_for_each(|write| self.check_seen(shared, write.seen))
+    }
+
+    fn check_writes<'a>(&self, shared: &Shared, ops: impl Iterator<Item = &'a WriteOp>) -> Result<(), Refusal> {
+        let (mut count, mut bytes) = (0, 0);
         for op in ops {
+            count += 1;
             validate_key(&op.key)?;
             bytes += op.key.len();
             if let Mutation::Put { value, .. } = &op.mutation {
@@ -192,7 +213,12 @@ impl Group {
             }
             self.check_owner(shared, &op.key)?;
         }
-        validate_batch(ops.len(), bytes)?;
+        if count == 0 {
+            return Err(Refusal::Invalid {
+                reason: "the batch is empty: write at least one key".into(),
+            });
+        }
+        validate_batch(count, bytes)?;
         if shared.store.pending_bytes() > shared.settings.staged_bytes_max {
             return Err(Refusal::Overloaded);
         }

@@ -14,6 +14,10 @@ pub enum Bug {
     SendBeforePersisted,
     /// Applies a retry a second time.
     SkipRetryTable,
+    /// Applies a retry of a write that was joined with others a second time.
+    JoinedWithoutKeys,
+    /// Answers a write of a joint that met a lock as if it had been applied.
+    JoinedPastLocks,
     /// Installs snapshots without the retry table.
     SnapshotWithoutRetryTable,
     /// Keeps the data id although what was acknowledged may be lost (rule 5).

@@ -10,13 +10,13 @@ use super::bugs::Bug;
 use super::group::Group;
 use super::shared::{Failure, Shared};
 use crate::event::{Observation, RequestId};
-use crate::state_machine::{ApplyOutcome, encode_write};
+use crate::state_machine::{ApplyOutcome, encode_joint, encode_write};
 use bytes::Bytes;
 use foldhash::fast::RandomState;
 use fulcrum_replication::{Input, Proposal, ProposalId, ProposalRefusal};
 use fulcrum_types::{
-    Answer, Answered, Decision, Entry, Epoch, Fsync, IdempotencyKey, Index, LogPosition, Mono, NodeId, Now, Payload,
-    Refusal, Role, TransactionAnswer, Version, WriteOp, WriteOutcome,
+    Answer, Answered, Decision, Entry, Epoch, Fsync, IdempotencyKey, Index, JoinedWrite, LogPosition, Mono, NodeId,
+    Now, Payload, Refusal, Role, TransactionAnswer, Version, WriteOp, WriteOutcome,
 };
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -179,6 +179,14 @@ impl Group {
         self.queue(id, now, Proposal::new(ProposalId(id.0), command), early);
     }
 
+    /// The same for writes that were joined.
+    pub(super) fn queue_joint(&mut self, shared: &mut Shared, now: Mono, id: RequestId, mut writes: Vec<JoinedWrite>) {
+        if shared.bugs.has(Bug::SkipRetryTable) {
+            writes.iter_mut().for_each(|write| write.idempotency = None);
+        }
+        self.queue(id, now, Proposal::new(ProposalId(id.0), encode_joint(&writes)), None);
+    }
+
     /// Takes a command in for the end of the turn.
     pub(super) fn queue(&mut self, id: RequestId, arrived: Mono, proposal: Proposal, early: Option<Early>) {
         self.writes.queue.push(proposal);
@@ -310,6 +318,7 @@ impl Group {
                 reason: "another primary's entry took its place".into(),
             }),
             ApplyOutcome::Written(outcomes) | ApplyOutcome::Repeated(outcomes) => Ok(Answer::Written(outcomes)),
+            ApplyOutcome::Joint(results) => Ok(Answer::Joint(results)),
             ApplyOutcome::Transaction(answer) => Ok(Answer::Transaction(answer)),
             // Only with no command, or another's entry: both were dealt with.
             ApplyOutcome::Blocked { by } => Err(Refusal::Locked { by }),

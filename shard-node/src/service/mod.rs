@@ -44,7 +44,7 @@ impl Door {
 
     /// Asks the node and waits for its answer. Dropped before that, it tells the node that nobody waits any more.
     async fn ask(&self, request: GroupRequest) -> Result<Answered, Refusal> {
-        let writes = matches!(request.operation, Operation::Write { .. });
+        let writes = matches!(request.operation, Operation::Write { .. } | Operation::Joint(_));
         let (reply, answer) = oneshot::channel();
         let deliver = move |result| {
             // The asker may be gone.

@@ -9,15 +9,17 @@ use crate::inbox::Notice;
 use crate::node::{GroupStatus, NodeStatus};
 use crate::state_machine::Command;
 use crate::storage::Certificate;
-use fulcrum_common::wire::batch::RequestBatch;
+use fulcrum_common::wire::batch::{About, RequestBatch};
 use fulcrum_common::wire::internal;
-use fulcrum_common::wire::shard::{request_from_wire, response_to_wire};
+use fulcrum_common::wire::shard::{refused_of_many, request_from_wire, response_to_wire};
 use fulcrum_common::wire::status::refusal_to_status;
 use fulcrum_common::wire::types::{micros, millis};
 use fulcrum_common::wire::v1;
 use fulcrum_common::wire::v1::failover_report_response as report;
 use fulcrum_replication::PeerStatus;
-use fulcrum_types::{Answer, Answered, Entry, GroupId, GroupRequest, Mono, NodeId, Payload, Refusal, Role};
+use fulcrum_types::{
+    Answer, Answered, Entry, GroupId, GroupRequest, Mono, NodeId, Payload, Refusal, Role, WriteOutcome,
+};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -187,20 +189,30 @@ impl Outbox<internal::Response> {
 
     /// Delivers an answer to be passed on; if it cannot be, why.
     fn pass_on(&self, id: u64, answered: Answered) -> Result<(), Refusal> {
-        let (staleness, weaker) = (answered.receipt.staleness, answered.receipt.is_weaker());
+        let about = About {
+            staleness: answered.receipt.staleness,
+            weaker: answered.receipt.is_weaker(),
+        };
         match answered.answer {
             Answer::Values(values) if values.len() != 1 => {
                 let values: Vec<Option<v1::Value>> = values.into_iter().map(|value| value.map(Into::into)).collect();
                 let receipt = answered.receipt.into();
-                self.fill(|batch| batch.push_many_to_pass_on(id, &values, receipt, staleness, weaker));
+                self.fill(|batch| batch.push_many_to_pass_on(id, &values, receipt, &about, Vec::new()));
+            }
+            Answer::Joint(results) => {
+                let refused = refused_of_many(&results);
+                let outcome = |result: Result<WriteOutcome, Refusal>| result.ok().map(Into::into);
+                let outcomes: Vec<Option<v1::WriteOutcome>> = results.into_iter().map(outcome).collect();
+                let receipt = answered.receipt.into();
+                self.fill(|batch| batch.push_many_to_pass_on(id, &outcomes, receipt, &about, refused));
             }
             Answer::Values(_) => {
                 let message = convert::get_response(answered)?;
-                self.fill(|batch| batch.push_to_pass_on(id, &message, staleness, weaker));
+                self.fill(|batch| batch.push_to_pass_on(id, &message, &about));
             }
             _ => {
                 let message = convert::write_response(answered)?;
-                self.fill(|batch| batch.push_to_pass_on(id, &message, staleness, weaker));
+                self.fill(|batch| batch.push_to_pass_on(id, &message, &about));
             }
         }
         Ok(())

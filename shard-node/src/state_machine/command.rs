@@ -11,8 +11,8 @@ use super::transactions::prepare::ops;
 use crate::storage::{Decoder, Malformed, put_bytes, put_varint};
 use bytes::{BufMut, Bytes, BytesMut};
 use fulcrum_types::{
-    ClientId, Condition, Decide, IdempotencyKey, Mutation, Participant, PrepareRequest, Priority, Resolution, Sequence,
-    Transact, TransactionId, Version, WriteOp,
+    ClientId, Condition, Decide, IdempotencyKey, JoinedWrite, Mutation, Participant, PrepareRequest, Priority,
+    Resolution, Sequence, Transact, TransactionId, Version, WriteOp,
 };
 use std::time::Duration;
 
@@ -26,6 +26,7 @@ mod kind {
     pub(super) const DECIDE: u8 = 4;
     pub(super) const RESOLVE: u8 = 5;
     pub(super) const FORGET: u8 = 6;
+    pub(super) const JOINT: u8 = 7;
 }
 
 /// Tags of [`Condition`].
@@ -54,6 +55,9 @@ pub enum Command {
         /// The writes.
         ops: Vec<WriteOp>,
     },
+    /// Writes that were joined, no key twice: each is judged by itself. What their clients have seen was checked before: it is not
+    /// carried.
+    Joint(Vec<JoinedWrite>),
     /// A whole transaction of this group. What its client has seen was checked before: it is not carried.
     Transact {
         /// This group, as the decision names it.
@@ -96,6 +100,7 @@ impl Command {
     pub fn encode(&self) -> Bytes {
         match self {
             Command::Write { idempotency, ops } => encode_write(idempotency.as_ref(), ops),
+            Command::Joint(writes) => encode_joint(writes),
             Command::Transact { at, request } => headed(kind::TRANSACT, |buffer| {
                 put_participant(buffer, at);
                 put_id(buffer, request.id);
@@ -123,6 +128,7 @@ impl Command {
     pub fn into_writes(self) -> Vec<WriteOp> {
         match self {
             Command::Write { ops, .. } => ops,
+            Command::Joint(writes) => writes.into_iter().map(|write| write.op).collect(),
             Command::Transact { request, .. } => ops(&request.part),
             Command::Prepare { .. } | Command::Decide(_) | Command::Resolve(_) | Command::Forget(_) => Vec::new(),
         }
@@ -140,6 +146,7 @@ impl Command {
                 idempotency: get_idempotency(&mut decoder)?,
                 ops: get_ops(&mut decoder)?,
             },
+            kind::JOINT => Command::Joint(get_joint(&mut decoder)?),
             kind::TRANSACT => Command::Transact {
                 at: get_participant(&mut decoder)?,
                 request: Box::new(get_transact(&mut decoder)?),
@@ -208,21 +215,50 @@ pub fn encode_write(idempotency: Option<&IdempotencyKey>, ops: &[WriteOp]) -> By
     let mut buffer = BytesMut::with_capacity(size + 64);
     buffer.put_u8(FORMAT);
     buffer.put_u8(kind::WRITE);
-    match idempotency {
-        None => buffer.put_u8(0),
-        Some(key) => {
-            buffer.put_u8(1);
-            put_varint(&mut buffer, key.client.0);
-            put_varint(&mut buffer, key.sequence.0);
-            put_varint(&mut buffer, key.issued_at_ms);
-            put_varint(&mut buffer, key.low_water.0);
-        }
-    }
+    put_idempotency(&mut buffer, idempotency);
     put_varint(&mut buffer, ops.len() as u64);
     for op in ops {
         put_op(&mut buffer, op);
     }
     buffer.freeze()
+}
+
+/// The same for writes that were joined.
+#[must_use]
+pub fn encode_joint(writes: &[JoinedWrite]) -> Bytes {
+    let size = writes.iter().map(|write| 32 + op_size(&write.op)).sum::<usize>();
+    let mut buffer = BytesMut::with_capacity(size + 16);
+    buffer.put_u8(FORMAT);
+    buffer.put_u8(kind::JOINT);
+    put_varint(&mut buffer, writes.len() as u64);
+    for write in writes {
+        put_idempotency(&mut buffer, write.idempotency.as_ref());
+        put_op(&mut buffer, &write.op);
+    }
+    buffer.freeze()
+}
+
+fn get_joint(decoder: &mut Decoder) -> Result<Vec<JoinedWrite>, Malformed> {
+    let count = counted(decoder)?;
+    let one = |_| {
+        Ok(JoinedWrite {
+            idempotency: get_idempotency(decoder)?,
+            seen: None,
+            op: get_op(decoder)?,
+        })
+    };
+    (0..count).map(one).collect()
+}
+
+fn put_idempotency(buffer: &mut BytesMut, idempotency: Option<&IdempotencyKey>) {
+    let Some(key) = idempotency else {
+        return buffer.put_u8(0);
+    };
+    buffer.put_u8(1);
+    put_varint(buffer, key.client.0);
+    put_varint(buffer, key.sequence.0);
+    put_varint(buffer, key.issued_at_ms);
+    put_varint(buffer, key.low_water.0);
 }
 
 fn op_size(op: &WriteOp) -> usize {
@@ -293,12 +329,17 @@ fn get_idempotency(decoder: &mut Decoder) -> Result<Option<IdempotencyKey>, Malf
 }
 
 fn get_ops(decoder: &mut Decoder) -> Result<Vec<WriteOp>, Malformed> {
+    let count = counted(decoder)?;
+    (0..count).map(|_| get_op(decoder)).collect()
+}
+
+/// How many operations follow. One takes three bytes at least: a larger count is not believed, let alone allocated for.
+fn counted(decoder: &mut Decoder) -> Result<u64, Malformed> {
     let count = decoder.varint()?;
-    // An operation takes three bytes at least: a larger count is not believed, let alone allocated for.
     if count > decoder.remaining() as u64 / 3 {
         return Err(Malformed::TooShort);
     }
-    (0..count).map(|_| get_op(decoder)).collect()
+    Ok(count)
 }
 
 fn get_op(decoder: &mut Decoder) -> Result<WriteOp, Malformed> {
@@ -378,6 +419,19 @@ mod tests {
                 op(Condition::ValueIs(value), Mutation::Delete),
             ],
         }
+    }
+
+    /// Each with a key of its own, or none.
+    fn joint() -> Command {
+        let Command::Write { idempotency, ops } = sample() else {
+            unreachable!()
+        };
+        let joined = |(number, op): (usize, WriteOp)| JoinedWrite {
+            idempotency: idempotency.filter(|_| number % 2 == 0),
+            seen: None,
+            op,
+        };
+        Command::Joint(ops.into_iter().enumerate().map(joined).collect())
     }
 
     /// Commands of transactions, with everything in them that can be.
@@ -509,7 +563,7 @@ mod tests {
             idempotency: None,
             ops: vec![],
         };
-        for command in transactional().into_iter().chain([empty]) {
+        for command in transactional().into_iter().chain([empty, joint()]) {
             assert_eq!(Command::decode(command.encode()), Ok(command));
         }
     }

@@ -20,6 +20,7 @@ mod changes;
 mod command;
 mod due;
 mod footnote;
+mod joint;
 mod read;
 mod retry;
 #[cfg(test)]
@@ -29,10 +30,11 @@ mod value;
 
 pub use applied::Applied;
 pub use changes::changes_of;
-pub use command::{Command, CommandError, encode_write};
+pub use command::{Command, CommandError, encode_joint, encode_write};
 pub use read::Rows;
 pub use transactions::{Committed, Intent, Prepared, TransactionEvent};
 
+use crate::node::Bug;
 use crate::storage::{Generation, Reader, Space, StateKind, StorageError, Store, put_footnote, state_key};
 use bytes::Bytes;
 use cache::Cache;
@@ -47,7 +49,8 @@ use std::time::Duration;
 use transactions::{Moment, Table};
 use value::{Content, Record};
 
-/// Records swept per applied entry: enough to outrun what one entry can add by default, little enough not to be felt.
+/// Records swept per applied entry: enough to outrun what a few writes add, little enough not to be felt. An entry of many writes
+/// sweeps twice as many as it may have added.
 const SWEEP_PER_ENTRY: usize = 64;
 
 /// Bounds of the state machine. Part of the group's replicated history: the same on all its replicas, for ever.
@@ -113,6 +116,8 @@ pub enum ApplyOutcome {
     Written(Vec<WriteOutcome>),
     /// It had been applied by an earlier entry, with these outcomes; nothing changed now.
     Repeated(Vec<WriteOutcome>),
+    /// What became of each write of a joint.
+    Joint(Vec<Result<WriteOutcome, Refusal>>),
     /// It was not applied, and nothing changed.
     Refused(ApplyRefusal),
     /// A command of a transaction was answered.
@@ -122,6 +127,17 @@ pub enum ApplyOutcome {
         /// By whom.
         by: TransactionId,
     },
+}
+
+impl ApplyOutcome {
+    /// How many writes it is about.
+    fn writes(&self) -> usize {
+        match self {
+            ApplyOutcome::Written(outcomes) => outcomes.len(),
+            ApplyOutcome::Joint(results) => results.len(),
+            _ => 0,
+        }
+    }
 }
 
 /// Why a committed command was not applied.
@@ -271,21 +287,21 @@ impl StateMachine {
         if index != due {
             return Err(ApplyError::OutOfOrder { due, found: index });
         }
-        let outcome = match &entry.payload {
-            Payload::Noop => ApplyOutcome::Noop,
-            Payload::Command(bytes) => {
-                let command = Command::decode(bytes.clone()).map_err(|error| ApplyError::Command { index, error })?;
-                self.execute(store, index, entry.time, &command)?
-            }
-        };
         let moment = Moment {
             index,
             time: entry.time,
         };
-        self.sweep_due(store, entry.time, SWEEP_PER_ENTRY)?;
+        let outcome = match &entry.payload {
+            Payload::Noop => ApplyOutcome::Noop,
+            Payload::Command(bytes) => {
+                let command = Command::decode(bytes.clone()).map_err(|error| ApplyError::Command { index, error })?;
+                self.execute(store, moment, &command)?
+            }
+        };
+        let sweep = SWEEP_PER_ENTRY.max(2 * outcome.writes());
+        self.sweep_due(store, entry.time, sweep)?;
         self.sweep_transactions(store, moment, SWEEP_PER_ENTRY)?;
-        self.retries
-            .sweep(store, self.place(), &self.limits, entry.time, SWEEP_PER_ENTRY);
+        self.retries.sweep(store, self.place(), &self.limits, entry.time, sweep);
         if !self.footnote.is_empty() {
             let footnote = std::mem::take(&mut self.footnote);
             put_footnote(store, self.group, index, &footnote.encode());
@@ -303,16 +319,14 @@ impl StateMachine {
         self.applied.stage(store, self.group, self.generation);
     }
 
-    fn execute(
-        &mut self,
-        store: &mut Store,
-        index: Index,
-        now: ReplicatedTime,
-        command: &Command,
-    ) -> Result<ApplyOutcome, StorageError> {
-        let moment = Moment { index, time: now };
+    fn execute(&mut self, store: &mut Store, moment: Moment, command: &Command) -> Result<ApplyOutcome, StorageError> {
         match command {
-            Command::Write { idempotency, ops } => self.write(store, index, now, idempotency.as_ref(), ops),
+            Command::Write { idempotency, ops } => {
+                let outcome = self.write(store, moment, idempotency.as_ref(), 0, ops)?;
+                self.footnote.nothing = !matches!(outcome, ApplyOutcome::Written(_));
+                Ok(outcome)
+            }
+            Command::Joint(writes) => self.joint(store, moment, writes),
             Command::Transact { at, request } => self.transact(store, moment, *at, request),
             Command::Prepare { request, give_way } => self.prepare(store, moment, request, *give_way),
             Command::Decide(decide) => self.decide(store, moment, decide),
@@ -321,34 +335,29 @@ impl StateMachine {
         }
     }
 
+    /// Writes that are judged together, of which the first has this number in the entry.
     fn write(
         &mut self,
         store: &mut Store,
-        index: Index,
-        now: ReplicatedTime,
+        moment: Moment,
         idempotency: Option<&IdempotencyKey>,
+        first: u32,
         ops: &[WriteOp],
     ) -> Result<ApplyOutcome, StorageError> {
+        let Moment { index, time } = moment;
         if let Some(key) = idempotency {
-            match self.retries.check(store, self.place(), &self.limits, key, now)? {
+            match self.retries.check(store, self.place(), &self.limits, key, time)? {
                 Seen::New => {}
-                Seen::Before(outcomes) => {
-                    self.footnote.nothing = true;
-                    return Ok(ApplyOutcome::Repeated(outcomes));
-                }
-                Seen::Refused(refusal) => {
-                    self.footnote.nothing = true;
-                    return Ok(ApplyOutcome::Refused(refusal));
-                }
+                Seen::Before(outcomes) => return Ok(ApplyOutcome::Repeated(outcomes)),
+                Seen::Refused(refusal) => return Ok(ApplyOutcome::Refused(refusal)),
             }
         }
         if let Some(by) = self.writes_blocked_by(ops) {
-            self.footnote.nothing = true;
             return Ok(ApplyOutcome::Blocked { by });
         }
         let mut outcomes = Vec::with_capacity(ops.len());
-        for (number, op) in (0..).zip(ops) {
-            outcomes.push(self.write_one(store, Version(index.0), now, number, op)?);
+        for (number, op) in (first..).zip(ops) {
+            outcomes.push(self.write_one(store, Version(index.0), time, number, op)?);
         }
         if let Some(key) = idempotency {
             self.retries.record(store, self.place(), key, &outcomes);

@@ -1,6 +1,7 @@
 //! The machine against a memory store.
 
 mod changes;
+mod joint;
 mod transactions;
 
 use super::*;

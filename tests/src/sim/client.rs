@@ -453,6 +453,7 @@ impl Lane {
                 return self.again(now, now, process);
             }
             Answer::Outcome(RecordedOutcome::TooOld)
+            | Answer::Joint(_)
             | Answer::Rows { .. }
             | Answer::Changes { .. }
             | Answer::Transaction(_) => {

@@ -1,5 +1,6 @@
 //! A machine of the simulation: clocks, a disk that survives the node's lives, an inbox, and the node if it is running.
 
+use super::joints::Joints;
 use super::rng::Rng;
 use super::time::{NodeClock, Time};
 use crate::planted::Planted;
@@ -22,6 +23,8 @@ pub enum Asker {
         /// Its attempt.
         attempt: u64,
     },
+    /// Those who wait for the writes of the joint of this number.
+    Joint(u64),
 }
 
 /// A lane and the number of its attempt; watches are counted behind the lanes.
@@ -67,6 +70,8 @@ pub struct Host {
     pub wiped_in: Option<BootId>,
     /// Who waits for which answer.
     pub askers: BTreeMap<RequestId, Asker>,
+    /// Writes that go jointly.
+    pub joints: Joints,
     requests: u64,
 }
 
@@ -91,6 +96,7 @@ impl Host {
             off_at: None,
             wiped_in: None,
             askers: BTreeMap::new(),
+            joints: Joints::default(),
             requests: 0,
         }
     }
@@ -130,10 +136,11 @@ impl Host {
     #[must_use]
     pub fn has_taken(&self, question: u64) -> bool {
         let waits = |inbox: &Event, id: &RequestId| matches!(inbox, Event::Request { id: other, .. } if other == id);
-        let asked = self
-            .askers
-            .iter()
-            .find(|(_, asker)| matches!(asker, Asker::Question { number, .. } if *number == question));
+        let asked = self.askers.iter().find(|(_, asker)| match asker {
+            Asker::Question { number, .. } => *number == question,
+            Asker::Joint(joint) => self.joints.holds(*joint, question),
+            Asker::Lane(_) => false,
+        });
         asked.is_some_and(|(id, _)| !self.inbox.iter().any(|event| waits(event, id)))
     }
 
@@ -151,6 +158,7 @@ impl Host {
         self.disk.crash(survivors);
         self.inbox.clear();
         self.askers.clear();
+        self.joints = Joints::default();
         self.busy = false;
         self.read_early = None;
         self.at_disk = None;

@@ -21,6 +21,7 @@ pub mod time;
 pub mod client;
 pub mod faults;
 pub mod host;
+pub mod joints;
 pub mod metadata;
 pub mod plan;
 pub mod record;

@@ -259,9 +259,15 @@ impl World {
     }
 
     fn send_reply(&mut self, node: NodeId, id: RequestId, result: Result<Answered, Refusal>) {
-        let Some(asker) = self.asker(node, id) else {
-            return;
-        };
+        match self.asker(node, id) {
+            Some(Asker::Joint(number)) => self.answer_joint(node, number, result),
+            Some(asker) => self.send_reply_to(node, asker, result),
+            None => {}
+        }
+    }
+
+    /// An answer leaves for one who asked.
+    pub(super) fn send_reply_to(&mut self, node: NodeId, asker: Asker, result: Result<Answered, Refusal>) {
         if let Ok(Answered {
             answer: Answer::Written(_),
             receipt,
@@ -279,6 +285,7 @@ impl World {
         }
         let to = match asker {
             Asker::Lane(asker) => Endpoint::Client(asker.lane as u64),
+            Asker::Joint(_) => return,
             Asker::Question { number, .. } => match self.transactions.questions.asked_from(number) {
                 Some(end) => end,
                 None => return,

@@ -159,6 +159,8 @@ pub struct Plan {
     pub disk: DiskManners,
     /// Clients.
     pub load: Load,
+    /// Writes are joined at the nodes' doors.
+    pub joints: bool,
     /// Watches of each group: none unless a test asks for them, so that seeds stay what they were.
     pub watchers: u64,
     /// Faults that may happen.
@@ -222,6 +224,8 @@ impl Plan {
             manners: manners(&mut rng, profile, heartbeat),
             disk: disk(&mut rng),
             load: load(&mut rng, &options),
+            // None of the seeds that are kept.
+            joints: seed % 5 == 2,
             watchers: 0,
             faults: faults(&mut rng, profile),
             fault_every: rng.range(200 * MS, 2 * SEC),

@@ -5,7 +5,6 @@ use super::host::{Asker, Lane};
 use super::network::Endpoint;
 use super::time::MS;
 use super::world::{Happening, World};
-use fulcrum_shard_node::event::Event;
 use fulcrum_types::{Answered, GroupRequest, NodeId, Refusal};
 
 impl World {
@@ -84,16 +83,15 @@ impl World {
         let Some(request) = self.befall(to, asker, request) else {
             return;
         };
-        if let Some(host) = self.hosts.get_mut(&to) {
-            let id = host.request_id(asker);
-            self.deliver(to, Event::Request { id, request });
-        }
+        self.hand_in(to, asker, request);
     }
 
     /// An answer arrives.
     pub(super) fn reply(&mut self, from: NodeId, asker: Asker, result: &Result<Answered, Refusal>) {
         match asker {
             Asker::Lane(asker) => self.reply_to_lane(from, asker, result),
+            // Its writes are answered one by one.
+            Asker::Joint(_) => {}
             Asker::Question { number, attempt } => self.answer_to_question(from, number, attempt, result),
         }
     }

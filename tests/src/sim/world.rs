@@ -87,6 +87,8 @@ pub enum Happening {
         /// What.
         result: Result<Answered, Refusal>,
     },
+    /// A joint has gathered for long enough.
+    Joint(NodeId, BootId, GroupId),
     /// A lane begins its next operation.
     Next(usize),
     /// A lane makes its next attempt.
@@ -278,6 +280,8 @@ impl World {
             } => self.peer(from, to, group, message),
             Happening::Request { to, asker, request } => self.request(to, asker, request),
             Happening::Reply { from, asker, result } => self.reply(from, asker, &result),
+            Happening::Joint(node, boot, group) if self.hosts[&node].lives(boot) => self.hand_in_joint(node, group),
+            Happening::Joint(..) => {}
             Happening::Next(lane) => self.next_operation(lane),
             Happening::Again(lane) => self.attempt(lane),
             Happening::Silence(asker) => self.silence(asker),

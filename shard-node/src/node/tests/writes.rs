@@ -274,6 +274,47 @@ fn a_write_after_a_lost_history_is_refused() {
 }
 
 #[test]
+fn a_joint_that_cannot_be_one_is_refused_as_a_whole() {
+    let mut bench = two_writes(Fsync::Always);
+    let joined = |key, seen| JoinedWrite {
+        idempotency: None,
+        seen,
+        op: put(key, "2"),
+    };
+    bench.script(|_, _| Vec::new());
+    let lost = position(1, 9);
+    bench.ask(
+        1,
+        20,
+        Operation::Joint(vec![joined("a", None), joined("b", Some(lost))]),
+    );
+    bench.ask(
+        1,
+        21,
+        Operation::Joint(vec![joined("a", None), joined("b", None), joined("a", None)]),
+    );
+    bench.ask(1, 22, Operation::Joint(vec![joined("a", None), joined("", None)]));
+    bench.ask(1, 23, Operation::Joint(Vec::new()));
+    bench.ask(
+        1,
+        24,
+        Operation::Joint(vec![joined("a", Some(position(1, 2))), joined("b", None)]),
+    );
+    bench.turn(1);
+    let replies = bench.replies();
+    let seen = lost;
+    assert_eq!(replies[0], (20, Err(Refusal::HistoryLost { group: GROUP, seen })));
+    for (reply, says) in replies[1..].iter().zip(["a key twice", "empty", "empty"]) {
+        assert!(
+            matches!(reply, (_, Err(Refusal::Invalid { reason })) if reason.contains(says)),
+            "{reply:?}"
+        );
+    }
+    let numbers: Vec<u64> = replies.iter().map(|(number, _)| *number).collect();
+    assert_eq!(numbers, [20, 21, 22, 23], "the last one waits to be ordered");
+}
+
+#[test]
 fn a_message_waits_for_its_write_and_others_do_not() {
     let message = |version| Message {
         header: Header {

@@ -8,7 +8,7 @@ use fulcrum_types::{Change, ChangeKind};
 use std::collections::BTreeMap;
 
 /// A machine with its log beside it.
-struct Logged {
+pub(super) struct Logged {
     store: Store,
     disk: MemoryDisk,
     log: GroupStore,
@@ -16,7 +16,7 @@ struct Logged {
 }
 
 impl Logged {
-    fn new(disk: MemoryDisk) -> Self {
+    pub(super) fn new(disk: MemoryDisk) -> Self {
         let (backend, _) = disk.open(Arc::new(|_| {}));
         let store = Store::new(Box::new(backend));
         let log = GroupStore::open(&store, GROUP).unwrap().storage;
@@ -42,8 +42,13 @@ impl Logged {
         index
     }
 
-    fn write(&mut self, time: u64, idempotency: Option<IdempotencyKey>, ops: &[WriteOp]) -> Vec<String> {
-        let index = self.apply(time, Payload::Command(encode_write(idempotency.as_ref(), ops)));
+    pub(super) fn write(&mut self, time: u64, idempotency: Option<IdempotencyKey>, ops: &[WriteOp]) -> Vec<String> {
+        self.command(time, encode_write(idempotency.as_ref(), ops))
+    }
+
+    /// What a watch is told of a command.
+    pub(super) fn command(&mut self, time: u64, command: Bytes) -> Vec<String> {
+        let index = self.apply(time, Payload::Command(command));
         self.told(index)
     }
 

@@ -133,7 +133,7 @@ impl Bench {
     }
 
     /// Prepares a part of a transaction whose home is elsewhere.
-    fn prepare(&mut self, id: TransactionId, wanted: Wanted) -> ApplyOutcome {
+    pub(super) fn prepare(&mut self, id: TransactionId, wanted: Wanted) -> ApplyOutcome {
         self.prepare_with(T, prepare_at(id, elsewhere(), wanted), None)
     }
 

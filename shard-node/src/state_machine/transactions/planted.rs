@@ -18,7 +18,7 @@ pub(super) struct Planted {
 
 #[cfg(not(feature = "planted-bugs"))]
 impl StateMachine {
-    pub(super) const fn has(&self, _bug: Bug) -> bool {
+    pub(in crate::state_machine) const fn has(&self, _bug: Bug) -> bool {
         false
     }
 
@@ -40,7 +40,7 @@ impl StateMachine {
         self.bugs = bugs;
     }
 
-    pub(super) fn has(&self, bug: Bug) -> bool {
+    pub(in crate::state_machine) fn has(&self, bug: Bug) -> bool {
         self.bugs.has(bug)
     }
 
