@@ -39,13 +39,14 @@ const NODE_BUGS: [NodeBug; 8] = [
 
 /// Bugs of the participants: runs with transactions look for them.
 #[cfg(feature = "planted-bugs")]
-const PARTICIPANT_BUGS: [NodeBug; 9] = [
+const PARTICIPANT_BUGS: [NodeBug; 10] = [
     NodeBug::ForgetLocksOnFailover,
     NodeBug::AnswerBeforeDecided,
     NodeBug::ReleaseReadLocksEarly,
     NodeBug::ApplyIntentsTwice,
     NodeBug::PrepareAfterTheMark,
     NodeBug::CommitAfterTheAbort,
+    NodeBug::CommitPastLocks,
     NodeBug::DropUnresolvedCommits,
     NodeBug::VersionOfTheResolve,
     NodeBug::ReadPastIntents,
