@@ -117,7 +117,12 @@ impl Effects {
             return told(Err(Refusal::Overloaded));
         }
         let groups = self.groups.clone();
-        groups.submit(to, Operation::Transaction(operation), deadline.since(now), Box::new(told));
+        groups.submit(
+            to,
+            Operation::Transaction(operation),
+            deadline.since(now),
+            Box::new(told),
+        );
     }
 
     fn observe(&self, observation: &Observation) {

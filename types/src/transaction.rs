@@ -486,7 +486,9 @@ impl TransactionOperation {
     #[must_use]
     pub const fn ends_doubt(&self) -> bool {
         match self {
-            TransactionOperation::Decide(_) | TransactionOperation::Resolve(_) | TransactionOperation::Forget(_) => true,
+            TransactionOperation::Decide(_) | TransactionOperation::Resolve(_) | TransactionOperation::Forget(_) => {
+                true
+            }
             _ => false,
         }
     }

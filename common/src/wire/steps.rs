@@ -280,7 +280,10 @@ impl TryFrom<internal::TransactionStep> for TransactionOperation {
                     .as_ref()
                     .map(|of| fingerprint_from_wire(of))
                     .transpose()?,
-                cause: decide.cause.ok_or_else(|| Malformed::missing("decide.cause"))?.try_into()?,
+                cause: decide
+                    .cause
+                    .ok_or_else(|| Malformed::missing("decide.cause"))?
+                    .try_into()?,
             }),
             s::Step::Resolve(resolve) => T::Resolve(
                 resolve

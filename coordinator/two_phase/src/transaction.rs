@@ -3,8 +3,8 @@
 use crate::contract::{Plan, PlannedPart, Reply, RequestId, Shape};
 use crate::timers::Wait;
 use fulcrum_types::{
-    AbortCause, CommittedPart, Decide, Fingerprint, Mono, Part, Participant, PrepareRequest, Receipt,
-    Refusal, Transact, TransactionId, TransactionOperation, Verdict, Version,
+    AbortCause, CommittedPart, Decide, Fingerprint, Mono, Part, Participant, PrepareRequest, Receipt, Refusal,
+    Transact, TransactionId, TransactionOperation, Verdict, Version,
 };
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -118,7 +118,9 @@ impl TwoPhase {
         match vote {
             Vote::Refused(cause) => self.marked(key, part, cause, receipt),
             Vote::Decided(decision) => self.decided(key, decision, receipt),
-            Vote::Prepared { .. } | Vote::Resolved { .. } if one_group || participant == home => self.vote_refused(key, part, unfit()),
+            Vote::Prepared { .. } | Vote::Resolved { .. } if one_group || participant == home => {
+                self.vote_refused(key, part, unfit())
+            }
             Vote::Prepared { version } => {
                 transaction.receipts.insert(participant, receipt);
                 self.prepared(key, part, version);

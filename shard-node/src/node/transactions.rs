@@ -15,9 +15,9 @@ use fulcrum_common::key::{validate_key, validate_value};
 use fulcrum_common::limits::{MAX_PARTICIPANTS, MAX_TRANSACTION_BYTES, MAX_TRANSACTION_KEYS};
 use fulcrum_replication::{Proposal, ProposalId};
 use fulcrum_types::{
-    Answer, Answered, Condition, IntentSeen, Level, LogPosition, Mode, Mono, Mutation, Now,
-    Observations, Part, Participant, Pending, PrepareRequest, ReadCheck, Refusal, ReplicatedTime, Resolution, Role,
-    TransactionAnswer, TransactionId, TransactionInfo, TransactionOperation, TransactionState, Validation,
+    Answer, Answered, Condition, IntentSeen, Level, LogPosition, Mode, Mono, Mutation, Now, Observations, Part,
+    Participant, Pending, PrepareRequest, ReadCheck, Refusal, ReplicatedTime, Resolution, Role, TransactionAnswer,
+    TransactionId, TransactionInfo, TransactionOperation, TransactionState, Validation,
 };
 use std::collections::BTreeSet;
 use std::time::Duration;

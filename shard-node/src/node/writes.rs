@@ -15,8 +15,8 @@ use bytes::Bytes;
 use foldhash::fast::RandomState;
 use fulcrum_replication::{Input, Proposal, ProposalId, ProposalRefusal};
 use fulcrum_types::{
-    Answer, Answered, CommittedPart, Decision, Entry, Epoch, Fsync, IdempotencyKey, Index, LogPosition, Mono, NodeId, Now, Payload,
-    PrepareRequest, Refusal, Role, TransactionAnswer, Version, Vote, WriteOp, WriteOutcome,
+    Answer, Answered, CommittedPart, Decision, Entry, Epoch, Fsync, IdempotencyKey, Index, LogPosition, Mono, NodeId,
+    Now, Payload, PrepareRequest, Refusal, Role, TransactionAnswer, Version, Vote, WriteOp, WriteOutcome,
 };
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

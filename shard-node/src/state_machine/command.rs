@@ -386,8 +386,8 @@ mod tests {
     /// Commands of transactions, with everything in them that can be.
     fn transactional() -> Vec<Command> {
         use fulcrum_types::{
-            AbortCause, CommittedPart, Fingerprint, GroupId, KeyCondition, KeyWrite, KeyspaceId, Part,
-            ReadCheck, Verdict,
+            AbortCause, CommittedPart, Fingerprint, GroupId, KeyCondition, KeyWrite, KeyspaceId, Part, ReadCheck,
+            Verdict,
         };
         let id = |n| TransactionId {
             begun_at_ms: 1_700_000_000_000,

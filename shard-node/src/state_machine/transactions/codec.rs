@@ -4,8 +4,8 @@ use super::super::command::{get_condition, get_mutation, put_condition, put_muta
 use crate::storage::{Decoder, Malformed, put_bytes, put_varint};
 use bytes::{BufMut, Bytes, BytesMut};
 use fulcrum_types::{
-    AbortCause, ClientId, CommittedPart, Fingerprint, GroupId, KeyCondition, KeyWrite, KeyspaceId, Part,
-    Participant, ReadCheck, Resolution, Sequence, TransactionId, Verdict, Version,
+    AbortCause, ClientId, CommittedPart, Fingerprint, GroupId, KeyCondition, KeyWrite, KeyspaceId, Part, Participant,
+    ReadCheck, Resolution, Sequence, TransactionId, Verdict, Version,
 };
 
 /// Tags of [`AbortCause`].

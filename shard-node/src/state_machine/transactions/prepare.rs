@@ -108,7 +108,8 @@ impl StateMachine {
         }
         match self.transaction(store, id)? {
             Some(Record::Refused(_) | Record::Resolved { .. }) if self.has(Bug::PrepareAfterTheMark) => {}
-            Some(Record::Refused(_) | Record::Aborted(_)) if request.decides() && self.has(Bug::CommitAfterTheAbort) => {}
+            Some(Record::Refused(_) | Record::Aborted(_))
+                if request.decides() && self.has(Bug::CommitAfterTheAbort) => {}
             Some(known) => return Ok(repeated(id, known, request)),
             None => {}
         }

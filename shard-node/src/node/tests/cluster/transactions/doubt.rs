@@ -139,7 +139,6 @@ fn a_commit_that_waits_for_a_lock_is_overtaken_by_the_abort() {
     assert_eq!(world.value(primary, "a").as_deref(), Some("1"));
 }
 
-
 #[test]
 fn the_home_group_tells_participants_what_their_coordinator_did_not() {
     let (mut world, old) = World::settled();
