@@ -485,12 +485,10 @@ impl TransactionOperation {
     /// Whether it ends what is in doubt, and so is served below `min_in_sync`, too (rule 6).
     #[must_use]
     pub const fn ends_doubt(&self) -> bool {
-        match self {
-            TransactionOperation::Decide(_) | TransactionOperation::Resolve(_) | TransactionOperation::Forget(_) => {
-                true
-            }
-            _ => false,
-        }
+        matches!(
+            self,
+            TransactionOperation::Decide(_) | TransactionOperation::Resolve(_) | TransactionOperation::Forget(_)
+        )
     }
 
     /// The name in metrics.

@@ -1,5 +1,5 @@
-//! The second phase: the home group is asked to record the decision, or what it has recorded. The first record wins, so whatever it
-//! answers is the decision, asked for here or by another.
+//! The second phase: the home group is asked for its part, which makes the commit; or to record an abort; or what it has recorded. The first
+//! record wins, so whatever it answers is the decision, asked for here or by another.
 
 use crate::contract::{Observation, Phase};
 use crate::core::{Question, StepResult, TwoPhase};
@@ -84,7 +84,7 @@ impl TwoPhase {
         }
     }
 
-    /// Whatever it said, it is asked until it answers: after a commit was asked for, neither time nor the client change that.
+    /// Whatever it said, it is asked until it answers: neither time nor the client change that.
     fn ask_home_again(&mut self, key: Key) {
         let at = self.now + self.options.pause;
         self.timers.set(at, Timer::Home(key));

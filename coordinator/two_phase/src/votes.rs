@@ -1,4 +1,5 @@
-//! The first phase: every participant is asked for its vote; what each vote does is a table in `docs/transactions.md`.
+//! The first phase: every participant is asked for its vote, the home group after all others; what each vote does is a table in
+//! `docs/transactions.md`.
 //!
 //! A transaction of one group has the same first phase and no second: the group's answer is the decision.
 
