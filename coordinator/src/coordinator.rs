@@ -184,7 +184,7 @@ impl Coordinator {
             (None, settle) => {
                 let told = self.look_up(id, all_groups(&map), None, until).await?;
                 match &told.outcome {
-                    // Its home group says so.
+                    // A participant has promised, and this is its home group's answer.
                     TransactionOutcome::Undecided if settle => {
                         let home = self.participant(told.receipt.group)?;
                         self.look_up(id, vec![home], Some(AbortCause::Client), until).await

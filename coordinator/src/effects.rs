@@ -6,13 +6,10 @@ use foldhash::fast::RandomState;
 use fulcrum_common::budget::Share;
 use fulcrum_common::routing::Groups;
 use fulcrum_two_phase::{AskId, Effect, Ended, Input, Observation, Reply, RequestId, Status};
-use fulcrum_types::{Answered, Mono, Operation, Participant, Refusal, TransactionOperation};
-use futures::future::BoxFuture;
-use futures::stream::{FuturesUnordered, StreamExt};
+use fulcrum_types::{Mono, Operation, Participant, Refusal, TransactionOperation};
 use std::collections::HashMap;
-use std::future::ready;
 use std::sync::Arc;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 /// Who waits for an answer.
 struct Waiter {
@@ -25,7 +22,10 @@ struct Waiter {
 pub(crate) struct Effects {
     groups: Arc<dyn Groups>,
     metrics: Arc<Metrics>,
-    questions: FuturesUnordered<BoxFuture<'static, Event>>,
+    /// Ends of questions, on their way here: no more than are open.
+    ends: mpsc::UnboundedSender<Event>,
+    ended: mpsc::UnboundedReceiver<Event>,
+    questions: usize,
     /// Open at once. The core gives up waiting for a group that is silent; the question stays until its deadline.
     questions_max: usize,
     waiters: HashMap<RequestId, Waiter, RandomState>,
@@ -33,10 +33,13 @@ pub(crate) struct Effects {
 
 impl Effects {
     pub(crate) fn new(groups: Arc<dyn Groups>, metrics: Arc<Metrics>, questions_max: usize) -> Self {
+        let (ends, ended) = mpsc::unbounded_channel();
         Self {
             groups,
             metrics,
-            questions: FuturesUnordered::new(),
+            ends,
+            ended,
+            questions: 0,
             questions_max,
             waiters: HashMap::default(),
         }
@@ -68,15 +71,18 @@ impl Effects {
 
     /// The next end of a question.
     pub(crate) async fn answered(&mut self) -> Event {
-        match self.questions.next().await {
-            Some(event) => event,
+        match self.ended.recv().await {
+            Some(event) => {
+                self.questions -= 1;
+                event
+            }
             None => std::future::pending().await,
         }
     }
 
     /// What is under way, for metrics.
     pub(crate) fn show(&self, status: &Status) {
-        self.metrics.status(status, self.questions.len());
+        self.metrics.status(status, self.questions);
     }
 
     /// Runs one effect.
@@ -98,25 +104,25 @@ impl Effects {
         }
     }
 
-    /// Asks in the background. Exactly one end comes, at the deadline at the latest.
-    fn ask(&self, now: Mono, ask: AskId, to: Participant, operation: TransactionOperation, deadline: Mono) {
-        if self.questions.len() >= self.questions_max {
-            // The core asks again after a pause.
-            let result = Err(Refusal::Overloaded);
-            return self.questions.push(Box::pin(ready(Event::Answered { ask, result })));
-        }
-        let (groups, left) = (self.groups.clone(), deadline.since(now));
-        let question = async move {
-            let asked = groups.ask(to, Operation::Transaction(operation), left);
-            let result: Result<Answered, Refusal> = match tokio::time::timeout(left, asked).await {
-                Ok(result) => result,
-                Err(_) => Err(Refusal::Unknown {
-                    reason: format!("group {} did not answer in time", to.group),
-                }),
-            };
-            Event::Answered { ask, result }
+    /// Asks in the background. Exactly one end comes, about at the deadline at the latest.
+    fn ask(&mut self, now: Mono, ask: AskId, to: Participant, operation: TransactionOperation, deadline: Mono) {
+        let ends = self.ends.clone();
+        let told = move |result| {
+            // The coordinator may have gone.
+            let _ = ends.send(Event::Answered { ask, result });
         };
-        self.questions.push(Box::pin(question));
+        self.questions += 1;
+        if self.questions > self.questions_max {
+            // The core asks again after a pause.
+            return told(Err(Refusal::Overloaded));
+        }
+        let groups = self.groups.clone();
+        groups.submit(
+            to,
+            Operation::Transaction(operation),
+            deadline.since(now),
+            Box::new(told),
+        );
     }
 
     fn observe(&self, observation: &Observation) {
@@ -140,6 +146,7 @@ impl Effects {
 mod tests {
     use super::*;
     use fulcrum_common::metrics::Metrics as Registry;
+    use fulcrum_types::Answered;
     use std::time::Duration;
 
     /// A group that says nothing.

@@ -19,8 +19,6 @@ struct Agreeing {
     asked: Mutex<Vec<(Participant, &'static str)>>,
     open: watch::Sender<bool>,
     silent: Option<GroupId>,
-    /// A step that no group answers.
-    unanswered: Option<&'static str>,
 }
 
 impl Agreeing {
@@ -29,7 +27,6 @@ impl Agreeing {
             asked: Mutex::default(),
             open: watch::Sender::new(open),
             silent: None,
-            unanswered: None,
         })
     }
 
@@ -76,6 +73,17 @@ fn version(group: GroupId) -> Version {
 
 fn answer(to: Participant, step: &TransactionOperation) -> TransactionAnswer {
     match step {
+        TransactionOperation::Prepare(prepare) if prepare.decides() => {
+            let mut parts = prepare.votes.clone();
+            parts.push(CommittedPart {
+                participant: to,
+                version: version(to.group),
+            });
+            TransactionAnswer::Vote(Vote::Decided(Decision::Committed {
+                fingerprint: prepare.fingerprint,
+                parts,
+            }))
+        }
         TransactionOperation::Prepare(_) => TransactionAnswer::Vote(Vote::Prepared {
             version: version(to.group),
         }),
@@ -94,7 +102,7 @@ fn answer(to: Participant, step: &TransactionOperation) -> TransactionAnswer {
                 current: Some(Version(7)),
             }))),
         },
-        TransactionOperation::Decide(decide) => TransactionAnswer::Decision(decide.decision.clone()),
+        TransactionOperation::Decide(decide) => TransactionAnswer::Decision(Decision::Aborted(decide.cause)),
         TransactionOperation::Resolve(all) => TransactionAnswer::Resolved(vec![Resolved::Now; all.len()]),
         TransactionOperation::Read { keys, .. } => TransactionAnswer::Observations(Observations {
             observed: keys
@@ -140,7 +148,7 @@ impl Groups for Agreeing {
             .unwrap_or_else(PoisonError::into_inner)
             .push((to, name));
         let _ = self.open.subscribe().wait_for(|open| *open).await;
-        if self.silent == Some(to.group) || self.unanswered == Some(name) {
+        if self.silent == Some(to.group) {
             std::future::pending::<()>().await;
         }
         Ok(Answered {
@@ -278,7 +286,7 @@ async fn a_commit_goes_on_when_its_call_is_dropped() {
     call.abort();
     let _ = call.await;
     groups.open.send_replace(true);
-    groups.until_asked("decide", 1).await;
+    groups.until_asked("commit", 1).await;
     groups.until_asked("resolve", 1).await;
 }
 
@@ -331,7 +339,9 @@ async fn what_would_take_too_much_memory_is_refused() {
 #[tokio::test]
 async fn what_nobody_is_asked_for_any_more_is_not_held() {
     let mut groups = Agreeing::new(true);
-    Arc::get_mut(&mut groups).unwrap().unanswered = Some("decide");
+    let map = map();
+    let home = map.keyspace_by_name("orders").unwrap().group_of(NAMES[0].as_bytes());
+    Arc::get_mut(&mut groups).unwrap().silent = Some(home);
     let (coordinator, _) = coordinator(groups.clone(), Bounds::default());
     let value = Bytes::from(vec![7; 1000]);
     let mut request = write_of(&NAMES);
@@ -341,7 +351,8 @@ async fn what_nobody_is_asked_for_any_more_is_not_held() {
     };
     let soon = Instant::now() + Duration::from_millis(200);
     let refused = coordinator.commit(request, soon).await.unwrap_err();
-    assert_eq!((refused.code(), groups.count("decide")), ("UNKNOWN", 1));
+    let asked = ["commit", "decide"].map(|step| groups.count(step));
+    assert_eq!((refused.code(), asked), ("UNKNOWN", [1, 1]));
     assert!(value.is_unique(), "the values of what is prepared are still held");
 }
 
@@ -384,7 +395,6 @@ async fn lists_are_merged_and_name_who_is_silent() {
         silent: Some(groups[1]),
         asked: Mutex::default(),
         open: watch::Sender::new(true),
-        unanswered: None,
     };
     let (coordinator, _) = coordinator(Arc::new(silent), Bounds::default());
     let soon = || Instant::now() + Duration::from_millis(400);

@@ -115,6 +115,7 @@ fn promise(id: TransactionId) -> TransactionOperation {
         home,
         participants: vec![home, here],
         seen: None,
+        votes: vec![],
         part: Part {
             reads: vec![],
             conditions: vec![],
@@ -154,7 +155,7 @@ async fn a_participant_finds_out_what_its_coordinator_did_not_tell() {
     let asked = Operation::Transaction(TransactionOperation::Decide(Decide {
         id,
         fingerprint: Some(FINGERPRINT),
-        decision: Decision::Aborted(AbortCause::Abandoned),
+        cause: AbortCause::Abandoned,
     }));
     assert!(home.asked.lock().unwrap().contains(&(participant(GroupId(9)), asked)));
     let metrics = scrape(cluster.nodes[&1].metrics_addr().unwrap()).await;

@@ -47,6 +47,7 @@ const PARTICIPANT_BUGS: [NodeBug; 10] = [
     NodeBug::ApplyIntentsTwice,
     NodeBug::PrepareAfterTheMark,
     NodeBug::CommitAfterTheAbort,
+    NodeBug::CommitPastLocks,
     NodeBug::DropUnresolvedCommits,
     NodeBug::VersionOfTheResolve,
     NodeBug::ReadPastIntents,

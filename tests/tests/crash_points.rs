@@ -34,10 +34,10 @@ fn each_crash_point_ends_as_its_story_says() {
 /// simulation and the golden scripts of the core tell of them.
 #[cfg(feature = "planted-bugs")]
 const NOT_OF_CRASHES: [&str; 9] = [
+    "node CommitPastLocks",
     "node ReleaseReadLocksEarly",
     "node ApplyIntentsTwice",
     "node VersionOfTheResolve",
-    "coordinator DecideTwice",
     "coordinator SkipSecondRound",
     "coordinator TooOldIsAborted",
     "coordinator IgnoreFingerprint",

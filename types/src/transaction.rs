@@ -2,7 +2,7 @@
 //!
 //! A transaction is optimistic: its client reads (versions noted), keeps its writes to itself, and commits all at once. What
 //! one group has to do for it is a [`Part`]. One part alone is a [`Transact`]: one entry of that group's log. Several are
-//! prepared ([`PrepareRequest`], a [`Vote`] each), decided in the **home group** ([`Decide`]: the first record wins), and
+//! prepared ([`PrepareRequest`], a [`Vote`] each), the **home group** last, whose yes is the decision, and
 //! resolved ([`Resolution`]). `docs/transactions.md` has the tables of what each command requires and leaves behind.
 
 use crate::entry::LogPosition;
@@ -152,8 +152,19 @@ pub struct PrepareRequest {
     pub participants: Vec<Participant>,
     /// The newest position of this group that the client has seen (rule 8).
     pub seen: Option<LogPosition>,
+    /// The yes of every other participant, in their order: for the home group, which is asked last. Its own yes makes the commit, and it
+    /// records it in the same step. Empty for the others.
+    pub votes: Vec<CommittedPart>,
     /// What this one has to do.
     pub part: Part,
+}
+
+impl PrepareRequest {
+    /// Whether it is the home group's, whose yes is the decision.
+    #[must_use]
+    pub fn decides(&self) -> bool {
+        !self.votes.is_empty()
+    }
 }
 
 /// Why a transaction was aborted. Nothing of it was applied anywhere.
@@ -289,16 +300,16 @@ pub enum Decision {
     Aborted(AbortCause),
 }
 
-/// Asks the home group to record a decision. It answers with the one that is recorded then, this one or an earlier one.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Asks the home group for its decision: the one that is recorded there. Where there is none this abort is recorded, and is it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decide {
-    /// The attempt. For an abort the group need never have heard of it.
+    /// The attempt. The group need never have heard of it.
     pub id: TransactionId,
     /// Of which transaction under that id, for a party to it. Who only knows the id has none, and may have an abort recorded
     /// only where that is the business of the group: see `docs/transactions.md`.
     pub fingerprint: Option<Fingerprint>,
-    /// What to record.
-    pub decision: Decision,
+    /// Why it is aborted.
+    pub cause: AbortCause,
 }
 
 /// Tells a participant the decision.
@@ -341,8 +352,12 @@ pub enum Resolved {
 pub enum TransactionState {
     /// It is decided. Any replica may say so.
     Decided(Decision),
-    /// Prepared in the home group and not decided. Only the primary says so, linearizably, as of the answer.
-    Undecided,
+    /// This group has promised its part, and does not know what the home group has decided, if anything. Only the primary says so,
+    /// linearizably, as of the answer.
+    Promised {
+        /// Who knows.
+        home: Participant,
+    },
     /// The home group has not heard of it. Only the primary says so, linearizably, as of the answer; it may be under way.
     NotSeen,
     /// No record, and too old for a new one. To a participant that still holds it: aborted. To a client: too old to tell.
@@ -470,18 +485,18 @@ impl TransactionOperation {
     /// Whether it ends what is in doubt, and so is served below `min_in_sync`, too (rule 6).
     #[must_use]
     pub const fn ends_doubt(&self) -> bool {
-        match self {
-            TransactionOperation::Decide(decide) => matches!(decide.decision, Decision::Aborted(_)),
-            TransactionOperation::Resolve(_) | TransactionOperation::Forget(_) => true,
-            _ => false,
-        }
+        matches!(
+            self,
+            TransactionOperation::Decide(_) | TransactionOperation::Resolve(_) | TransactionOperation::Forget(_)
+        )
     }
 
     /// The name in metrics.
     #[must_use]
-    pub const fn name(&self) -> &'static str {
+    pub fn name(&self) -> &'static str {
         match self {
             TransactionOperation::Transact(_) => "transact",
+            TransactionOperation::Prepare(request) if request.decides() => "commit",
             TransactionOperation::Prepare(_) => "prepare",
             TransactionOperation::Decide(_) => "decide",
             TransactionOperation::Resolve(_) => "resolve",
@@ -543,20 +558,23 @@ mod tests {
     #[test]
     fn only_what_ends_doubt_is_served_below_min_in_sync() {
         let id = TransactionId::default();
-        let decide = |decision| {
-            TransactionOperation::Decide(Decide {
-                id,
-                fingerprint: Some(Fingerprint(1)),
-                decision,
-            })
-        };
-        assert!(decide(Decision::Aborted(AbortCause::Abandoned)).ends_doubt());
-        assert!(
-            !decide(Decision::Committed {
-                fingerprint: Fingerprint(1),
-                parts: Vec::new()
-            })
-            .ends_doubt()
-        );
+        let decide = TransactionOperation::Decide(Decide {
+            id,
+            fingerprint: Some(Fingerprint(1)),
+            cause: AbortCause::Abandoned,
+        });
+        assert!(decide.ends_doubt());
+        let home = Participant::default();
+        let commit = TransactionOperation::Prepare(Box::new(PrepareRequest {
+            id,
+            priority: Priority(id),
+            fingerprint: Fingerprint(1),
+            home,
+            participants: vec![home],
+            seen: None,
+            votes: Vec::new(),
+            part: Part::default(),
+        }));
+        assert!(!commit.ends_doubt());
     }
 }

@@ -121,7 +121,7 @@ pub enum TransactionOutcome {
     Committed(Vec<CommittedPart>),
     /// Aborted, and why.
     Aborted(AbortCause),
-    /// Prepared and not decided, as of the answer.
+    /// Prepared by some group and not decided, as of the answer.
     Undecided,
     /// Not heard of, as of the answer; it may be under way.
     NotSeen,
@@ -134,7 +134,7 @@ impl From<TransactionState> for TransactionOutcome {
         match state {
             TransactionState::Decided(Decision::Committed { parts, .. }) => TransactionOutcome::Committed(parts),
             TransactionState::Decided(Decision::Aborted(cause)) => TransactionOutcome::Aborted(cause),
-            TransactionState::Undecided => TransactionOutcome::Undecided,
+            TransactionState::Promised { .. } => TransactionOutcome::Undecided,
             TransactionState::NotSeen => TransactionOutcome::NotSeen,
             TransactionState::TooOld => TransactionOutcome::TooOld,
         }

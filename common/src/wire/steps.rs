@@ -110,18 +110,30 @@ fn part_from_wire(wire: Option<internal::Part>) -> Result<Part, Malformed> {
     })
 }
 
+fn parts_to_wire(parts: Vec<CommittedPart>) -> Vec<internal::CommittedPart> {
+    let to_wire = |part: CommittedPart| internal::CommittedPart {
+        participant: Some(part.participant.into()),
+        version: part.version.0,
+    };
+    parts.into_iter().map(to_wire).collect()
+}
+
+fn parts_from_wire(wire: Vec<internal::CommittedPart>, field: &str) -> Result<Vec<CommittedPart>, Malformed> {
+    let from_wire = |part: internal::CommittedPart| {
+        Ok(CommittedPart {
+            participant: participant(part.participant, field)?,
+            version: Version(part.version),
+        })
+    };
+    wire.into_iter().map(from_wire).collect()
+}
+
 fn decision_to_wire(decision: Decision) -> internal::Decision {
     use internal::decision as d;
     let decision = match decision {
         Decision::Committed { fingerprint, parts } => d::Decision::Committed(d::Committed {
             fingerprint: fingerprint_to_wire(fingerprint),
-            parts: parts
-                .into_iter()
-                .map(|part| d::Part {
-                    participant: Some(part.participant.into()),
-                    version: part.version.0,
-                })
-                .collect(),
+            parts: parts_to_wire(parts),
         }),
         Decision::Aborted(cause) => d::Decision::Aborted(cause.into()),
     };
@@ -132,16 +144,10 @@ fn decision_to_wire(decision: Decision) -> internal::Decision {
 
 fn decision_from_wire(wire: internal::Decision) -> Result<Decision, Malformed> {
     use internal::decision as d;
-    let part = |part: d::Part| {
-        Ok(CommittedPart {
-            participant: participant(part.participant, "decision.part.participant")?,
-            version: Version(part.version),
-        })
-    };
     match wire.decision.ok_or_else(|| Malformed::missing("decision"))? {
         d::Decision::Committed(committed) => Ok(Decision::Committed {
             fingerprint: fingerprint_from_wire(&committed.fingerprint)?,
-            parts: committed.parts.into_iter().map(part).collect::<Result<_, _>>()?,
+            parts: parts_from_wire(committed.parts, "decision.part.participant")?,
         }),
         d::Decision::Aborted(cause) => Ok(Decision::Aborted(cause.try_into()?)),
     }
@@ -202,7 +208,7 @@ impl From<TransactionOperation> for internal::TransactionStep {
             T::Decide(decide) => s::Step::Decide(s::Decide {
                 id: Some(decide.id.into()),
                 fingerprint: decide.fingerprint.map(fingerprint_to_wire),
-                decision: Some(decision_to_wire(decide.decision)),
+                cause: Some(decide.cause.into()),
             }),
             T::Resolve(resolutions) => s::Step::Resolve(s::Resolve {
                 resolutions: resolutions.into_iter().map(resolution_to_wire).collect(),
@@ -237,6 +243,7 @@ fn prepare_to_wire(prepare: PrepareRequest) -> s::Prepare {
         home: Some(prepare.home.into()),
         participants: prepare.participants.into_iter().map(Into::into).collect(),
         seen: prepare.seen.map(Into::into),
+        votes: parts_to_wire(prepare.votes),
         part: Some(part_to_wire(prepare.part)),
     }
 }
@@ -249,6 +256,7 @@ fn prepare_from_wire(wire: s::Prepare) -> Result<PrepareRequest, Malformed> {
         home: participant(wire.home, "prepare.home")?,
         participants: wire.participants.into_iter().map(Into::into).collect(),
         seen: wire.seen.map(Into::into),
+        votes: parts_from_wire(wire.votes, "prepare.vote.participant")?,
         part: part_from_wire(wire.part)?,
     })
 }
@@ -272,7 +280,10 @@ impl TryFrom<internal::TransactionStep> for TransactionOperation {
                     .as_ref()
                     .map(|of| fingerprint_from_wire(of))
                     .transpose()?,
-                decision: decision_from_wire(decide.decision.ok_or_else(|| Malformed::missing("decide.decision"))?)?,
+                cause: decide
+                    .cause
+                    .ok_or_else(|| Malformed::missing("decide.cause"))?
+                    .try_into()?,
             }),
             s::Step::Resolve(resolve) => T::Resolve(
                 resolve
@@ -345,7 +356,7 @@ fn resolved_from_wire(wire: a::Resolved) -> Result<Vec<Resolved>, Malformed> {
 fn state_to_wire(state: TransactionState) -> a::State {
     let state = match state {
         TransactionState::Decided(decision) => a::state::State::Decided(decision_to_wire(decision)),
-        TransactionState::Undecided => a::state::State::Undecided(a::Done {}),
+        TransactionState::Promised { home } => a::state::State::Promised(home.into()),
         TransactionState::NotSeen => a::state::State::NotSeen(a::Done {}),
         TransactionState::TooOld => a::state::State::TooOld(a::Done {}),
     };
@@ -355,7 +366,7 @@ fn state_to_wire(state: TransactionState) -> a::State {
 fn state_from_wire(wire: a::State) -> Result<TransactionState, Malformed> {
     Ok(match wire.state.ok_or_else(|| Malformed::missing("state"))? {
         a::state::State::Decided(decision) => TransactionState::Decided(decision_from_wire(decision)?),
-        a::state::State::Undecided(_) => TransactionState::Undecided,
+        a::state::State::Promised(home) => TransactionState::Promised { home: home.into() },
         a::state::State::NotSeen(_) => TransactionState::NotSeen,
         a::state::State::TooOld(_) => TransactionState::TooOld,
     })
@@ -524,11 +535,11 @@ mod tests {
             index: Index(8),
         });
         let begun_at_ms = 5;
-        let decide = |fingerprint, decision| {
+        let decide = |fingerprint| {
             T::Decide(Decide {
                 id: an_id(7),
                 fingerprint,
-                decision,
+                cause: an_abort(),
             })
         };
         let abort = |of| Verdict::Abort {
@@ -550,10 +561,14 @@ mod tests {
                 home: a_place(2),
                 participants: vec![a_place(2), a_place(5)],
                 seen: None,
+                votes: vec![CommittedPart {
+                    participant: a_place(5),
+                    version: Version(3),
+                }],
                 part: a_part(),
             })),
-            decide(Some(FINGERPRINT), a_commit()),
-            decide(None, Decision::Aborted(an_abort())),
+            decide(Some(FINGERPRINT)),
+            decide(None),
             T::Resolve(vec![
                 resolution(Verdict::Commit(FINGERPRINT)),
                 resolution(abort(Some(FINGERPRINT))),
@@ -608,7 +623,7 @@ mod tests {
             T::Resolved(vec![Resolved::Now, Resolved::Before, Resolved::Nothing]),
             T::Done,
             T::State(TransactionState::Decided(a_commit())),
-            T::State(TransactionState::Undecided),
+            T::State(TransactionState::Promised { home: a_place(5) }),
             T::State(TransactionState::NotSeen),
             T::State(TransactionState::TooOld),
             T::Observations(Observations {

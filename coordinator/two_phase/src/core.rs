@@ -285,7 +285,7 @@ impl TwoPhase {
         }
         let mut alive: BTreeMap<Participant, BTreeSet<TransactionId>> = BTreeMap::new();
         for ((id, _), transaction) in &self.transactions {
-            if !matches!(transaction.stage, Stage::Preparing | Stage::Deciding(_)) {
+            if !matches!(transaction.stage, Stage::Preparing | Stage::Deciding) {
                 continue;
             }
             for (participant, standing) in transaction.participants().zip(&transaction.votes) {
@@ -322,7 +322,7 @@ impl Coordinate for TwoPhase {
         for transaction in self.transactions.values() {
             match transaction.stage {
                 Stage::Preparing | Stage::Finding(_) => status.preparing += 1,
-                Stage::Deciding(_) | Stage::Aborting { .. } => status.deciding += 1,
+                Stage::Deciding | Stage::Aborting { .. } => status.deciding += 1,
                 Stage::Resolving => status.resolving += 1,
             }
             if transaction.is_undecided() {

@@ -1,5 +1,5 @@
-//! The second phase: the home group is asked to record the decision, or what it has recorded. The first record wins, so whatever it
-//! answers is the decision, asked for here or by another.
+//! The second phase: the home group is asked for its part, which makes the commit; or to record an abort; or what it has recorded. The first
+//! record wins, so whatever it answers is the decision, asked for here or by another.
 
 use crate::contract::{Observation, Phase};
 use crate::core::{Question, StepResult, TwoPhase};
@@ -10,17 +10,19 @@ use fulcrum_types::{
 };
 
 impl TwoPhase {
-    /// All votes are yes: the commit is to be recorded.
-    pub(crate) fn decide(&mut self, key: Key, parts: Vec<CommittedPart>) {
+    /// All others have said yes: the home group's yes makes the commit.
+    pub(crate) fn decide(&mut self, key: Key) {
+        let Some(home) = self.transactions.get(&key).and_then(Transaction::home_part) else {
+            return;
+        };
         if planted!(self, AnswerBeforeRecord)
             && let Some(transaction) = self.transactions.get_mut(&key)
         {
-            transaction.outcome = Some(Outcome::Committed(parts.clone()));
+            transaction.outcome = transaction.votes_of_others().map(Outcome::Committed);
             self.answer(key);
         }
-        self.drop_votes(key);
-        self.enter(key, Stage::Deciding(parts));
-        self.ask_home(key);
+        self.enter(key, Stage::Deciding);
+        self.ask_vote(key, home);
     }
 
     /// It cannot go on: an abort is to be recorded. Nobody is told of it before that.
@@ -77,22 +79,12 @@ impl TwoPhase {
             Ok((TransactionAnswer::State(state), receipt)) => self.found(key, state, receipt),
             Ok(_) => self.ask_home_again(key),
             Err(_) => {
-                if planted!(self, DecideTwice) {
-                    self.lose_a_part(key);
-                }
                 self.ask_home_again(key);
             }
         }
     }
 
-    fn lose_a_part(&mut self, key: Key) {
-        if let Some(Stage::Deciding(parts)) = self.transactions.get_mut(&key).map(|known| &mut known.stage) {
-            let home = parts.len().saturating_sub(1);
-            parts.truncate(home.max(1));
-        }
-    }
-
-    /// Whatever it said, it is asked until it answers: after a commit was asked for, neither time nor the client change that.
+    /// Whatever it said, it is asked until it answers: neither time nor the client change that.
     fn ask_home_again(&mut self, key: Key) {
         let at = self.now + self.options.pause;
         self.timers.set(at, Timer::Home(key));
@@ -111,12 +103,15 @@ impl TwoPhase {
             }
             // Committed, resolved everywhere and forgotten since: what its parts were is not known any more.
             (TransactionState::TooOld, Why::Resolved) => self.refuse(key, Refusal::TooOldToTell),
-            (TransactionState::Undecided | TransactionState::NotSeen, Why::TooOld(part)) => {
+            (TransactionState::NotSeen, Why::TooOld(part)) => {
                 let transaction = self.transactions.get(&key);
                 let cause = transaction.map_or(AbortCause::OutOfTime, |known| known.not_prepared(part));
                 self.abort(key, cause, None);
             }
-            (TransactionState::Undecided | TransactionState::NotSeen, Why::Resolved) => self.ask_home_again(key),
+            // A promise under this id is another's, whose home is elsewhere.
+            (TransactionState::Promised { .. }, _) | (TransactionState::NotSeen, Why::Resolved) => {
+                self.ask_home_again(key);
+            }
         }
     }
 
@@ -135,7 +130,7 @@ impl TwoPhase {
             return;
         }
         let took = self.now.since(transaction.since);
-        let asked = matches!(transaction.stage, Stage::Deciding(_) | Stage::Aborting { .. });
+        let asked = matches!(transaction.stage, Stage::Deciding | Stage::Aborting { .. });
         if asked {
             transaction.rounds += 1;
         }

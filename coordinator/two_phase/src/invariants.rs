@@ -3,7 +3,7 @@
 use crate::contract::{AskId, Effect, RequestId};
 use crate::core::{Of, Question, TwoPhase};
 use crate::timers::{Timer, Wait};
-use crate::transaction::{Evidence, Outcome, Stage, Transaction};
+use crate::transaction::{Evidence, Outcome, Stage, Standing, Transaction};
 use fulcrum_types::{Refusal, Verdict};
 use std::collections::BTreeSet;
 
@@ -115,8 +115,8 @@ fn nothing_waits_for_ever(core: &TwoPhase) -> Result<(), String> {
     for (key, t) in &core.transactions {
         let id = t.plan.id;
         let moves = match t.stage {
-            Stage::Preparing => core.timers.has(t.votes_until, Timer::Votes(*key)),
-            Stage::Finding(_) | Stage::Deciding(_) | Stage::Aborting { .. } => t.home != Wait::Nothing,
+            Stage::Preparing | Stage::Deciding => core.timers.has(t.votes_until, Timer::Votes(*key)),
+            Stage::Finding(_) | Stage::Aborting { .. } => t.home != Wait::Nothing,
             Stage::Resolving => !t.untold.is_empty(),
         };
         let told = t.untold.iter().all(|other| {
@@ -124,8 +124,12 @@ fn nothing_waits_for_ever(core: &TwoPhase) -> Result<(), String> {
                 .get(other)
                 .is_some_and(|g| !g.telling.is_empty() || g.tell_after.is_some())
         });
-        let preparing = t.stage == Stage::Preparing;
-        let asked = !preparing || t.votes.iter().all(|s| s.yes.is_some() || s.wait != Wait::Nothing);
+        let moves_on = |(part, s): (usize, &Standing)| {
+            let asked_later = t.stage == Stage::Preparing && t.home_part() == Some(part);
+            s.yes.is_some() || s.wait != Wait::Nothing || asked_later
+        };
+        let preparing = matches!(t.stage, Stage::Preparing | Stage::Deciding);
+        let asked = !preparing || t.votes.iter().enumerate().all(moves_on);
         if !moves || !told || !asked {
             return Err(format!("{id} waits for ever in {:?}", t.stage));
         }
@@ -154,10 +158,8 @@ fn nothing_waits_for_ever(core: &TwoPhase) -> Result<(), String> {
 /// A commit is asked for with all votes; an abort is told with evidence; what is told agrees with what is known.
 fn decisions_are_proved(t: &Transaction) -> Result<(), String> {
     let id = t.plan.id;
-    if let Stage::Deciding(parts) = &t.stage
-        && t.all_votes().as_ref() != Some(parts)
-    {
-        return Err(format!("{id} asks for a commit of {parts:?} without just these votes"));
+    if t.stage == Stage::Deciding && t.votes_of_others().is_none() {
+        return Err(format!("{id} asks for the decision without all other votes"));
     }
     let abort_is_told = matches!(t.verdict, Some(Verdict::Abort { .. }));
     if abort_is_told && t.evidence.is_none() {

@@ -5,8 +5,8 @@
 //! else is UNKNOWN. What the coordinator forgets when it dies is finished by the groups themselves.
 //!
 //! **The protocol.** A core is driven by [`Coordinate::step`]`(now, input) -> effects` and by nothing else. A [`Plan`] of
-//! several parts is prepared at all of them at once; when every vote is yes the commit is decided in the home group, the
-//! client is answered, and the other participants are told (DESIGN section 7). A plan of one part is one question. A plan
+//! several parts is prepared at all of them at once but at the home group; when every vote is yes the home group is asked, with the votes:
+//! its yes is the commit. The client is answered, and the other participants are told (DESIGN section 7). A plan of one part is one question. A plan
 //! without writes is validated. Every question may be asked again: groups recognise a repetition by the transaction's id.
 //!
 //! Whether a vote is durable is not this core's business: a group answers only what is committed and applied in its log.

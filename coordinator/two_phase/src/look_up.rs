@@ -22,19 +22,27 @@ pub(crate) struct LookingUp {
 pub(crate) struct Place {
     participant: Participant,
     pub(crate) wait: Wait,
-    pub(crate) found: Option<Result<(TransactionState, Receipt), Refusal>>,
+    pub(crate) found: Option<Found>,
+}
+
+/// What a place knows, or why it does not say.
+type Found = Result<(TransactionState, Receipt), Refusal>;
+
+impl Place {
+    fn new(participant: Participant) -> Self {
+        Self {
+            participant,
+            wait: Wait::Nothing,
+            found: None,
+        }
+    }
 }
 
 impl LookingUp {
     pub(crate) fn new(id: TransactionId, places: Vec<Participant>, settle: Option<AbortCause>) -> Self {
-        let place = |participant| Place {
-            participant,
-            wait: Wait::Nothing,
-            found: None,
-        };
         Self {
             id,
-            places: places.into_iter().map(place).collect(),
+            places: places.into_iter().map(Place::new).collect(),
             settle,
             last: None,
         }
@@ -46,18 +54,18 @@ impl LookingUp {
             Some(cause) => TransactionOperation::Decide(Decide {
                 id: self.id,
                 fingerprint: None,
-                decision: Decision::Aborted(cause),
+                cause,
             }),
         }
     }
 
-    /// What all places together say. An abort counts less than what only the home says, and less than a place that could not say what it
-    /// has, for that might be the home: an abort may be recorded in any group, for whoever asks for it there. A participant
-    /// that says that another group is home counts least: the home is among those asked.
-    fn conclusion(&self) -> Option<Result<(TransactionState, Receipt), Refusal>> {
-        let weight = |found: &Result<(TransactionState, Receipt), Refusal>| match found {
+    /// What all places together say. Where one holds a promise, its home group's word counts. Else an abort counts less than a place
+    /// that could not say what it has, for that might be the home: an abort may be recorded in any group, for whoever asks for it there.
+    /// A participant that says that another group is home counts least: the home is among those asked.
+    fn conclusion(&self) -> Option<Found> {
+        let weight = |found: &Found| match found {
             Ok((TransactionState::Decided(Decision::Committed { .. }), _)) => 6,
-            Ok((TransactionState::Undecided, _)) => 5,
+            Ok((TransactionState::Promised { .. }, _)) => 5,
             Err(Refusal::Invalid { .. }) => 0,
             Err(_) => 4,
             Ok((TransactionState::Decided(Decision::Aborted(_)), _)) => 3,
@@ -65,7 +73,32 @@ impl LookingUp {
             Ok((TransactionState::TooOld, _)) => 1,
         };
         let all: Option<Vec<_>> = self.places.iter().map(|place| place.found.as_ref()).collect();
-        all?.into_iter().max_by_key(|found| weight(found)).cloned()
+        let most = all?.into_iter().max_by_key(|found| weight(found)).cloned()?;
+        match most {
+            Ok((promised @ TransactionState::Promised { home }, receipt)) => match self.found_at(home) {
+                Some(Ok((TransactionState::NotSeen, receipt))) => Some(Ok((promised, receipt.clone()))),
+                Some(word) => Some(word.clone()),
+                None => Some(Ok((promised, receipt))),
+            },
+            other => Some(other),
+        }
+    }
+
+    fn found_at(&self, participant: Participant) -> Option<&Found> {
+        let place = self.places.iter().find(|place| place.participant == participant);
+        place.and_then(|place| place.found.as_ref())
+    }
+
+    /// A promise names a home group that is not among those asked: where it is asked from now on.
+    fn follow(&mut self, found: &Found) -> Option<usize> {
+        let Ok((TransactionState::Promised { home }, _)) = found else {
+            return None;
+        };
+        if self.places.iter().any(|place| place.participant == *home) {
+            return None;
+        }
+        self.places.push(Place::new(*home));
+        Some(self.places.len() - 1)
     }
 }
 
@@ -133,12 +166,17 @@ impl TwoPhase {
         }
     }
 
-    fn place_is_done(&mut self, request: RequestId, place: usize, found: Result<(TransactionState, Receipt), Refusal>) {
+    fn place_is_done(&mut self, request: RequestId, place: usize, found: Found) {
         let Some(looking) = self.look_ups.get_mut(&request) else {
             return;
         };
+        let home = looking.follow(&found);
         if let Some(place) = looking.places.get_mut(place) {
             place.found = Some(found);
+        }
+        if let Some(home) = home {
+            self.ask_place(request, home);
+            return;
         }
         if let Some(conclusion) = looking.conclusion() {
             let result = conclusion.map(|(state, receipt)| Reply::State { state, receipt });

@@ -37,13 +37,11 @@ macro_rules! bugs {
 
 #[cfg(feature = "planted-bugs")]
 bugs! {
-    /// The client is told "committed" when all votes are there, before the home group has recorded it.
+    /// The client is told "committed" when all others have said yes, before the home group has recorded it.
     AnswerBeforeRecord,
-    /// The commit is asked for when all votes but one are there.
+    /// The home group is asked for the commit when all other votes but one are there.
     DecideWithoutAllVotes,
-    /// A commit whose outcome is unknown is asked for again with other parts.
-    DecideTwice,
-    /// When the client's time is up, a commit that was asked for is taken to have failed.
+    /// When votes are not waited for any more, a commit that the home group was asked for is taken to have failed.
     AbortAfterCommitAsked,
     /// A read-only transaction trusts its first round.
     SkipSecondRound,

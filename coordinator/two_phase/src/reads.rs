@@ -422,6 +422,6 @@ fn verdict_of(state: TransactionState) -> Option<Verdict> {
         TransactionState::Decided(Decision::Committed { fingerprint, .. }) => Some(Verdict::Commit(fingerprint)),
         TransactionState::Decided(Decision::Aborted(cause)) => Some(abort(cause)),
         TransactionState::TooOld => Some(abort(AbortCause::TooOld)),
-        TransactionState::Undecided | TransactionState::NotSeen => None,
+        TransactionState::Promised { .. } | TransactionState::NotSeen => None,
     }
 }

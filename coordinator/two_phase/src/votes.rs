@@ -1,4 +1,5 @@
-//! The first phase: every participant is asked for its vote; what each vote does is a table in `docs/transactions.md`.
+//! The first phase: every participant is asked for its vote, the home group after all others; what each vote does is a table in
+//! `docs/transactions.md`.
 //!
 //! A transaction of one group has the same first phase and no second: the group's answer is the decision.
 
@@ -6,7 +7,7 @@ use crate::contract::{Effect, Ended, Observation, Phase, Plan, RequestId};
 use crate::core::{Question, StepResult, TwoPhase, is_final, keep_reason, unfit};
 use crate::timers::{Timer, Wait};
 use crate::transaction::{Evidence, Key, Outcome, Stage, Transaction, Why};
-use fulcrum_types::{AbortCause, CommittedPart, Mono, Receipt, Refusal, TransactionAnswer, Verdict, Version, Vote};
+use fulcrum_types::{AbortCause, Mono, Receipt, Refusal, TransactionAnswer, Verdict, Version, Vote};
 
 impl TwoPhase {
     /// Begins a transaction, or joins the request to the same attempt.
@@ -20,9 +21,10 @@ impl TwoPhase {
         let parts = plan.parts.len();
         let mut transaction = Transaction::new(plan, self.now, votes_until);
         transaction.callers.insert(request);
+        let home = transaction.home_part();
         self.transactions.insert(key, transaction);
         self.timers.set(votes_until, Timer::Votes(key));
-        for part in 0..parts {
+        for part in (0..parts).filter(|part| home != Some(*part)) {
             self.ask_vote(key, part);
         }
     }
@@ -45,7 +47,7 @@ impl TwoPhase {
         if let Some(at) = transaction.leave.take() {
             self.timers.clear(at, Timer::Leave(key));
         }
-        if transaction.stage == Stage::Preparing {
+        if transaction.collects_votes() {
             let longest = transaction.began + self.options.prepare_max;
             let mut until = deadline - self.options.decide_reserve;
             if !transaction.is_of_one_group() {
@@ -113,11 +115,13 @@ impl TwoPhase {
         let Some(participant) = transaction.plan.parts.get(part).map(|planned| planned.participant) else {
             return;
         };
-        let one_group = transaction.is_of_one_group();
+        let (one_group, home) = (transaction.is_of_one_group(), transaction.plan.home);
         match vote {
             Vote::Refused(cause) => self.marked(key, part, cause, receipt),
             Vote::Decided(decision) => self.decided(key, decision, receipt),
-            Vote::Prepared { .. } | Vote::Resolved { .. } if one_group => self.vote_refused(key, part, unfit()),
+            Vote::Prepared { .. } | Vote::Resolved { .. } if one_group || participant == home => {
+                self.vote_refused(key, part, unfit())
+            }
             Vote::Prepared { version } => {
                 transaction.receipts.insert(participant, receipt);
                 self.prepared(key, part, version);
@@ -137,20 +141,14 @@ impl TwoPhase {
         if let Some(standing) = transaction.votes.get_mut(part) {
             standing.yes = Some(version);
         }
-        let mut all = transaction.all_votes();
-        if early && transaction.votes.iter().filter(|s| s.yes.is_none()).count() == 1 {
-            let parts = transaction.participants().zip(&transaction.votes);
-            let taken = parts.map(|(participant, standing)| CommittedPart {
-                participant,
-                version: standing.yes.unwrap_or_default(),
-            });
-            all = Some(taken.collect());
+        if early {
+            transaction.take_the_last_for_granted();
         }
-        if let Some(parts) = all {
+        if transaction.votes_of_others().is_some() {
             let took = self.now.since(transaction.began);
             let phase = Phase::Prepare;
             self.observe(Observation::Passed { phase, took });
-            self.decide(key, parts);
+            self.decide(key);
         }
     }
 
@@ -227,10 +225,14 @@ impl TwoPhase {
         let Some(transaction) = self.transactions.get(&key) else {
             return;
         };
-        if transaction.stage == Stage::Preparing {
-            let cause = transaction.missing_vote();
-            self.abort(key, cause, None);
+        if !transaction.collects_votes() {
+            return;
         }
+        let cause = transaction.missing_vote();
+        if planted!(self, AbortAfterCommitAsked) {
+            self.take_commit_for_failed(key);
+        }
+        self.abort(key, cause, None);
     }
 
     /// The answer is a refusal that leaves nothing to be told to anybody.
@@ -265,9 +267,6 @@ impl TwoPhase {
 
     /// One caller's time is up before the outcome is known.
     pub(crate) fn time_is_up(&mut self, key: Key, request: RequestId) {
-        if planted!(self, AbortAfterCommitAsked) {
-            self.take_commit_for_failed(key);
-        }
         let reason = "its deadline passed before the home group's record was known".into();
         self.reply(request, Err(Refusal::Unknown { reason }));
         self.caller_left(key, request, Ended::Unknown);
@@ -280,7 +279,7 @@ impl TwoPhase {
         let Some(receipt) = transaction.receipts.values().next().cloned() else {
             return;
         };
-        if matches!(transaction.stage, Stage::Deciding(_)) {
+        if transaction.stage == Stage::Deciding {
             let cause = AbortCause::OutOfTime;
             transaction.outcome = Some(Outcome::Aborted { cause, receipt });
             let of = Some(transaction.fingerprint());

@@ -28,7 +28,7 @@ pub enum Bug {
     ReadBeforeApplied,
     /// A new primary knows of no lock that was taken before.
     ForgetLocksOnFailover,
-    /// Answers a decision as soon as it is ordered.
+    /// Answers a commit as soon as the home group has ordered it.
     AnswerBeforeDecided,
     /// Takes no locks on what was only read.
     ReleaseReadLocksEarly,
@@ -38,6 +38,8 @@ pub enum Bug {
     PrepareAfterTheMark,
     /// Records a commit although an abort is recorded.
     CommitAfterTheAbort,
+    /// A home group commits although somebody holds locks in its way.
+    CommitPastLocks,
     /// Drops the record of a commit that not every participant has resolved.
     DropUnresolvedCommits,
     /// Gives writes the version of the resolve instead of the prepare's.

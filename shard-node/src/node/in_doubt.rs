@@ -5,7 +5,7 @@
 //! as is recorded there, this abort or what was recorded before it. A new primary begins with all its patience.
 //!
 //! **The protocol.** Every prepared transaction has one moment at which it is looked at again. Signs of life move that moment
-//! when it comes, not before: they cost nothing. Where the home group is this very group, the abort is proposed here.
+//! when it comes, not before: they cost nothing.
 
 use super::asking::Purpose;
 use super::group::Group;
@@ -232,13 +232,8 @@ impl Group {
             let decide = Decide {
                 id,
                 fingerprint: Some(promise.fingerprint),
-                decision: Decision::Aborted(AbortCause::Abandoned),
+                cause: AbortCause::Abandoned,
             };
-            if home.group == self.id {
-                self.propose_own(shared, &crate::state_machine::Command::Decide(decide));
-                self.in_doubt.again(id, now.mono + AGAIN_AFTER);
-                continue;
-            }
             if self.in_doubt.is_busy(home.group) {
                 self.in_doubt.hold(id, home.group);
                 continue;

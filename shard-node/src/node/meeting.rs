@@ -11,8 +11,6 @@
 //! is on its way through the log, needs no question: it is recorded, and stays.
 //!
 //! A joint is not put aside: it is refused as locked at once, so that gets which met nothing do not wait with one that did.
-//!
-//! Intents whose home is this group need no question: a home resolves its own with the decision, so they are undecided.
 
 use super::asking::Purpose;
 use super::bugs::Bug;
@@ -105,7 +103,7 @@ impl Group {
             Level::Session => read.seen.unwrap_or_default().index.0,
             Level::Linearizable | Level::Bounded(_) => u64::MAX,
         };
-        let matters = |intent: &Intent| intent.home.group != self.id && intent.becomes.version.0 <= seen;
+        let matters = |intent: &Intent| intent.becomes.version.0 <= seen;
         let met = match (&read.wanted, answer) {
             (
                 Wanted::Query(Query::Get(keys) | Query::Joint(keys))
@@ -219,10 +217,11 @@ impl Group {
     ) -> Result<(), Failure> {
         let reads = self.meetings.asked.remove(&ask).unwrap_or_default();
         let state = match result {
+            // Who has only promised does not know: it is not the home that this promise names.
             Ok(Answered {
                 answer: Answer::Transaction(TransactionAnswer::State(state)),
                 ..
-            }) => state,
+            }) if !matches!(state, TransactionState::Promised { .. }) => state,
             _ => {
                 let again = reads.into_iter().map(|id| (id, transaction));
                 self.meetings.again.extend(again);
@@ -235,7 +234,7 @@ impl Group {
                 of: None,
                 cause: AbortCause::TooOld,
             }),
-            TransactionState::Undecided | TransactionState::NotSeen => None,
+            TransactionState::Promised { .. } | TransactionState::NotSeen => None,
         };
         if let Some(verdict) = verdict {
             self.learn(transaction, verdict);

@@ -15,9 +15,9 @@ use fulcrum_common::key::{validate_key, validate_value};
 use fulcrum_common::limits::{MAX_PARTICIPANTS, MAX_TRANSACTION_BYTES, MAX_TRANSACTION_KEYS};
 use fulcrum_replication::{Proposal, ProposalId};
 use fulcrum_types::{
-    Answer, Answered, Condition, Decide, Decision, IntentSeen, Level, LogPosition, Mode, Mono, Mutation, Now,
-    Observations, Part, Participant, Pending, PrepareRequest, ReadCheck, Refusal, ReplicatedTime, Resolution, Role,
-    TransactionAnswer, TransactionId, TransactionInfo, TransactionOperation, TransactionState, Validation,
+    Answer, Answered, Condition, IntentSeen, Level, LogPosition, Mode, Mono, Mutation, Now, Observations, Part,
+    Participant, Pending, PrepareRequest, ReadCheck, Refusal, ReplicatedTime, Resolution, Role, TransactionAnswer,
+    TransactionId, TransactionInfo, TransactionOperation, TransactionState, Validation,
 };
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -63,10 +63,14 @@ impl Group {
                     request,
                 }),
             TransactionOperation::Prepare(request) => self.check_prepare(shared, &request).map(|()| Command::Prepare {
-                give_way: self.waiting.gives_way_to(&request),
+                // Whose yes is the decision holds nothing, and is in nobody's way.
+                give_way: match request.decides() {
+                    true => None,
+                    false => self.waiting.gives_way_to(&request),
+                },
                 request,
             }),
-            TransactionOperation::Decide(decide) => self.check_decide(&decide).map(|()| Command::Decide(decide)),
+            TransactionOperation::Decide(decide) => Ok(Command::Decide(decide)),
             TransactionOperation::Resolve(all) => self.check_resolve(shared, &all).map(|()| {
                 let told = all.iter();
                 told.for_each(|resolution| self.note_verdict(resolution.id, resolution.verdict));
@@ -153,24 +157,27 @@ impl Group {
                 )));
             }
         }
+        self.check_votes(request)?;
         self.check_part(shared, &request.part)?;
         self.check_seen(shared, request.seen)
     }
 
-    fn check_decide(&self, decide: &Decide) -> Result<(), Refusal> {
-        let Decision::Committed { fingerprint, parts } = &decide.decision else {
-            return Ok(());
-        };
-        if decide.fingerprint.is_some_and(|of| of != *fingerprint) {
-            return Err(invalid("a commit is asked for under its own fingerprint".into()));
-        }
+    /// The home group is asked with the yes of all others, and nobody else with any.
+    fn check_votes(&self, request: &PrepareRequest) -> Result<(), Refusal> {
         let here = self.as_participant();
-        if parts.len() > MAX_PARTICIPANTS || !parts.iter().any(|part| part.participant == here) {
-            return Err(invalid(format!(
-                "a commit names 1 to {MAX_PARTICIPANTS} participants, its home group among them"
-            )));
+        let voters = request.votes.iter().map(|vote| vote.participant);
+        let others = request.participants.iter().copied().filter(|other| *other != here);
+        let fits = match request.home == here {
+            true => !request.votes.is_empty() && voters.eq(others),
+            false => request.votes.is_empty(),
+        };
+        if fits {
+            return Ok(());
         }
-        Ok(())
+        Err(invalid(format!(
+            "the home group, {}, prepares with the votes of all other participants, and nobody else with any",
+            request.home.group
+        )))
     }
 
     fn check_resolve(&mut self, shared: &mut Shared, all: &[Resolution]) -> Result<(), Refusal> {
@@ -193,8 +200,8 @@ impl Group {
     /// Puts a command of a transaction in for the end of the turn.
     fn queue_command(&mut self, shared: &mut Shared, now: Mono, id: RequestId, command: &Command, ends_doubt: bool) {
         let early = match command {
-            Command::Decide(decide) if shared.bugs.has(Bug::AnswerBeforeDecided) => {
-                Some(Early::Decided(decide.decision.clone()))
+            Command::Prepare { request, .. } if request.decides() && shared.bugs.has(Bug::AnswerBeforeDecided) => {
+                Some(Early::Decided(request.clone()))
             }
             _ => None,
         };
@@ -337,23 +344,13 @@ impl Group {
         let answer = match read {
             TransactionRead::LookUp(id) => match self.machine.state_of(&shared.store, *id)? {
                 Some(state) => Ok(TransactionAnswer::State(state)),
-                None => Err(self.not_its_home(*id)),
+                None => Err(not_its_home(*id)),
             },
             TransactionRead::Observe { begun_at_ms, keys } => self.observe(shared, *begun_at_ms, keys)?,
             TransactionRead::Validate { begun_at_ms, reads } => self.validate(shared, *begun_at_ms, reads)?,
             TransactionRead::List { limit } => Ok(TransactionAnswer::List(self.list(now, *limit))),
         };
         Ok(answer.map(Answer::Transaction))
-    }
-
-    fn not_its_home(&self, id: TransactionId) -> Refusal {
-        invalid(match self.machine.promise_to(id) {
-            Some(promise) => format!(
-                "the home of transaction {id} is group {}, which decides it: name the first key that it writes, or `fulcrum txn resolve {id}`",
-                promise.home.group
-            ),
-            None => format!("the home of transaction {id} is another group: name the first key that it writes"),
-        })
     }
 
     fn is_past(&self, begun_at_ms: u64) -> bool {
@@ -480,6 +477,12 @@ fn check_ids<'a>(ids: impl ExactSizeIterator<Item = &'a TransactionId>) -> Resul
         return Err(invalid("a transaction is named twice in one request".into()));
     }
     Ok(())
+}
+
+fn not_its_home(id: TransactionId) -> Refusal {
+    invalid(format!(
+        "the home of transaction {id} is another group: name the first key that it writes"
+    ))
 }
 
 fn invalid(reason: String) -> Refusal {

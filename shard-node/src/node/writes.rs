@@ -15,8 +15,8 @@ use bytes::Bytes;
 use foldhash::fast::RandomState;
 use fulcrum_replication::{Input, Proposal, ProposalId, ProposalRefusal};
 use fulcrum_types::{
-    Answer, Answered, Decision, Entry, Epoch, Fsync, IdempotencyKey, Index, JoinedWrite, LogPosition, Mono, NodeId,
-    Now, Payload, Refusal, Role, TransactionAnswer, Version, WriteOp, WriteOutcome,
+    Answer, Answered, CommittedPart, Decision, Entry, Epoch, Fsync, IdempotencyKey, Index, JoinedWrite, LogPosition,
+    Mono, NodeId, Now, Payload, PrepareRequest, Refusal, Role, TransactionAnswer, Version, Vote, WriteOp, WriteOutcome,
 };
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -51,7 +51,7 @@ struct Unordered {
 pub(super) enum Early {
     /// So many writes.
     Written(usize),
-    Decided(Decision),
+    Decided(Box<PrepareRequest>),
 }
 
 impl Early {
@@ -64,7 +64,16 @@ impl Early {
                 };
                 Answer::Written(vec![outcome; ops])
             }
-            Early::Decided(decision) => Answer::Transaction(TransactionAnswer::Decision(decision)),
+            Early::Decided(request) => {
+                let mut parts = request.votes;
+                parts.push(CommittedPart {
+                    participant: request.home,
+                    version: Version(position.index.0),
+                });
+                let fingerprint = request.fingerprint;
+                let decision = Decision::Committed { fingerprint, parts };
+                Answer::Transaction(TransactionAnswer::Vote(Vote::Decided(decision)))
+            }
         }
     }
 }

@@ -4,8 +4,8 @@
 //! error: to skip it would make replicas differ.
 
 use super::transactions::codec::{
-    get_decision, get_fingerprint, get_id, get_list, get_option, get_part, get_participant, get_resolution,
-    put_decision, put_fingerprint, put_id, put_list, put_option, put_part, put_participant, put_resolution,
+    get_cause, get_fingerprint, get_id, get_list, get_option, get_part, get_participant, get_parts, get_resolution,
+    put_cause, put_fingerprint, put_id, put_list, put_option, put_part, put_participant, put_parts, put_resolution,
 };
 use super::transactions::prepare::ops;
 use crate::storage::{Decoder, Malformed, put_bytes, put_varint};
@@ -72,7 +72,7 @@ pub enum Command {
         /// An older transaction that waits for a lock which this one would overtake: give way to it.
         give_way: Option<TransactionId>,
     },
-    /// Record a decision.
+    /// Record an abort, where no decision is.
     Decide(Decide),
     /// Do as was decided.
     Resolve(Vec<Resolution>),
@@ -114,7 +114,7 @@ impl Command {
             Command::Decide(decide) => headed(kind::DECIDE, |buffer| {
                 put_id(buffer, decide.id);
                 put_option(buffer, decide.fingerprint, put_fingerprint);
-                put_decision(buffer, &decide.decision);
+                put_cause(buffer, decide.cause);
             }),
             Command::Resolve(all) => headed(kind::RESOLVE, |buffer| put_list(buffer, all, put_resolution)),
             Command::Forget(ids) => headed(kind::FORGET, |buffer| {
@@ -130,6 +130,7 @@ impl Command {
             Command::Write { ops, .. } => ops,
             Command::Joint(writes) => writes.into_iter().map(|write| write.op).collect(),
             Command::Transact { request, .. } => ops(&request.part),
+            Command::Prepare { request, .. } if request.decides() => ops(&request.part),
             Command::Prepare { .. } | Command::Decide(_) | Command::Resolve(_) | Command::Forget(_) => Vec::new(),
         }
     }
@@ -158,7 +159,7 @@ impl Command {
             kind::DECIDE => Command::Decide(Decide {
                 id: get_id(&mut decoder)?,
                 fingerprint: get_option(&mut decoder, get_fingerprint)?,
-                decision: get_decision(&mut decoder)?,
+                cause: get_cause(&mut decoder)?,
             }),
             kind::RESOLVE => Command::Resolve(get_list(&mut decoder, get_resolution)?),
             kind::FORGET => Command::Forget(get_list(&mut decoder, get_id)?),
@@ -184,6 +185,7 @@ fn put_prepare(buffer: &mut BytesMut, request: &PrepareRequest) {
     put_fingerprint(buffer, request.fingerprint);
     put_participant(buffer, &request.home);
     put_list(buffer, &request.participants, put_participant);
+    put_parts(buffer, &request.votes);
     put_part(buffer, &request.part);
 }
 
@@ -204,6 +206,7 @@ fn get_prepare(decoder: &mut Decoder) -> Result<PrepareRequest, Malformed> {
         home: get_participant(decoder)?,
         participants: get_list(decoder, get_participant)?,
         seen: None,
+        votes: get_parts(decoder)?,
         part: get_part(decoder)?,
     })
 }
@@ -437,8 +440,8 @@ mod tests {
     /// Commands of transactions, with everything in them that can be.
     fn transactional() -> Vec<Command> {
         use fulcrum_types::{
-            AbortCause, CommittedPart, Decision, Fingerprint, GroupId, KeyCondition, KeyWrite, KeyspaceId, Part,
-            ReadCheck, Verdict,
+            AbortCause, CommittedPart, Fingerprint, GroupId, KeyCondition, KeyWrite, KeyspaceId, Part, ReadCheck,
+            Verdict,
         };
         let id = |n| TransactionId {
             begun_at_ms: 1_700_000_000_000,
@@ -536,6 +539,7 @@ mod tests {
                     home: at,
                     participants: vec![at, Participant::default()],
                     seen: None,
+                    votes: parts,
                     part,
                 }),
                 give_way: Some(id(3)),
@@ -543,12 +547,12 @@ mod tests {
             Command::Decide(Decide {
                 id: id(8),
                 fingerprint: Some(fingerprint),
-                decision: Decision::Committed { fingerprint, parts },
+                cause: AbortCause::Client,
             }),
             Command::Decide(Decide {
                 id: id(9),
                 fingerprint: None,
-                decision: Decision::Aborted(AbortCause::TooOld),
+                cause: AbortCause::TooOld,
             }),
             Command::Resolve(aborts.into_iter().chain([abort_of_any, commit]).collect()),
             Command::Forget(vec![id(10), id(11)]),

@@ -169,7 +169,7 @@ fn state_in_words(state: &TransactionState) -> String {
     match state {
         TransactionState::Decided(Decision::Committed { .. }) => "found committed".into(),
         TransactionState::Decided(Decision::Aborted(cause)) => format!("found aborted ({})", cause.name()),
-        TransactionState::Undecided => "found undecided".into(),
+        TransactionState::Promised { .. } => "found undecided".into(),
         TransactionState::NotSeen => "not found".into(),
         TransactionState::TooOld => "too old to be found".into(),
     }

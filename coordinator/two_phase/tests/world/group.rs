@@ -222,6 +222,9 @@ impl Group {
 
     pub fn prepare(&mut self, prepare: &PrepareRequest, now_ms: u64) -> Outcome {
         let id = prepare.id;
+        if (prepare.home == self.me) != prepare.decides() {
+            return Err(invalid("the home group alone is asked with votes"));
+        }
         let reused = Err(Refusal::TransactionIdReused { id });
         let vote = match self.records.get(&id) {
             Some(Record::Prepared(held)) if held.fingerprint != prepare.fingerprint => return reused,
@@ -239,6 +242,7 @@ impl Group {
                 (Some((with, oldest)), _) if oldest < prepare.priority => self.mark(id, AbortCause::Conflict { with }),
                 (Some((by, _)), _) => return Err(Refusal::Locked { by }),
                 (None, Err(cause)) => self.mark(id, cause),
+                (None, Ok(())) if prepare.decides() => Vote::Decided(self.commit(prepare, now_ms)),
                 (None, Ok(())) => self.promise(prepare, now_ms),
             },
         };
@@ -269,7 +273,7 @@ impl Group {
         let id = decide.id;
         let group = self.me.group;
         let foreign = match self.records.get(&id) {
-            Some(Record::Prepared(held)) if held.home != self.me => Some(held.fingerprint),
+            Some(Record::Prepared(held)) => Some(held.fingerprint),
             Some(Record::Resolved(fingerprint, _)) => Some(*fingerprint),
             _ => None,
         };
@@ -281,38 +285,33 @@ impl Group {
                 _ => Err(invalid("another group is its home")),
             };
         }
-        let decision = match (self.records.get(&id).cloned(), &decide.decision) {
-            (Some(Record::Committed { fingerprint, parts, .. }), _) => Decision::Committed { fingerprint, parts },
-            (Some(Record::Aborted(cause) | Record::Refused(cause)), _) => Decision::Aborted(cause),
-            (held, _) if self.is_past(id, now_ms) => {
-                if held.is_some() {
-                    self.records.remove(&id);
-                }
-                Decision::Aborted(AbortCause::TooOld)
-            }
-            (Some(Record::Prepared(held)), Decision::Committed { fingerprint, .. })
-                if held.fingerprint == *fingerprint =>
-            {
-                self.commit(id, &held, decide.decision.clone(), now_ms)
-            }
-            (_, Decision::Committed { .. }) => self.abort(id, AbortCause::NotPrepared { group }),
-            (_, Decision::Aborted(cause)) => self.abort(id, *cause),
+        let decision = match self.records.get(&id).cloned() {
+            Some(Record::Committed { fingerprint, parts, .. }) => Decision::Committed { fingerprint, parts },
+            Some(Record::Aborted(cause) | Record::Refused(cause)) => Decision::Aborted(cause),
+            _ if self.is_past(id, now_ms) => Decision::Aborted(AbortCause::TooOld),
+            _ => self.abort(id, decide.cause),
         };
         Ok(TransactionAnswer::Decision(decision))
     }
 
-    fn commit(&mut self, id: TransactionId, held: &Prepared, decision: Decision, now_ms: u64) -> Decision {
+    fn commit(&mut self, prepare: &PrepareRequest, now_ms: u64) -> Decision {
+        let (id, fingerprint, participant, version) = (prepare.id, prepare.fingerprint, self.me, Version(self.index));
+        let mut parts = prepare.votes.clone();
+        parts.push(CommittedPart { participant, version });
+        parts.sort();
+        let decision = Decision::Committed {
+            fingerprint,
+            parts: parts.clone(),
+        };
         self.record_decision(id, &decision);
-        if let Decision::Committed { fingerprint, parts } = &decision {
-            self.write(id, *fingerprint, &held.part, held.version);
-            let committed = Record::Committed {
-                fingerprint: *fingerprint,
-                parts: parts.clone(),
-                unresolved: parts.len() > 1,
-                at_ms: now_ms,
-            };
-            self.records.insert(id, committed);
-        }
+        self.write(id, fingerprint, &prepare.part, version);
+        let committed = Record::Committed {
+            fingerprint,
+            parts,
+            unresolved: true,
+            at_ms: now_ms,
+        };
+        self.records.insert(id, committed);
         decision
     }
 
@@ -371,8 +370,8 @@ impl Group {
             Some(Record::Aborted(cause) | Record::Refused(cause)) => {
                 TransactionState::Decided(Decision::Aborted(*cause))
             }
-            Some(Record::Prepared(held)) if held.home == self.me => TransactionState::Undecided,
-            Some(Record::Prepared(_) | Record::Resolved(..)) => return Err(invalid("another group is its home")),
+            Some(Record::Prepared(held)) => TransactionState::Promised { home: held.home },
+            Some(Record::Resolved(..)) => return Err(invalid("another group is its home")),
             None if self.is_past(id, now_ms) => TransactionState::TooOld,
             None => TransactionState::NotSeen,
         })

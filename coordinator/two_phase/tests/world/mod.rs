@@ -267,7 +267,7 @@ impl World {
                     let decide = Decide {
                         id: *id,
                         fingerprint: Some(held.fingerprint),
-                        decision: Decision::Aborted(AbortCause::Abandoned),
+                        cause: AbortCause::Abandoned,
                     };
                     questions.push((*id, held.home, TransactionOperation::Decide(decide)));
                 }
@@ -384,11 +384,8 @@ impl World {
         let mut observed: Vec<_> = keys.iter().map(|key| group.value(key)).collect();
         let wanted: Vec<_> = keys.iter().collect();
         let intents = group.intents(&wanted);
-        let met = intents.iter().any(|(_, held)| held.home != group.me);
+        let met = !intents.is_empty();
         for (id, held) in intents {
-            if held.home == group.me {
-                continue;
-            }
             let home = self.groups.get(&held.home.group.0).filter(|home| home.up);
             let state = home.ok_or(Refusal::Locked { by: id })?.look_up(id, self.now_ms)?;
             let TransactionState::Decided(Decision::Committed { fingerprint, .. }) = state else {

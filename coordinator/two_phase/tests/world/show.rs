@@ -64,8 +64,11 @@ fn resolution(resolution: &Resolution) -> String {
 pub fn operation(operation: &TransactionOperation) -> String {
     match operation {
         TransactionOperation::Transact(transact) => format!("transact {}", id(transact.id)),
+        TransactionOperation::Prepare(prepare) if prepare.decides() => {
+            format!("commit {} with {}", id(prepare.id), parts(&prepare.votes))
+        }
         TransactionOperation::Prepare(prepare) => format!("prepare {}", id(prepare.id)),
-        TransactionOperation::Decide(decide) => format!("decide {}: {}", id(decide.id), decision(&decide.decision)),
+        TransactionOperation::Decide(decide) => format!("decide {}: abort: {}", id(decide.id), cause(decide.cause)),
         TransactionOperation::Resolve(all) => {
             format!("resolve {}", all.iter().map(resolution).collect::<Vec<_>>().join(", "))
         }
@@ -81,7 +84,7 @@ pub fn operation(operation: &TransactionOperation) -> String {
 fn state(state: &TransactionState) -> String {
     match state {
         TransactionState::Decided(known) => decision(known),
-        TransactionState::Undecided => "undecided".into(),
+        TransactionState::Promised { home } => format!("undecided, home {}", group(home.group.0)),
         TransactionState::NotSeen => "not seen".into(),
         TransactionState::TooOld => "too old".into(),
     }

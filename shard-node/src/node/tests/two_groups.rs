@@ -27,7 +27,9 @@ struct Transfer {
 
 enum Step {
     Reading(BTreeMap<GroupId, Observed>),
-    Preparing(BTreeMap<GroupId, CommittedPart>),
+    /// The other group is asked; what the home group is asked for next.
+    Preparing(PrepareRequest),
+    Committing,
     Deciding,
     Resolving(usize),
 }
@@ -56,6 +58,7 @@ impl Transfer {
     fn prepare(&mut self, bank: &mut Bank, seen: &BTreeMap<GroupId, Observed>) {
         let sides = self.sides(bank);
         let participants: Vec<Participant> = sides.iter().map(|(_, owner)| *owner).collect();
+        let mut requests = Vec::new();
         for ((key, owner), delta) in sides.iter().zip([-self.amount, self.amount]) {
             let seen = &seen[&owner.group];
             let value = Bytes::from((balance(seen) + delta).to_string());
@@ -76,27 +79,35 @@ impl Transfer {
                     mutation: Mutation::Put { value, ttl: None },
                 }];
             }
-            let request = PrepareRequest {
+            requests.push(PrepareRequest {
                 id: self.id,
                 priority: Priority(self.id),
                 fingerprint: self.fingerprint(),
                 home: participants[0],
                 participants: participants.clone(),
                 seen: None,
+                votes: Vec::new(),
                 part,
-            };
-            let request = TransactionOperation::Prepare(Box::new(request));
-            self.waits.insert(bank.begin(*owner, request), *owner);
+            });
         }
-        self.step = Step::Preparing(BTreeMap::new());
+        let (Some(other), Some(home)) = (requests.pop(), requests.pop()) else {
+            return;
+        };
+        self.ask_to_prepare(bank, participants[1], other);
+        self.step = Step::Preparing(home);
     }
 
-    fn decide(&mut self, bank: &mut Bank, decision: Decision) {
+    fn ask_to_prepare(&mut self, bank: &mut Bank, owner: Participant, request: PrepareRequest) {
+        let request = TransactionOperation::Prepare(Box::new(request));
+        self.waits.insert(bank.begin(owner, request), owner);
+    }
+
+    fn decide(&mut self, bank: &mut Bank, cause: AbortCause) {
         let home = self.sides(bank)[0].1;
         let decide = Decide {
             id: self.id,
             fingerprint: Some(self.fingerprint()),
-            decision,
+            cause,
         };
         self.waits = BTreeMap::from([(bank.begin(home, TransactionOperation::Decide(decide)), home)]);
         self.step = Step::Deciding;
@@ -136,7 +147,7 @@ impl Transfer {
         result: Result<TransactionAnswer>,
     ) -> bool {
         use TransactionAnswer as A;
-        let not_prepared = Decision::Aborted(AbortCause::NotPrepared { group: owner.group });
+        let not_prepared = AbortCause::NotPrepared { group: owner.group };
         match (&mut self.step, result) {
             (Step::Reading(seen), Ok(A::Observations(found))) => {
                 seen.insert(owner.group, found.observed[0].clone());
@@ -146,35 +157,29 @@ impl Transfer {
                 }
                 true
             }
-            (Step::Preparing(votes), Ok(A::Vote(Vote::Prepared { version }))) => {
+            (Step::Preparing(home), Ok(A::Vote(Vote::Prepared { version }))) => {
+                let mut home = home.clone();
                 let participant = owner;
-                votes.insert(owner.group, CommittedPart { participant, version });
-                if votes.len() == 2 {
-                    let parts = votes.values().copied().collect();
-                    let fingerprint = self.fingerprint();
-                    self.decide(bank, Decision::Committed { fingerprint, parts });
-                }
+                home.votes = vec![CommittedPart { participant, version }];
+                self.ask_to_prepare(bank, home.home, home);
+                self.step = Step::Committing;
                 true
             }
             (Step::Preparing(_), Ok(A::Vote(Vote::Refused(cause)))) => {
                 told.insert(self.id, false);
-                self.decide(bank, Decision::Aborted(cause));
+                self.decide(bank, cause);
                 true
             }
-            (Step::Preparing(_), _) => {
+            (Step::Committing, Ok(A::Vote(Vote::Refused(cause)))) => {
+                self.decided(bank, told, &Decision::Aborted(cause));
+                true
+            }
+            (Step::Committing, Ok(A::Vote(Vote::Decided(decision)))) | (Step::Deciding, Ok(A::Decision(decision))) => {
+                self.decided(bank, told, &decision);
+                true
+            }
+            (Step::Preparing(_) | Step::Committing, _) => {
                 self.decide(bank, not_prepared);
-                true
-            }
-            (Step::Deciding, Ok(A::Decision(decision))) => {
-                let committed = matches!(decision, Decision::Committed { .. });
-                let before = told.insert(self.id, committed);
-                assert!(
-                    before.is_none_or(|before| before == committed),
-                    "{}: told both",
-                    self.id
-                );
-                let verdict = verdict_of(&decision);
-                self.resolve(bank, verdict);
                 true
             }
             (Step::Resolving(1), Ok(_)) if told.get(&self.id) == Some(&true) => {
@@ -186,6 +191,17 @@ impl Transfer {
             }
             _ => false,
         }
+    }
+
+    fn decided(&mut self, bank: &mut Bank, told: &mut BTreeMap<TransactionId, bool>, decision: &Decision) {
+        let committed = matches!(decision, Decision::Committed { .. });
+        let before = told.insert(self.id, committed);
+        assert!(
+            before.is_none_or(|before| before == committed),
+            "{}: told both",
+            self.id
+        );
+        self.resolve(bank, verdict_of(decision));
     }
 }
 
@@ -411,6 +427,7 @@ fn planted_bugs_upset_the_books() {
         Bug::ApplyIntentsTwice,
         Bug::VersionOfTheResolve,
         Bug::CommitAfterTheAbort,
+        Bug::CommitPastLocks,
         Bug::DropUnresolvedCommits,
         Bug::PrepareAfterTheMark,
         Bug::ReadPastIntents,

@@ -265,9 +265,9 @@ fn play(model: &mut BTreeMap<Bytes, (u64, Bytes, u64)>, change: Change, seed: u6
 /// The writes of a transaction are told where they become visible, with the entry that resolves it.
 #[test]
 fn a_transaction_is_told_where_it_takes_effect() {
-    use super::transactions::{committed, elsewhere, fingerprint, here, id, part, prepare_at};
+    use super::transactions::{elsewhere, fingerprint, here, id, part, prepare_at};
     use crate::state_machine::Command;
-    use fulcrum_types::{AbortCause, Decide, Resolution, Verdict};
+    use fulcrum_types::{AbortCause, Resolution, Verdict};
     const T: u64 = 1_000_000;
     let mut logged = Logged::new(MemoryDisk::new());
     let prepare = |id, home, wanted| Command::Prepare {
@@ -303,13 +303,11 @@ fn a_transaction_is_told_where_it_takes_effect() {
     assert!(command(T + 100, blocked).is_empty(), "blocked");
     assert!(command(T + 100, resolve(id(2), abort)).is_empty());
 
-    assert!(command(T + 100, prepare(id(3), here(), part().put("a", "4"))).is_empty());
-    let decide = Command::Decide(Decide {
-        id: id(3),
-        fingerprint: Some(fingerprint(id(3))),
-        decision: committed(id(3), 9),
-    });
-    assert_eq!(command(T + 100, decide), ["a=4@9"]);
+    let at_home = prepare(id(3), here(), part().put("a", "4").delete("none"));
+    assert_eq!(command(T + 100, at_home.clone()), ["a=4@9"], "the home group's commit");
+    assert!(command(T + 100, at_home).is_empty(), "once");
+    let stale = part().read("a", 1).put("a", "6");
+    assert!(command(T + 100, prepare(id(6), here(), stale)).is_empty(), "refused");
 
     let transact = |n, wanted: super::transactions::Wanted| Command::Transact {
         at: here(),
@@ -322,7 +320,7 @@ fn a_transaction_is_told_where_it_takes_effect() {
     };
     assert_eq!(
         command(T + 100, transact(4, part().put("a", "5").delete("none"))),
-        ["a=5@11"]
+        ["a=5@12"]
     );
     assert!(command(T + 100, transact(4, part().put("a", "5").delete("none"))).is_empty());
     assert!(command(T + 100, transact(5, part().read("a", 1).put("a", "6"))).is_empty());

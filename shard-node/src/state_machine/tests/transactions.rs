@@ -106,18 +106,25 @@ pub(super) fn prepare_at(id: TransactionId, home: Participant, wanted: Wanted) -
         home,
         participants: vec![here(), elsewhere()],
         seen: None,
+        votes: match home == here() {
+            true => vec![yes(elsewhere(), 5)],
+            false => Vec::new(),
+        },
         part: wanted.0,
     }
 }
 
 pub(super) fn committed(id: TransactionId, version: u64) -> Decision {
-    let part = |participant, version| CommittedPart {
-        participant,
-        version: Version(version),
-    };
     Decision::Committed {
         fingerprint: fingerprint(id),
-        parts: vec![part(here(), version), part(elsewhere(), 5)],
+        parts: vec![yes(here(), version), yes(elsewhere(), 5)],
+    }
+}
+
+fn yes(participant: Participant, version: u64) -> CommittedPart {
+    CommittedPart {
+        participant,
+        version: Version(version),
     }
 }
 
@@ -137,7 +144,7 @@ impl Bench {
         self.prepare_with(T, prepare_at(id, elsewhere(), wanted), None)
     }
 
-    /// Prepares a part of a transaction whose home is here.
+    /// Asks for the commit of a transaction whose home is here, and which all others have prepared.
     fn prepare_home(&mut self, id: TransactionId, wanted: Wanted) -> ApplyOutcome {
         self.prepare_with(T, prepare_at(id, here(), wanted), None)
     }
@@ -152,9 +159,9 @@ impl Bench {
         self.command(time, Command::Transact { at: here(), request })
     }
 
-    /// A party to the transaction asks for a decision.
-    fn decide(&mut self, time: u64, id: TransactionId, decision: Decision) -> ApplyOutcome {
-        self.decide_of(time, id, Some(fingerprint(id)), decision)
+    /// A party to the transaction asks for the decision.
+    fn decide(&mut self, time: u64, id: TransactionId, cause: AbortCause) -> ApplyOutcome {
+        self.decide_of(time, id, Some(fingerprint(id)), cause)
     }
 
     /// The same, by who says which transaction under that id is meant, or does not know.
@@ -163,13 +170,9 @@ impl Bench {
         time: u64,
         id: TransactionId,
         fingerprint: Option<Fingerprint>,
-        decision: Decision,
+        cause: AbortCause,
     ) -> ApplyOutcome {
-        let decide = Decide {
-            id,
-            fingerprint,
-            decision,
-        };
+        let decide = Decide { id, fingerprint, cause };
         self.command(time, Command::Decide(decide))
     }
 
@@ -233,6 +236,15 @@ fn refused(cause: AbortCause) -> ApplyOutcome {
 
 fn told(decision: Decision) -> ApplyOutcome {
     ApplyOutcome::Transaction(TransactionAnswer::Decision(decision))
+}
+
+fn told_aborted(cause: AbortCause) -> ApplyOutcome {
+    told(Decision::Aborted(cause))
+}
+
+/// The home group's yes.
+fn commits(id: TransactionId, version: u64) -> ApplyOutcome {
+    voted(Vote::Decided(committed(id, version)))
 }
 
 fn one_group_commit(id: TransactionId, version: u64) -> ApplyOutcome {

@@ -4,8 +4,8 @@ use super::super::command::{get_condition, get_mutation, put_condition, put_muta
 use crate::storage::{Decoder, Malformed, put_bytes, put_varint};
 use bytes::{BufMut, Bytes, BytesMut};
 use fulcrum_types::{
-    AbortCause, ClientId, CommittedPart, Decision, Fingerprint, GroupId, KeyCondition, KeyWrite, KeyspaceId, Part,
-    Participant, ReadCheck, Resolution, Sequence, TransactionId, Verdict, Version,
+    AbortCause, ClientId, CommittedPart, Fingerprint, GroupId, KeyCondition, KeyWrite, KeyspaceId, Part, Participant,
+    ReadCheck, Resolution, Sequence, TransactionId, Verdict, Version,
 };
 
 /// Tags of [`AbortCause`].
@@ -176,45 +176,20 @@ pub(super) fn get_bool(decoder: &mut Decoder) -> Result<bool, Malformed> {
     }
 }
 
-pub(super) fn put_parts(buffer: &mut BytesMut, parts: &[CommittedPart]) {
+pub(in crate::state_machine) fn put_parts(buffer: &mut BytesMut, parts: &[CommittedPart]) {
     put_list(buffer, parts, |buffer, part| {
         put_participant(buffer, &part.participant);
         put_varint(buffer, part.version.0);
     });
 }
 
-pub(super) fn get_parts(decoder: &mut Decoder) -> Result<Vec<CommittedPart>, Malformed> {
+pub(in crate::state_machine) fn get_parts(decoder: &mut Decoder) -> Result<Vec<CommittedPart>, Malformed> {
     get_list(decoder, |decoder| {
         Ok(CommittedPart {
             participant: get_participant(decoder)?,
             version: Version(decoder.varint()?),
         })
     })
-}
-
-pub(in crate::state_machine) fn put_decision(buffer: &mut BytesMut, decision: &Decision) {
-    match decision {
-        Decision::Committed { fingerprint, parts } => {
-            buffer.put_u8(verdict::COMMIT);
-            put_fingerprint(buffer, *fingerprint);
-            put_parts(buffer, parts);
-        }
-        Decision::Aborted(cause) => {
-            buffer.put_u8(verdict::ABORT);
-            put_cause(buffer, *cause);
-        }
-    }
-}
-
-pub(in crate::state_machine) fn get_decision(decoder: &mut Decoder) -> Result<Decision, Malformed> {
-    match decoder.u8()? {
-        verdict::COMMIT => Ok(Decision::Committed {
-            fingerprint: get_fingerprint(decoder)?,
-            parts: get_parts(decoder)?,
-        }),
-        verdict::ABORT => Ok(Decision::Aborted(get_cause(decoder)?)),
-        other => Err(Malformed::Tag(other)),
-    }
 }
 
 pub(in crate::state_machine) fn put_resolution(buffer: &mut BytesMut, resolution: &Resolution) {
@@ -245,7 +220,7 @@ pub(in crate::state_machine) fn get_resolution(decoder: &mut Decoder) -> Result<
     Ok(Resolution { id, verdict })
 }
 
-pub(super) fn put_cause(buffer: &mut BytesMut, cause: AbortCause) {
+pub(in crate::state_machine) fn put_cause(buffer: &mut BytesMut, cause: AbortCause) {
     match cause {
         AbortCause::Conflict { with } => {
             buffer.put_u8(cause::CONFLICT);
@@ -282,7 +257,7 @@ pub(super) fn put_cause(buffer: &mut BytesMut, cause: AbortCause) {
     }
 }
 
-pub(super) fn get_cause(decoder: &mut Decoder) -> Result<AbortCause, Malformed> {
+pub(in crate::state_machine) fn get_cause(decoder: &mut Decoder) -> Result<AbortCause, Malformed> {
     Ok(match decoder.u8()? {
         cause::CONFLICT => AbortCause::Conflict { with: get_id(decoder)? },
         cause::LOCK_TIMEOUT => AbortCause::LockTimeout { by: get_id(decoder)? },

@@ -1,5 +1,5 @@
-//! Decisions: at the home group the first record wins (rule 14). Elsewhere none is recorded: a promise given there rests on what
-//! the home decides.
+//! Decisions: at the home group the first record wins (rule 14). A commit is recorded by its prepare, which comes last; who cannot
+//! wait for that has an abort recorded. Elsewhere none is: a promise given there rests on what the home decides.
 
 use super::record::{Committed, Record};
 use super::table::TransactionEvent;
@@ -18,67 +18,25 @@ impl StateMachine {
     ) -> Result<ApplyOutcome, StorageError> {
         let id = asked.id;
         let known = self.transaction(store, id)?;
-        if let Some((home, held)) = known.as_ref().and_then(|record| self.home_elsewhere(record)) {
-            return Ok(match asked_of(asked) {
+        if let Some((home, held)) = known.as_ref().and_then(home_elsewhere) {
+            return Ok(match asked.fingerprint {
                 // That one is never prepared here: the id has another owner.
                 Some(of) if of != held => recorded(Decision::Aborted(AbortCause::NotPrepared { group: self.group })),
                 _ => ApplyOutcome::Refused(ApplyRefusal::NotTheHome { id, home }),
             });
         }
         match &known {
-            Some(Record::Aborted(_) | Record::Refused(_))
-                if self.has(Bug::CommitAfterTheAbort) && matches!(asked.decision, Decision::Committed { .. }) =>
-            {
-                let Decision::Committed { fingerprint, parts } = asked.decision.clone() else {
-                    return Ok(recorded(asked.decision.clone()));
-                };
-                let (at_ms, unresolved) = (moment.time.0, true);
-                let committed = Committed {
-                    fingerprint,
-                    parts,
-                    at_ms,
-                    unresolved,
-                };
-                self.record_commit(store, id, committed);
-                return Ok(recorded(asked.decision.clone()));
-            }
             Some(Record::Committed(committed)) => return Ok(recorded(committed.decision())),
             Some(Record::Aborted(cause) | Record::Refused(cause)) => return Ok(recorded(Decision::Aborted(*cause))),
             Some(Record::Prepared(_) | Record::Resolved { .. }) | None => {}
         }
-        let cause = match &asked.decision {
+        let cause = match self.age(id, moment.time) {
             // It may have been committed, and forgotten since: no other cause would be true.
-            _ if self.age(id, moment.time) == Age::Past => AbortCause::TooOld,
-            Decision::Aborted(cause) => *cause,
-            Decision::Committed { fingerprint, parts } => match &known {
-                Some(Record::Prepared(prepared)) if prepared.fingerprint == *fingerprint => {
-                    let committed = Committed {
-                        fingerprint: *fingerprint,
-                        parts: parts.clone(),
-                        at_ms: moment.time.0,
-                        unresolved: parts.iter().any(|part| part.participant.group != self.group),
-                    };
-                    self.release(store, moment, id, true)?;
-                    self.record_commit(store, id, committed);
-                    return Ok(recorded(asked.decision.clone()));
-                }
-                _ => AbortCause::NotPrepared { group: self.group },
-            },
+            Age::Past => AbortCause::TooOld,
+            Age::Now | Age::Future => asked.cause,
         };
-        self.release(store, moment, id, false)?;
         self.record_abort(store, moment, id, cause);
         Ok(recorded(Decision::Aborted(cause)))
-    }
-
-    /// Where it is decided, if the group holds it as a participant of another home, and which transaction that is.
-    fn home_elsewhere(&self, record: &Record) -> Option<(Participant, Fingerprint)> {
-        match record {
-            Record::Prepared(prepared) if prepared.home.group != self.group => {
-                Some((prepared.home, prepared.fingerprint))
-            }
-            Record::Resolved { home, fingerprint, .. } => Some((*home, *fingerprint)),
-            _ => None,
-        }
     }
 
     /// Every participant has resolved these.
@@ -126,11 +84,12 @@ impl StateMachine {
     }
 }
 
-/// Which transaction under the id is meant.
-fn asked_of(asked: &Decide) -> Option<Fingerprint> {
-    match asked.decision {
-        Decision::Committed { fingerprint, .. } => Some(fingerprint),
-        Decision::Aborted(_) => asked.fingerprint,
+/// Where it is decided, if the group holds it as a participant of another home, and which transaction that is.
+fn home_elsewhere(record: &Record) -> Option<(Participant, Fingerprint)> {
+    match record {
+        Record::Prepared(prepared) => Some((prepared.home, prepared.fingerprint)),
+        Record::Resolved { home, fingerprint, .. } => Some((*home, *fingerprint)),
+        Record::Refused(_) | Record::Committed(_) | Record::Aborted(_) => None,
     }
 }
 

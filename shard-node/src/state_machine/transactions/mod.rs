@@ -97,16 +97,15 @@ impl StateMachine {
         store.delete(Space::State, self.transaction_key(id));
     }
 
-    /// What is known of a transaction whose home is here, as of the applied position. None if this is not its home: the
-    /// promise given here says where that is.
+    /// What is known of a transaction here, as of the applied position. None if it was resolved here: its home group knows.
     pub fn state_of(&self, store: &Store, id: TransactionId) -> Result<Option<TransactionState>, StorageError> {
         Ok(Some(match self.transaction(store, id)? {
             Some(Record::Committed(committed)) => TransactionState::Decided(committed.decision()),
             Some(Record::Aborted(cause) | Record::Refused(cause)) => {
                 TransactionState::Decided(Decision::Aborted(cause))
             }
-            Some(Record::Prepared(prepared)) if prepared.home.group == self.group => TransactionState::Undecided,
-            Some(Record::Prepared(_) | Record::Resolved { .. }) => return Ok(None),
+            Some(Record::Prepared(prepared)) => TransactionState::Promised { home: prepared.home },
+            Some(Record::Resolved { .. }) => return Ok(None),
             None if self.age(id, self.time()) == Age::Past => TransactionState::TooOld,
             None => TransactionState::NotSeen,
         }))

@@ -1,4 +1,5 @@
-//! Promises: a transaction of one group is done at once; one of several is prepared and holds its locks from then on.
+//! Promises: a transaction of one group is done at once; one of several is prepared and holds its locks from then on. The home group
+//! prepares when all others have, and its promise would be kept in the same moment: so it gives none, and commits.
 //!
 //! All checks are made in the order of the table in `docs/transactions.md`; the first that fails answers.
 
@@ -76,11 +77,8 @@ impl StateMachine {
             self.record_abort(store, moment, id, cause);
             return Ok(vote(Vote::Decided(Decision::Aborted(cause))));
         }
-        self.footnote.nothing = false;
         let version = Version(moment.index.0);
-        for (number, op) in (0..).zip(ops(&request.part)) {
-            self.write_one(store, version, moment.time, number, &op)?;
-        }
+        self.write_part(store, moment, &request.part)?;
         let committed = Committed {
             fingerprint: request.fingerprint,
             parts: vec![CommittedPart {
@@ -104,19 +102,26 @@ impl StateMachine {
         give_way: Option<TransactionId>,
     ) -> Result<ApplyOutcome, StorageError> {
         let id = request.id;
+        if request.decides() {
+            // Whatever else it does, it changes no values unless it commits.
+            self.footnote.nothing = true;
+        }
         match self.transaction(store, id)? {
             Some(Record::Refused(_) | Record::Resolved { .. }) if self.has(Bug::PrepareAfterTheMark) => {}
+            Some(Record::Refused(_) | Record::Aborted(_))
+                if request.decides() && self.has(Bug::CommitAfterTheAbort) => {}
             Some(known) => return Ok(repeated(id, known, request)),
             None => {}
         }
         if let Some(refusal) = self.refused_by_age(id, moment) {
             return Ok(ApplyOutcome::Refused(refusal));
         }
-        if self.transactions.prepared.len() >= self.limits.prepared {
+        if !request.decides() && self.transactions.prepared.len() >= self.limits.prepared {
             return Ok(ApplyOutcome::Refused(ApplyRefusal::TooManyPrepared));
         }
         let keys = Keys::of(&request.part);
         let cause = match self.judge(&keys, Some((request.priority, id))) {
+            _ if request.decides() && self.has(Bug::CommitPastLocks) => self.objection(store, moment, &request.part)?,
             Judged::Blocked(by) if give_way.is_none() => return Ok(ApplyOutcome::Blocked { by }),
             Judged::Dies(with) | Judged::Blocked(with) => Some(AbortCause::Conflict { with }),
             Judged::Free => match give_way {
@@ -129,9 +134,49 @@ impl StateMachine {
             self.transactions.events.push(TransactionEvent::Refused(id, cause));
             return Ok(vote(Vote::Refused(cause)));
         }
+        if request.decides() {
+            return self.commit_at_home(store, moment, request);
+        }
         let version = Version(moment.index.0);
         self.promise(store, moment, request, keys)?;
         Ok(vote(Vote::Prepared { version }))
+    }
+
+    /// All others have promised, and nothing stands in the way here: that is the commit. Its own writes take effect with it, and no lock
+    /// is ever held for them.
+    fn commit_at_home(
+        &mut self,
+        store: &mut Store,
+        moment: Moment,
+        request: &PrepareRequest,
+    ) -> Result<ApplyOutcome, StorageError> {
+        let version = Version(moment.index.0);
+        self.write_part(store, moment, &request.part)?;
+        let part = |participant: &Participant| {
+            let vote = request.votes.iter().find(|vote| vote.participant == *participant);
+            vote.copied().unwrap_or(CommittedPart {
+                participant: *participant,
+                version,
+            })
+        };
+        let committed = Committed {
+            fingerprint: request.fingerprint,
+            parts: request.participants.iter().map(part).collect(),
+            at_ms: moment.time.0,
+            unresolved: true,
+        };
+        let decision = committed.decision();
+        self.record_commit(store, request.id, committed);
+        Ok(decided(decision))
+    }
+
+    /// The writes of a part take effect at once.
+    fn write_part(&mut self, store: &mut Store, moment: Moment, part: &Part) -> Result<(), StorageError> {
+        self.footnote.nothing = false;
+        for (number, op) in (0..).zip(ops(part)) {
+            self.write_one(store, Version(moment.index.0), moment.time, number, &op)?;
+        }
+        Ok(())
     }
 
     fn promise(
@@ -249,6 +294,10 @@ fn repeated(id: TransactionId, known: Record, request: &PrepareRequest) -> Apply
         return ApplyOutcome::Refused(ApplyRefusal::TransactionIdReused(id));
     }
     match known {
+        // Two that split the transaction by different maps take different groups for its home.
+        Record::Prepared(Prepared { home, .. }) | Record::Resolved { home, .. } if request.decides() => {
+            ApplyOutcome::Refused(ApplyRefusal::NotTheHome { id, home })
+        }
         Record::Prepared(prepared) => vote(Vote::Prepared {
             version: prepared.version,
         }),

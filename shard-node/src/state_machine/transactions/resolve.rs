@@ -32,10 +32,6 @@ impl StateMachine {
         let known = self.transaction(store, id)?;
         match (known, verdict) {
             (Some(Record::Prepared(prepared)), Verdict::Commit(fingerprint)) => {
-                if prepared.home.group == self.group {
-                    // Its decision would be recorded here, and is not.
-                    return Ok(Resolved::Nothing);
-                }
                 if prepared.fingerprint != fingerprint {
                     self.let_go(store, moment, id, AbortCause::NotPrepared { group: self.group })?;
                     return Ok(Resolved::Now);

@@ -401,7 +401,7 @@ impl Client {
                 TransactionState::Decided(Decision::Committed { .. }) => self.end(now, TransactionOutcome::Committed),
                 TransactionState::Decided(Decision::Aborted(_)) => self.end(now, TransactionOutcome::Failed),
                 TransactionState::TooOld => self.end(now, TransactionOutcome::Unknown),
-                TransactionState::Undecided | TransactionState::NotSeen => self.unsure(now),
+                TransactionState::Promised { .. } | TransactionState::NotSeen => self.unsure(now),
             },
             Err(refusal) => self.refused(now, &refusal),
         }

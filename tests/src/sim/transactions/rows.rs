@@ -3,7 +3,7 @@
 
 use crate::sim::world::World;
 use fulcrum_two_phase::{Effect, Input, Shape};
-use fulcrum_types::{Decision, GroupId, NodeId, Operation, Participant, TransactionId, TransactionOperation, Verdict};
+use fulcrum_types::{GroupId, NodeId, Operation, Participant, TransactionId, TransactionOperation, Verdict};
 use std::collections::BTreeSet;
 
 /// What a coordinator has done for a transaction of several groups, in this life.
@@ -77,12 +77,15 @@ impl World {
             Effect::Ask { operation, .. } => match operation {
                 TransactionOperation::Prepare(prepare) => {
                     if let Some(followed) = follows.get_mut(&prepare.id) {
-                        followed.prepares += 1;
+                        match prepare.decides() {
+                            true => followed.asked = Some(true),
+                            false => followed.prepares += 1,
+                        }
                     }
                 }
                 TransactionOperation::Decide(decide) => {
                     if let Some(followed) = follows.get_mut(&decide.id) {
-                        followed.asked = Some(matches!(decide.decision, Decision::Committed { .. }));
+                        followed.asked = Some(false);
                     }
                 }
                 TransactionOperation::Forget(ids) => {
@@ -132,9 +135,9 @@ impl World {
             (None, Some(true)) => Some(ROWS[3]),
             (None, None) if followed.prepares == 0 => Some(ROWS[0]),
             (None, None) => {
-                let all = followed.others.iter().chain([&followed.home]);
-                let prepared = all.filter(|at| self.watch.records.is_prepared(at.group, id)).count();
-                Some(ROWS[if prepared > followed.others.len() { 2 } else { 1 }])
+                let mut others = followed.others.iter();
+                let all = others.all(|at| self.watch.records.is_prepared(at.group, id));
+                Some(ROWS[if all { 2 } else { 1 }])
             }
         }
     }
@@ -164,7 +167,14 @@ impl World {
             let taken = self.hosts[&node].has_taken(number);
             let ended = |id| running.verdict_on(group, id).ok().flatten().is_some();
             let prepared = |id| self.watch.records.is_prepared(group, id);
+            let decided = |id| match (ended(id), taken) {
+                (true, _) => ROWS[17],
+                (false, true) => ROWS[16],
+                (false, false) => ROWS[15],
+            };
             match operation {
+                TransactionOperation::Prepare(prepare) if prepare.decides() => rows.push(decided(prepare.id)),
+                TransactionOperation::Decide(decide) => rows.push(decided(decide.id)),
                 TransactionOperation::Prepare(prepare) => {
                     asked.insert((group, prepare.id));
                     rows.push(match (prepared(prepare.id) || ended(prepare.id), taken) {
@@ -181,11 +191,6 @@ impl World {
                         (false, false) => prepared(one.id).then_some(ROWS[12]),
                     }
                 })),
-                TransactionOperation::Decide(decide) => rows.push(match (ended(decide.id), taken) {
-                    (true, _) => ROWS[17],
-                    (false, true) => ROWS[16],
-                    (false, false) => ROWS[15],
-                }),
                 _ => {}
             }
         }
@@ -205,10 +210,8 @@ impl World {
 #[must_use]
 pub fn name_of_operation(operation: &TransactionOperation) -> &'static str {
     match operation {
-        TransactionOperation::Decide(decide) => match decide.decision {
-            Decision::Committed { .. } => "decide commit",
-            Decision::Aborted(_) => "decide abort",
-        },
+        TransactionOperation::Prepare(prepare) if prepare.decides() => "decide commit",
+        TransactionOperation::Decide(_) => "decide abort",
         other => other.name(),
     }
 }

@@ -55,6 +55,10 @@ fn prepare_at(id: TransactionId, home: Participant, part: Part) -> Operation {
         home,
         participants: vec![here(), elsewhere()],
         seen: None,
+        votes: match home == here() {
+            true => vec![yes(elsewhere(), 9)],
+            false => Vec::new(),
+        },
         part,
     })))
 }
@@ -62,6 +66,18 @@ fn prepare_at(id: TransactionId, home: Participant, part: Part) -> Operation {
 /// A promise to a transaction whose home is elsewhere.
 fn prepare(id: TransactionId, part: Part) -> Operation {
     prepare_at(id, elsewhere(), part)
+}
+
+/// Asks for the commit of a transaction whose home is here, and which all others have prepared.
+fn commit_here(id: TransactionId, part: Part) -> Operation {
+    prepare_at(id, here(), part)
+}
+
+fn yes(participant: Participant, version: u64) -> CommittedPart {
+    CommittedPart {
+        participant,
+        version: Version(version),
+    }
 }
 
 fn transact(id: TransactionId, part: Part) -> Operation {
@@ -89,23 +105,38 @@ fn abort(id: TransactionId) -> Operation {
     resolve(id, verdict)
 }
 
-fn decide(id: TransactionId, decision: Decision) -> Operation {
+fn decide(id: TransactionId, cause: AbortCause) -> Operation {
     Operation::Transaction(TransactionOperation::Decide(Decide {
         id,
         fingerprint: Some(fingerprint(id)),
-        decision,
+        cause,
     }))
 }
 
 fn committed(id: TransactionId) -> Decision {
-    let part = |participant| CommittedPart {
-        participant,
-        version: Version(9),
-    };
     Decision::Committed {
         fingerprint: fingerprint(id),
-        parts: vec![part(here()), part(elsewhere())],
+        parts: vec![yes(here(), 9), yes(elsewhere(), 9)],
     }
+}
+
+/// The same prepare, with other votes.
+fn with_votes(prepare: Operation, votes: Vec<CommittedPart>) -> Operation {
+    match prepare {
+        Operation::Transaction(TransactionOperation::Prepare(mut request)) => {
+            request.votes = votes;
+            Operation::Transaction(TransactionOperation::Prepare(request))
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+fn is_committed(result: Result<Answered, Refusal>) -> bool {
+    let answer = answer_of(result);
+    matches!(
+        answer,
+        TransactionAnswer::Vote(Vote::Decided(Decision::Committed { .. }))
+    )
 }
 
 fn list(limit: u32) -> Operation {
@@ -270,13 +301,9 @@ fn what_makes_no_sense_is_refused_and_leaves_nothing() {
     let invalid = [
         transact(id, Part::default()),
         transact(id, part(&[], &[("a", "1"), ("a", "2")])),
-        decide(
-            id,
-            Decision::Committed {
-                fingerprint: fingerprint(id),
-                parts: vec![],
-            },
-        ),
+        with_votes(commit_here(id, part(&[], &[("a", "1")])), vec![]),
+        with_votes(commit_here(id, part(&[], &[("a", "1")])), vec![yes(here(), 1)]),
+        with_votes(prepare(id, part(&[], &[("a", "1")])), vec![yes(here(), 1)]),
         Operation::Transaction(TransactionOperation::Resolve(vec![])),
         Operation::Transaction(TransactionOperation::Forget(vec![id, id])),
         Operation::Transaction(TransactionOperation::Read {
@@ -371,9 +398,11 @@ fn a_lone_survivor_ends_what_is_in_doubt_and_promises_nothing() {
     world.pass(4000);
     let refused = world.ask(primary, prepare(other, part(&[], &[("b", "1")])));
     assert_eq!(refused.unwrap_err().code(), "NOT_ENOUGH_REPLICAS");
+    let refused = world.ask(primary, commit_here(other, part(&[], &[("b", "1")])));
+    assert_eq!(refused.unwrap_err().code(), "NOT_ENOUGH_REPLICAS", "nor does it commit");
     let aborted = Decision::Aborted(AbortCause::Operator);
     assert_eq!(
-        answer_of(world.ask(primary, decide(other, aborted.clone()))),
+        answer_of(world.ask(primary, decide(other, AbortCause::Operator))),
         TransactionAnswer::Decision(aborted)
     );
     assert_eq!(

@@ -138,85 +138,79 @@ fn a_no_is_for_ever() {
 #[test]
 fn the_first_record_wins_at_home() {
     let mut bench = Bench::new(Limits::default());
-    bench.prepare_home(id(1), part().put("a", "1"));
-    let commit = committed(id(1), 1);
-    assert_eq!(bench.decide(T, id(1), commit.clone()), told(commit.clone()));
-    assert_eq!(bench.get("a"), Some(("1".into(), 1)), "resolved in the same step");
+    let wanted = part().put("a", "1");
+    assert_eq!(bench.prepare_home(id(1), wanted.clone()), commits(id(1), 1));
+    assert_eq!(bench.get("a"), Some(("1".into(), 1)), "in the same step");
     assert!(!bench.machine.holds_locks());
-    let abort = Decision::Aborted(AbortCause::Operator);
-    assert_eq!(bench.decide(T, id(1), abort.clone()), told(commit.clone()));
     assert_eq!(
-        bench.prepare_home(id(1), part().put("a", "1")),
-        voted(Vote::Decided(commit))
+        bench.decide(T, id(1), AbortCause::Operator),
+        told(committed(id(1), 1)),
+        "whatever is asked for later"
     );
+    bench.write(T, None, put("a", "2"));
+    assert_eq!(bench.prepare_home(id(1), wanted), commits(id(1), 1), "sent again");
+    assert_eq!(bench.get("a"), Some(("2".into(), 3)), "and not done again");
 
-    bench.prepare_home(id(2), part().put("b", "1"));
-    assert_eq!(bench.decide(T, id(2), abort.clone()), told(abort.clone()));
-    assert_eq!(bench.decide(T, id(2), committed(id(2), 4)), told(abort.clone()));
+    let aborted = told_aborted(AbortCause::Operator);
+    assert_eq!(bench.decide(T, id(2), AbortCause::Operator), aborted, "never heard of");
     assert_eq!(
-        bench.decide(T, id(3), abort.clone()),
-        told(abort.clone()),
-        "never heard of"
-    );
-    assert_eq!(
-        bench.prepare_home(id(3), part().put("b", "1")),
+        bench.prepare_home(id(2), part().put("b", "1")),
         refused(AbortCause::Operator)
     );
-    assert_eq!(bench.decide(T, id(3), committed(id(3), 8)), told(abort));
+    assert_eq!(bench.decide(T, id(2), AbortCause::Client), aborted);
     assert_eq!(bench.get("b"), None);
 }
 
 #[test]
-fn nothing_is_committed_that_was_not_promised_here() {
+fn the_home_commits_only_what_holds_and_what_nobody_is_in_the_way_of() {
     let mut bench = Bench::new(Limits::default());
-    let not_prepared = told(Decision::Aborted(AbortCause::NotPrepared { group: GROUP }));
-    assert_eq!(bench.decide(T, id(1), committed(id(1), 1)), not_prepared);
-    assert_eq!(bench.decide(T, id(1), committed(id(1), 1)), not_prepared);
-    bench.prepare_home(id(2), part().put("a", "1"));
-    let other = Decision::Committed {
-        fingerprint: Fingerprint(7),
-        parts: vec![],
-    };
-    assert_eq!(bench.decide(T, id(2), other), not_prepared);
-    assert!(!bench.machine.holds_locks());
-    assert_eq!(bench.get("a"), None);
+    bench.write(T, None, put("a", "1"));
+    let invalidated = AbortCause::ReadInvalidated { group: GROUP, read: 0 };
+    let stale = part().read("a", 0).put("b", "1");
+    assert_eq!(bench.prepare_home(id(1), stale), refused(invalidated));
+    assert_eq!(
+        bench.decide(T, id(1), AbortCause::Client),
+        told_aborted(invalidated),
+        "its mark is the record"
+    );
+    bench.prepare(id(5), part().put("c", "1"));
+    assert_eq!(
+        bench.prepare_home(id(3), part().put("c", "2")),
+        blocked(id(5)),
+        "the older waits, while others hold locks for it"
+    );
+    let dies = refused(AbortCause::Conflict { with: id(5) });
+    assert_eq!(bench.prepare_home(id(7), part().read("c", 0).put("d", "2")), dies);
+    bench.commit(id(5));
+    assert_eq!(bench.prepare_home(id(3), part().put("c", "2")), commits(id(3), 8));
+    assert_eq!((bench.get("b"), bench.get("d")), (None, None));
 }
 
 #[test]
 fn only_the_home_group_decides() {
     let mut bench = Bench::new(Limits::default());
+    let home = elsewhere();
+    let not_here = ApplyOutcome::Refused(ApplyRefusal::NotTheHome { id: id(1), home });
     bench.prepare(id(1), part().put("a", "1"));
-    let asked = [Decision::Aborted(AbortCause::Client), committed(id(1), 1)];
-    for decision in asked {
-        let home = elsewhere();
-        assert_eq!(
-            bench.decide(T, id(1), decision),
-            ApplyOutcome::Refused(ApplyRefusal::NotTheHome { id: id(1), home })
-        );
-    }
+    assert_eq!(bench.decide(T, id(1), AbortCause::Client), not_here);
+    assert_eq!(bench.prepare_home(id(1), part().put("a", "1")), not_here);
     assert!(bench.machine.promise_to(id(1)).is_some(), "the promise is kept");
     bench.commit(id(1));
-    for decision in [Decision::Aborted(AbortCause::Client), committed(id(1), 1)] {
-        let home = elsewhere();
-        assert_eq!(
-            bench.decide(T, id(1), decision),
-            ApplyOutcome::Refused(ApplyRefusal::NotTheHome { id: id(1), home }),
-            "it is resolved, and was decided there"
-        );
-    }
-    bench.prepare_home(id(2), part().put("b", "1"));
-    assert_eq!(bench.commit(id(2)), Resolved::Nothing, "nothing is decided here");
-    assert!(bench.machine.promise_to(id(2)).is_some());
-    assert_eq!(bench.decide(T, id(2), committed(id(2), 4)), told(committed(id(2), 4)));
+    assert_eq!(
+        bench.decide(T, id(1), AbortCause::Client),
+        not_here,
+        "it is resolved, and was decided there"
+    );
+    assert_eq!(bench.prepare_home(id(1), part().put("a", "1")), not_here);
 }
 
 #[test]
 fn who_knows_the_id_alone_gets_no_decision_but_from_its_home() {
     let mut bench = Bench::new(Limits::default());
     bench.prepare(id(1), part().put("a", "1"));
-    let (home, abort) = (elsewhere(), Decision::Aborted(AbortCause::Operator));
+    let (home, abort) = (elsewhere(), AbortCause::Operator);
     let not_here = ApplyOutcome::Refused(ApplyRefusal::NotTheHome { id: id(1), home });
-    assert_eq!(bench.decide_of(T, id(1), None, abort.clone()), not_here);
+    assert_eq!(bench.decide_of(T, id(1), None, abort), not_here);
     assert_eq!(bench.commit(id(1)), Resolved::Now, "the promise was kept");
     assert_eq!(bench.decide_of(T, id(1), None, abort), not_here);
     assert_eq!(bench.get("a"), Some(("1".into(), 1)));
@@ -227,18 +221,13 @@ fn of_another_transaction_under_the_id_a_participant_says_that_it_promised_nothi
     let mut bench = Bench::new(Limits::default());
     bench.prepare(id(1), part().put("a", "1"));
     let other = Fingerprint(7);
-    let its_commit = || Decision::Committed {
-        fingerprint: other,
-        parts: vec![],
-    };
-    let not_prepared = told(Decision::Aborted(AbortCause::NotPrepared { group: GROUP }));
+    let not_prepared = told_aborted(AbortCause::NotPrepared { group: GROUP });
     bench.events();
     let kept = |bench: &Bench| StateKind::ALL.map(|kind| bench.count(kind));
     for _ in ["prepared", "resolved"] {
         let before = kept(&bench);
-        let abort = Decision::Aborted(AbortCause::Client);
+        let abort = AbortCause::Client;
         assert_eq!(bench.decide_of(T, id(1), Some(other), abort), not_prepared);
-        assert_eq!(bench.decide_of(T, id(1), Some(other), its_commit()), not_prepared);
         assert_eq!(kept(&bench), before, "it leaves nothing");
         assert_eq!(bench.events(), []);
         bench.commit(id(1));
@@ -318,22 +307,18 @@ fn ids_out_of_time_get_no_promise() {
 #[test]
 fn past_the_horizon_no_commit_is_recorded() {
     let mut bench = Bench::new(Limits::default());
-    bench.prepare_home(id(1), part().put("a", "1"));
     let past = T + HORIZON + 2;
-    let too_old = told(Decision::Aborted(AbortCause::TooOld));
-    assert_eq!(bench.decide(past, id(1), committed(id(1), 1)), too_old);
-    assert!(!bench.machine.holds_locks());
+    let request = prepare_at(id(1), here(), part().put("a", "1"));
+    let old = ApplyOutcome::Refused(ApplyRefusal::TooOldToTell);
+    assert_eq!(bench.prepare_with(past, request, None), old);
     assert_eq!(bench.get("a"), None);
+    let too_old = told_aborted(AbortCause::TooOld);
+    assert_eq!(
+        bench.decide(past, id(1), AbortCause::Client),
+        too_old,
+        "whatever is asked"
+    );
     assert_eq!(bench.count(StateKind::Transaction), 0, "its age says it from now on");
-    assert_eq!(bench.decide(past, id(1), committed(id(1), 1)), too_old);
-
-    bench.prepare_home(id(2), part().put("a", "2"));
-    let abort = Decision::Aborted(AbortCause::Client);
-    for id in [id(2), id(1)] {
-        assert_eq!(bench.decide(past + 1, id, abort.clone()), too_old, "whatever is asked");
-    }
-    assert!(!bench.machine.holds_locks());
-    assert_eq!(bench.count(StateKind::Transaction), 0);
 }
 
 #[test]
@@ -425,20 +410,31 @@ fn promises_are_bounded() {
     );
     bench.abort(id(1));
     assert_eq!(bench.prepare(id(3), part().put("c", "1")), prepared(6));
+    assert_eq!(
+        bench.prepare_home(id(4), part().put("d", "1")),
+        commits(id(4), 7),
+        "the home group holds nothing"
+    );
 }
 
 #[test]
 fn who_waits_and_who_counts_is_told() {
     use TransactionEvent as E;
     let mut bench = Bench::new(Limits::default());
-    bench.prepare_home(id(1), part().put("a", "1"));
+    bench.prepare(id(1), part().put("a", "1"));
     assert_eq!(bench.events(), [E::Prepared(id(1))]);
-    bench.decide(T, id(1), committed(id(1), 1));
-    let (id, committed) = (id(1), true);
+    bench.commit(id(1));
+    let (released, committed) = (id(1), true);
     assert_eq!(
         bench.events(),
-        [E::Released { id, committed }, E::Committed(id), E::Unresolved(id)]
+        [E::Released {
+            id: released,
+            committed
+        }]
     );
+    bench.prepare_home(id(2), part().put("a", "2"));
+    let id = id(2);
+    assert_eq!(bench.events(), [E::Committed(id), E::Unresolved(id)]);
     assert_eq!(bench.machine.unresolved().count(), 1);
     assert_eq!(
         bench.command(T, Command::Forget(vec![id])),

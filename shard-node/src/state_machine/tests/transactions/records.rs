@@ -10,7 +10,7 @@ fn marks_go_with_the_horizon() {
     bench.prepare(id(1), part().put("a", "1"));
     bench.commit(id(1));
     bench.abort(id(2));
-    bench.decide(T, id(3), Decision::Aborted(AbortCause::Client));
+    bench.decide(T, id(3), AbortCause::Client);
     bench.prepare(id(4), part().read("none", 9));
     bench.prepare(id(5), part().put("b", "1"));
     assert_eq!(
@@ -44,7 +44,6 @@ fn a_commit_is_kept_until_it_is_resolved_everywhere_and_retained() {
     };
     let mut bench = Bench::new(limits);
     bench.prepare_home(id(1), part().put("a", "1"));
-    bench.decide(T, id(1), committed(id(1), 1));
     bench.transact(T, id(2), part().put("b", "1"));
     bench.apply(T + 60_001, Payload::Noop).unwrap();
     assert_eq!(bench.count(StateKind::Transaction), 1, "unresolved: never");
@@ -83,17 +82,23 @@ fn of_too_many_commits_the_oldest_go_but_not_before_the_horizon() {
 }
 
 #[test]
-fn the_home_tells_what_it_knows() {
+fn a_group_tells_what_it_knows() {
     let mut bench = Bench::new(Limits::default());
     let state = |bench: &Bench, id| bench.machine.state_of(&bench.store, id).unwrap();
     bench.apply(T, Payload::Noop).unwrap();
     assert_eq!(state(&bench, id(1)), Some(TransactionState::NotSeen));
     bench.prepare_home(id(1), part().put("a", "1"));
-    assert_eq!(state(&bench, id(1)), Some(TransactionState::Undecided));
+    let decided = TransactionState::Decided(committed(id(1), 2));
+    assert_eq!(state(&bench, id(1)), Some(decided.clone()));
     bench.prepare(id(2), part().put("b", "1"));
-    assert_eq!(state(&bench, id(2)), None, "its home is elsewhere");
+    bench.prepare(id(4), part().put("c", "1"));
+    bench.commit(id(4));
+    let promised = TransactionState::Promised { home: elsewhere() };
+    assert_eq!(state(&bench, id(2)), Some(promised.clone()));
+    assert_eq!(state(&bench, id(4)), None, "its home is elsewhere, and knows");
     bench.apply(T + HORIZON + 9, Payload::Noop).unwrap();
-    assert_eq!(state(&bench, id(1)), Some(TransactionState::Undecided));
+    assert_eq!(state(&bench, id(1)), Some(decided), "unresolved");
+    assert_eq!(state(&bench, id(2)), Some(promised));
     assert_eq!(state(&bench, id(3)), Some(TransactionState::TooOld));
 }
 
@@ -103,7 +108,6 @@ fn a_restart_takes_the_locks_again() {
     bench.prepare(id(2), part().put("a", "1").read("b", 0));
     bench.prepare(id(3), part().read("b", 0));
     bench.prepare_home(id(4), part().put("c", "1"));
-    bench.decide(T, id(4), committed(id(4), 3));
     bench.reopen();
     assert_eq!(bench.write(T, None, put("a", "x")), blocked(id(2)));
     assert_eq!(bench.write(T, None, put("b", "x")), blocked(id(2)));
@@ -217,10 +221,7 @@ fn any_command(random: &mut Random, time: u64) -> Command {
         3 => Command::Decide(Decide {
             id,
             fingerprint: any_fingerprint(random, id),
-            decision: match random.below(2) {
-                0 => Decision::Aborted(AbortCause::Client),
-                _ => committed(id, 1),
-            },
+            cause: AbortCause::Client,
         }),
         4 => Command::Resolve(vec![Resolution {
             id,

@@ -98,10 +98,9 @@ fn what_was_told_of_another_transaction_under_the_id_tells_nothing() {
 }
 
 #[test]
-fn what_is_undecided_or_aborted_or_unheard_of_leaves_the_old_value() {
+fn what_is_aborted_or_unheard_of_leaves_the_old_value() {
     let aborted = TransactionState::Decided(Decision::Aborted(AbortCause::Client));
     for (state, resolves) in [
-        (TransactionState::Undecided, false),
         (TransactionState::NotSeen, false),
         (TransactionState::TooOld, true),
         (aborted, true),
@@ -194,7 +193,7 @@ fn each_level_asks_for_what_it_promises() {
     for operation in [session(prepared), bounded, linearizable("a")] {
         let read = world.begin(primary, operation);
         let (node, ask) = looked_up(&mut world, id);
-        world.other_answers(node, ask, TransactionAnswer::State(TransactionState::Undecided));
+        world.other_answers(node, ask, TransactionAnswer::State(TransactionState::NotSeen));
         assert_eq!(values(world.reply(read).unwrap()), one("old"));
     }
 }
@@ -216,14 +215,18 @@ fn a_backup_asks_as_well() {
 }
 
 #[test]
-fn the_home_groups_own_intents_need_no_question() {
-    let (mut world, primary) = World::settled();
-    let id = world.id(1);
-    assert!(is_prepared(
-        world.ask(primary, prepare_at(id, here(), part(&[], &[("a", "new")])))
-    ));
-    assert_eq!(values(world.ask(primary, linearizable("a"))), [None]);
-    assert!(world.questions().is_empty());
+fn the_word_of_one_that_has_only_promised_is_not_taken() {
+    let (mut world, primary, id, _) = met();
+    let read = world.begin(primary, linearizable("a"));
+    let (node, ask) = looked_up(&mut world, id);
+    let home = here();
+    world.other_answers(node, ask, TransactionAnswer::State(TransactionState::Promised { home }));
+    assert!(world.is_waiting(read), "it may be committed");
+    world.pass(20);
+    let (node, ask) = looked_up(&mut world, id);
+    let state = TransactionState::Decided(committed(id));
+    world.other_answers(node, ask, TransactionAnswer::State(state));
+    assert_eq!(values(world.reply(read).unwrap()), one("new"));
 }
 
 #[test]
@@ -252,7 +255,7 @@ fn reads_that_come_together_share_a_question_and_later_ones_do_not() {
     let later = world.begin(primary, linearizable("a"));
     let (_, later_ask) = looked_up(&mut world, id);
     assert_ne!(ask, later_ask);
-    world.other_answers(node, ask, TransactionAnswer::State(TransactionState::Undecided));
+    world.other_answers(node, ask, TransactionAnswer::State(TransactionState::NotSeen));
     assert!(requests.iter().all(|request| !world.is_waiting(*request)));
     assert!(world.is_waiting(later), "it began after that was asked");
 }
@@ -289,7 +292,7 @@ fn scans_see_what_is_committed_in_their_range() {
         let read = world.begin(primary, scan(limit));
         let asked = world.questions();
         // In the order of the transactions; the other one lies behind the end of a short scan.
-        let states = [TransactionState::Decided(committed(id)), TransactionState::Undecided];
+        let states = [TransactionState::Decided(committed(id)), TransactionState::NotSeen];
         for ((node, ask, _, _), state) in asked.into_iter().zip(states) {
             let result = answer_as_state(state);
             world.inbox.push_back((node, Event::Answered { ask, result }));
@@ -360,7 +363,7 @@ fn a_transactions_reads_and_their_validation() {
     });
     let read = world.begin(primary, observe.clone());
     let (node, ask) = looked_up(&mut world, id);
-    world.other_answers(node, ask, TransactionAnswer::State(TransactionState::Undecided));
+    world.other_answers(node, ask, TransactionAnswer::State(TransactionState::NotSeen));
     let TransactionAnswer::Observations(seen) = answer_of(world.reply(read).unwrap()) else {
         panic!()
     };
