@@ -73,6 +73,9 @@ pub struct TimesConfig {
     /// For how long the node counts as alive without a sign of life at the metadata store.
     #[serde(with = "duration")]
     pub node_lease: Duration,
+    /// Between two looks of placement, at the node that acts.
+    #[serde(with = "duration")]
+    pub placement_check: Duration,
     /// A shutdown hands over what it leads for at most so long.
     #[serde(with = "duration")]
     pub hand_over: Duration,
@@ -115,6 +118,7 @@ impl Default for TimesConfig {
             sync_overdue: Duration::from_millis(750),
             metadata_deadline: Duration::from_secs(2),
             node_lease: Duration::from_secs(10),
+            placement_check: Duration::from_secs(1),
             hand_over: Duration::from_secs(3),
         }
     }
@@ -190,6 +194,7 @@ impl Validate for TimesConfig {
             ("times.sync_overdue", self.sync_overdue),
             ("times.metadata_deadline", self.metadata_deadline),
             ("times.node_lease", self.node_lease),
+            ("times.placement_check", self.placement_check),
         ];
         if let Some((key, _)) = times.into_iter().find(|(_, time)| time.is_zero()) {
             return Err(invalid(key, "0 is no time: use 1ms or more"));
