@@ -229,15 +229,21 @@ impl ClusterStore {
 
     /// Makes a node known, with where it is, and alive for `ttl`.
     pub async fn register_node(&self, node: NodeId, info: NodeInfo, ttl: Duration) -> Result<NodeLease, StoreError> {
-        let change = |map: &mut ClusterMap, _: &mut Vec<Op>| Ok(map.set_node(node, info.clone()).then_some(()));
-        self.change_map(change).await?;
         let lease = self.metadata.grant_lease(ttl).await?;
         let alive = Op::Put {
             key: self.node_key(node),
             value: Bytes::from_static(b"{}"),
             lease: Some(lease),
         };
-        self.metadata.txn(Vec::new(), vec![alive]).await?;
+        // A node that is new in the map is alive in it, too: else a keyspace made at that moment would avoid it.
+        let change = |map: &mut ClusterMap, ops: &mut Vec<Op>| {
+            ops.push(alive.clone());
+            Ok(map.set_node(node, info.clone()).then_some(()))
+        };
+        let (changed, _) = self.change_map(change).await?;
+        if changed.is_none() {
+            self.metadata.txn(Vec::new(), vec![alive]).await?;
+        }
         Ok(NodeLease { lease })
     }
 

@@ -128,6 +128,24 @@ async fn replicas_change_in_map_and_configuration_at_once_or_not_at_all() {
 }
 
 #[tokio::test]
+async fn a_node_that_is_new_in_the_map_is_alive_in_it() {
+    let here = cluster(1).await;
+    let mut changes = here.metadata.watch("/", Revision(1)).await.unwrap();
+    let map_and_lease = async {
+        loop {
+            let event = changes.next().await.unwrap().unwrap();
+            let WatchEvent::Put(found) = event else { continue };
+            if found.key.ends_with("/map") && String::from_utf8_lossy(&found.value).contains("127.0.0.1:1") {
+                return found.mod_revision;
+            }
+        }
+    };
+    let in_map = map_and_lease.await;
+    let registered = here.metadata.get("/fulcrum/test/nodes/1").await.unwrap().unwrap();
+    assert_eq!(registered.mod_revision, in_map);
+}
+
+#[tokio::test]
 async fn new_groups_avoid_the_dead_and_the_drained() {
     let here = cluster(5).await;
     here.store.leave_node(here.leases[1]).await.unwrap();
