@@ -41,6 +41,8 @@ pub(crate) enum Call {
     },
     /// Ends with [`Event::Configuration`], if the store answers.
     ReadConfiguration { group: GroupId },
+    /// Ends with [`Event::LeaseGone`], if the store says so.
+    ReadLease { group: GroupId, node: NodeId },
 }
 
 /// What placement needs beside the connection.
@@ -137,7 +139,7 @@ impl Cluster {
                     self.inbox.event(event);
                 }
                 // The core asks again.
-                Call::ReadConfiguration { .. } => {}
+                Call::ReadConfiguration { .. } | Call::ReadLease { .. } => {}
             }
         }
     }
@@ -310,6 +312,14 @@ impl Caller {
                         attempt,
                         outcome,
                     });
+                }
+                Call::ReadLease { group, node } => {
+                    let result = within(deadline, async { store.await?.is_alive(node).await }).await;
+                    metrics.metadata_call("read_lease", outcome_of(&result));
+                    // No answer is not the answer that it is gone.
+                    if let Ok(false) = result {
+                        inbox.event(Event::LeaseGone { group, node });
+                    }
                 }
                 Call::ReadConfiguration { group } => {
                     let result = within(deadline, async { store.await?.configuration(group).await }).await;

@@ -76,6 +76,12 @@ pub struct TimesConfig {
     /// Between two looks of placement, at the node that acts.
     #[serde(with = "duration")]
     pub placement_check: Duration,
+    /// After a failover the next one of the same group waits so long, unless the primary's node has no lease; twice as long after each that came soon.
+    #[serde(with = "duration")]
+    pub failover_pause: Duration,
+    /// The longest such pause.
+    #[serde(with = "duration")]
+    pub failover_pause_max: Duration,
     /// A shutdown hands over what it leads for at most so long.
     #[serde(with = "duration")]
     pub hand_over: Duration,
@@ -119,6 +125,8 @@ impl Default for TimesConfig {
             metadata_deadline: Duration::from_secs(2),
             node_lease: Duration::from_secs(10),
             placement_check: Duration::from_secs(1),
+            failover_pause: Duration::from_secs(2),
+            failover_pause_max: Duration::from_secs(30),
             hand_over: Duration::from_secs(3),
         }
     }
@@ -199,6 +207,10 @@ impl Validate for TimesConfig {
         if let Some((key, _)) = times.into_iter().find(|(_, time)| time.is_zero()) {
             return Err(invalid(key, "0 is no time: use 1ms or more"));
         }
+        if self.failover_pause_max < self.failover_pause {
+            let reason = "shorter than times.failover_pause, which it bounds: use as much or more";
+            return Err(invalid("times.failover_pause_max", reason));
+        }
         if self.tick > Duration::from_secs(1) {
             return Err(invalid("times.tick", "at most 1s: deadlines and heartbeats go by it"));
         }
@@ -250,6 +262,11 @@ mod tests {
             &["limits.outstanding_per_stream"],
         );
         refused(|c| c.times.tick = Duration::ZERO, &["times.tick"]);
+        refused(|c| c.times.placement_check = Duration::ZERO, &["times.placement_check"]);
+        refused(
+            |c| c.times.failover_pause_max = Duration::ZERO,
+            &["times.failover_pause_max"],
+        );
         refused(|c| c.times.tick = Duration::from_secs(2), &["times.tick", "1s"]);
     }
 }

@@ -311,7 +311,11 @@ fn open_node(
         backend,
         watch: disk.clone(),
     }));
-    let settings = NodeSettings::new(config.node());
+    let settings = NodeSettings {
+        failover_pause: config.times.failover_pause,
+        failover_pause_max: config.times.failover_pause_max,
+        ..NodeSettings::new(config.node())
+    };
     let boot = Boot { id: boot, clean };
     let cores = Box::new(|options, restored, now| {
         let core: Box<dyn Replica + Send> = Box::new(PrimaryBackup::new(options, restored, now));

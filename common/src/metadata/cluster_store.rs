@@ -275,6 +275,11 @@ impl ClusterStore {
             .collect())
     }
 
+    /// Whether a node's lease holds.
+    pub async fn is_alive(&self, node: NodeId) -> Result<bool, StoreError> {
+        Ok(self.metadata.get(&self.node_key(node)).await?.is_some())
+    }
+
     /// A group's configuration in force; none if there is no such group.
     pub async fn configuration(&self, group: GroupId) -> Result<Option<GroupConfiguration>, StoreError> {
         let found = self.metadata.get(&self.configuration_key(group)).await?;

@@ -139,7 +139,7 @@ impl PrimaryBackup {
                 let turn = self.backup.patience_until + self.options.retry_after * (2 * self.rank());
                 now.mono >= turn && self.disk.after_hard_state().is_none()
             }
-            Ground::PrimarySilent => self.is_my_turn(now, effects),
+            Ground::PrimarySilent => self.pause_is_over(now, effects) && self.is_my_turn(now, effects),
             // The operator's word is durable before it can have an effect: the certificate is owed after a crash, too.
             Ground::Forced => self.disk.after_hard_state().is_none(),
             Ground::Restarted | Ground::Planned => true,

@@ -186,6 +186,7 @@ impl Node {
             } => {
                 self.step_and_refresh(now, group, Input::CasOutcome { attempt, outcome });
             }
+            Event::LeaseGone { group, node } => self.step_and_refresh(now, group, Input::LeaseGone { node }),
             Event::HandOver { group, to } => self.step_and_refresh(now, group, Input::HandOver { to }),
             Event::ForcePromotion { group } => self.step_and_refresh(now, group, Input::ForcePromotion),
             Event::Drain => {
