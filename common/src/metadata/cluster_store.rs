@@ -202,7 +202,7 @@ impl ClusterStore {
                 let key = self.configuration_key(group);
                 let first = GroupConfiguration {
                     epoch: Epoch::ZERO,
-                    replicas: map.replicas(group).to_vec(),
+                    replicas: standing_first(group, map.replicas(group)),
                     ..GroupConfiguration::default()
                 };
                 let value = encode_configuration(&key, &first)?;
@@ -353,6 +353,14 @@ impl ClusterStore {
         let rest = key.strip_prefix(&self.prefix)?.strip_prefix("groups/")?;
         rest.strip_suffix("/configuration")?.parse().ok().map(GroupId)
     }
+}
+
+/// A new group's replicas begin to count at the place that its number gives: there the one that placement put first must be.
+fn standing_first(group: GroupId, replicas: &[NodeId]) -> Vec<NodeId> {
+    let mut replicas = replicas.to_vec();
+    let places = u64::try_from(replicas.len()).unwrap_or(1).max(1);
+    replicas.rotate_right(usize::try_from(group.prev().0 % places).unwrap_or(0));
+    replicas
 }
 
 pub(super) fn configuration_from(found: &KeyValue) -> Result<GroupConfiguration, StoreError> {

@@ -153,12 +153,7 @@ impl PrimaryBackup {
     fn rank(&self) -> u32 {
         let c = &self.hard.configuration;
         let before = match c.primary {
-            // In the order of the configuration, so that one node does not come to lead all new groups.
-            None => c
-                .replicas
-                .iter()
-                .position(|n| *n == self.me.node)
-                .unwrap_or(c.replicas.len()),
+            None => self.rank_in_new_group(&c.replicas),
             Some(old) => c
                 .in_sync
                 .iter()
@@ -166,6 +161,15 @@ impl PrimaryBackup {
                 .count(),
         };
         u32::try_from(before).unwrap_or(u32::MAX / 4)
+    }
+
+    /// New groups begin their count at different replicas, so that one node does not come to lead them all. Who founds a group may order
+    /// its replicas so that a certain one is first.
+    fn rank_in_new_group(&self, replicas: &[NodeId]) -> usize {
+        let size = replicas.len().max(1);
+        let first = usize::try_from(self.options.group.prev().0 % size as u64).unwrap_or(0);
+        let place = replicas.iter().position(|n| *n == self.me.node).unwrap_or(size);
+        (place + size - first) % size
     }
 
     fn is_my_turn(&mut self, now: Now, effects: &mut Vec<Effect>) -> bool {
