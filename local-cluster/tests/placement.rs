@@ -6,7 +6,8 @@ use fulcrum_placement::{Census, Settings, assess};
 use fulcrum_shard_node::config::TimesConfig;
 use fulcrum_types::NodeId;
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const KEYS: u32 = 400;
@@ -98,7 +99,7 @@ async fn a_node_that_dies_for_good_is_replaced_and_all_data_is_there() {
     client.admin().create_keyspace("users", spec).await.unwrap();
     let users = client.keyspace("users");
     for i in 0..KEYS {
-        users.put(&key(i), &i.to_string()).await.unwrap();
+        users.put(key(i), i.to_string()).await.unwrap();
     }
     let before = until(&cluster, "in sync", |c| is_whole(c) && are_even(c)).await;
     assert_eq!(assess(&before).narrow, [], "three zones for three replicas");
@@ -110,7 +111,7 @@ async fn a_node_that_dies_for_good_is_replaced_and_all_data_is_there() {
     assert_eq!(assess(&rebuilt).narrow, []);
     until(&cluster, "balanced", are_even).await;
     for i in 0..KEYS {
-        let found = users.get(&key(i)).await.unwrap().value.unwrap();
+        let found = users.get(key(i)).await.unwrap().value.unwrap();
         assert_eq!(found.value, i.to_string());
     }
 
@@ -137,7 +138,7 @@ async fn a_node_that_dies_for_good_is_replaced_and_all_data_is_there() {
     assert!(holds(&drained, victim) > 0);
     users.put("after", "all").await.unwrap();
     for i in 0..KEYS {
-        assert!(users.get(&key(i)).await.unwrap().value.is_some(), "{}", key(i));
+        assert!(users.get(key(i)).await.unwrap().value.is_some(), "{}", key(i));
     }
     assert_eq!(cluster.stop().await, []);
 }
