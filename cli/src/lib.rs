@@ -94,6 +94,8 @@ async fn dispatch(cli: Cli) -> Ending {
         Command::Export(args) => commands::export::run(&context, &args).await,
         Command::Keyspace(command) => commands::keyspace::run(&context, &command).await,
         Command::Status(args) => commands::status::run(&context, &args).await,
+        Command::Node(command) => commands::node::run(&context, &command).await,
+        Command::Placement(command) => commands::placement::run(&context, &command).await,
         Command::Failover(command) => commands::failover::run(&context, &command).await,
         Command::Bench(args) => commands::bench::run(&context, &args).await,
         Command::Outcome(args) => commands::outcome::run(&context, &args).await,

@@ -2,6 +2,7 @@
 
 use crate::client::Client;
 use crate::error::Error;
+use crate::placement::{self, PlacementStatus};
 use crate::rpc::Unary;
 use fulcrum_common::keyspace::{KeyspaceOptions, KeyspaceSpec};
 use fulcrum_common::wire::{Malformed, types, v1};
@@ -50,6 +51,8 @@ pub struct ClusterStatus {
     pub nodes: Vec<NodeStatus>,
     /// The groups asked for.
     pub groups: Vec<GroupStatus>,
+    /// What placement sees; none if the metadata store does not answer.
+    pub placement: Option<PlacementStatus>,
 }
 
 /// A shard-node.
@@ -67,6 +70,10 @@ pub struct NodeStatus {
     pub primaries: u32,
     /// Groups of which it holds a replica.
     pub replicas: u32,
+    /// Its lease at the metadata store holds, as far as that can be asked.
+    pub leased: bool,
+    /// It is to be empty.
+    pub draining: bool,
 }
 
 /// A shard group.
@@ -173,7 +180,7 @@ impl Admin {
         Self { client }
     }
 
-    async fn call<Q: Unary>(&self, request: Q) -> Result<Q::Answer, Error> {
+    pub(crate) async fn call<Q: Unary>(&self, request: Q) -> Result<Q::Answer, Error> {
         let shared = &self.client.shared;
         let answer = shared.call(request, shared.until(None)).await;
         answer.map_err(|verdict| verdict.error())
@@ -318,12 +325,15 @@ fn status(wire: v1::StatusResponse) -> Result<ClusterStatus, Error> {
         unreachable: (!node.reachable).then_some(node.error),
         primaries: node.primaries,
         replicas: node.replicas,
+        leased: node.leased,
+        draining: node.draining,
     });
     Ok(ClusterStatus {
         cluster_id: wire.cluster_id,
         map_version: MapVersion(wire.map_version),
         nodes: nodes.collect(),
         groups: wire.groups.into_iter().map(group).collect::<Result<_, _>>()?,
+        placement: wire.placement.map(placement::status),
     })
 }
 

@@ -53,6 +53,7 @@ mod session;
 mod admin;
 mod config;
 mod error;
+mod placement;
 
 pub use admin::{
     Admin, Certificate, ClusterStatus, FailoverReport, GroupStatus, KeyspaceInfo, Led, LostEntry, NodeStatus,
@@ -64,6 +65,7 @@ pub use config::Config;
 pub use error::{Error, UnfinishedWrite};
 pub use keyspace::{BatchGet, BatchWrite, Get, IntoBytes, Keyspace, Write};
 pub use pipeline::{Pending, Pipeline};
+pub use placement::{Draining, PlacementChange, PlacementSettings, PlacementStatus};
 pub use scan::{Page, Range, Row, Scan};
 pub use session::{NotASession, Session};
 pub use transaction::{

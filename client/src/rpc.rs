@@ -117,6 +117,8 @@ unary!(admin.status(StatusRequest) -> StatusResponse, write: false);
 unary!(admin.failover_report(FailoverReportRequest) -> FailoverReportResponse, write: false);
 unary!(admin.promote(PromoteRequest) -> PromoteResponse, write: true);
 unary!(admin.force_start(ForceStartRequest) -> ForceStartResponse, write: true);
+unary!(admin.drain_node(DrainNodeRequest) -> DrainNodeResponse, write: true);
+unary!(admin.placement(PlacementRequest) -> PlacementSettings, write: true);
 
 /// How an attempt failed, from the status that tonic made of it or that the server sent.
 pub(crate) fn failure(status: &Status) -> Failure {

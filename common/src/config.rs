@@ -183,12 +183,18 @@ pub mod duration {
 
     /// Writes a duration in its largest whole unit.
     pub fn serialize<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&format(*time))
+    }
+
+    /// A duration in its largest whole unit, for people, too.
+    #[must_use]
+    pub fn format(time: Duration) -> String {
         let ms = time.as_millis();
         let unit = [(3_600_000, "h"), (60_000, "m"), (1000, "s")]
             .into_iter()
             .find(|(size, _)| ms > 0 && ms.is_multiple_of(*size));
         let (size, name) = unit.unwrap_or((1, "ms"));
-        serializer.serialize_str(&format!("{}{name}", ms / size))
+        format!("{}{name}", ms / size)
     }
 
     /// Reads a duration.

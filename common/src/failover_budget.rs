@@ -4,6 +4,9 @@
 //! and named so that an operator knows which setting moves it. What depends on machines and networks (a round, an fsync, a
 //! compare-and-swap) is counted as nothing here: the metrics and logs of real failovers have it.
 //!
+//! Left out: the pause of a failover that comes soon after another one of the same group while the primary's node still has its lease. That is no
+//! part of a failover but what keeps failovers apart; nodes set it (`times.failover_pause`).
+//!
 //! Sources: `replication/src/primary_backup/{candidate,membership}.rs`, and `shard-node/src/node/settings.rs`, which hands these
 //! values on.
 

@@ -1,7 +1,7 @@
 //! What every service shares: a short list of nouns and start-up helpers.
 //!
-//! Reading order: [`limits`] and [`key`] say what a key is and which slot it falls into; [`ring`] and [`placement`] propose
-//! which group takes a slot and which nodes hold a group; [`keyspace`] and [`map`] are what is in force. [`metadata`] keeps
+//! Reading order: [`limits`] and [`key`] say what a key is and which slot it falls into; [`ring`] proposes which group takes a slot,
+//! and `fulcrum-placement` which nodes hold a group; [`keyspace`] and [`map`] are what is in force. [`metadata`] keeps
 //! it, behind a trait that etcd fits. [`routing`] decides where a request goes and when it may go again. [`wire`] is the only
 //! module that knows protocol buffers. [`clock`] and [`entropy`] are the only places where real time and chance come in.
 //! [`tickets`] and [`budget`] hold what is under way.
@@ -13,7 +13,6 @@ pub mod failover_budget;
 pub mod key;
 pub mod keyspace;
 pub mod map;
-pub mod placement;
 pub mod ring;
 
 pub mod budget;

@@ -5,10 +5,10 @@
 //! put in force by [`crate::metadata::ClusterStore`].
 
 use crate::keyspace::{Keyspace, KeyspaceOptions, OptionsError, validate_name};
-use crate::placement::{Load, place};
 use crate::ring::propose_slots;
+use fulcrum_placement::{Load, place};
 use fulcrum_types::{GroupId, KeyspaceId, MapVersion, NodeId, SLOTS, Slot};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use thiserror::Error;
@@ -132,6 +132,12 @@ pub enum MapError {
     /// No keyspace of that name.
     #[error("no keyspace '{0}': see `fulcrum keyspace list`")]
     NoSuchKeyspace(String),
+    /// No node of that number.
+    #[error("{0} is not in the cluster map: see `fulcrum status`")]
+    NoSuchNode(NodeId),
+    /// Settings of placement that make no sense.
+    #[error("{0}")]
+    Placement(String),
     /// Fewer nodes than replicas.
     #[error(
         "replication_factor = {replication_factor} needs as many nodes, and {nodes} are registered: start more or ask for fewer"
@@ -267,8 +273,27 @@ impl ClusterMap {
         self.nodes.insert(id, info.clone()) != Some(info)
     }
 
+    /// Says who keeps a group's data. False if there is no such group.
+    pub fn set_replicas(&mut self, group: GroupId, replicas: Vec<NodeId>) -> bool {
+        let Some(group) = self.groups.get_mut(&group) else {
+            return false;
+        };
+        group.replicas = replicas;
+        true
+    }
+
     /// Adds a keyspace: allocates ids that were never used, assigns slots, places replicas.
     pub fn add_keyspace(&mut self, name: &str, options: KeyspaceOptions) -> Result<KeyspaceId, MapError> {
+        self.add_keyspace_beside(name, options, &BTreeSet::new())
+    }
+
+    /// The same, on nodes that are not `unfit`, as far as there are enough others.
+    pub fn add_keyspace_beside(
+        &mut self,
+        name: &str,
+        options: KeyspaceOptions,
+        unfit: &BTreeSet<NodeId>,
+    ) -> Result<KeyspaceId, MapError> {
         validate_name(name)?;
         options.validate()?;
         if self.by_name.contains_key(name) {
@@ -282,7 +307,7 @@ impl ClusterMap {
             replication_factor: options.replication_factor,
             nodes: self.nodes.len(),
         };
-        let mut loads = self.loads();
+        let mut loads = self.loads(unfit);
         let mut placed = Vec::with_capacity(groups.len());
         for group in &groups {
             let replicas = place(*group, options.replication_factor as usize, &mut loads).ok_or_else(too_few)?;
@@ -319,7 +344,7 @@ impl ClusterMap {
         self.keyspaces.insert(keyspace.id, Arc::new(keyspace));
     }
 
-    fn loads(&self) -> BTreeMap<NodeId, Load> {
+    fn loads(&self, unfit: &BTreeSet<NodeId>) -> BTreeMap<NodeId, Load> {
         let mut loads: BTreeMap<NodeId, Load> = self
             .nodes
             .iter()
@@ -328,6 +353,7 @@ impl ClusterMap {
                     *id,
                     Load {
                         zone: info.zone.clone(),
+                        unfit: unfit.contains(id),
                         ..Load::default()
                     },
                 )

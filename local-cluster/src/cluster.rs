@@ -74,6 +74,8 @@ impl LocalCluster {
                 metrics_listen: options.metrics.address(number)?,
                 insecure_listen: options.insecure_listen,
                 data_dir: data_dir.join(format!("node-{number}")),
+                zone: (options.zones > 0).then(|| format!("z{}", (number - 1) % options.zones + 1)),
+                times: options.times.clone(),
                 ..ShardNodeConfig::default()
             };
             let node = ShardNode::start_in(

@@ -1,6 +1,7 @@
 //! What a one-process cluster may be told.
 
 use fulcrum_common::error::StartError;
+use fulcrum_shard_node::config::TimesConfig;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -29,6 +30,10 @@ pub struct LocalClusterOptions {
     pub insecure_listen: bool,
     /// Where metrics are served.
     pub metrics: MetricsPorts,
+    /// Zones that the nodes are in by turns: z1, z2 ... None by default.
+    pub zones: u64,
+    /// How long things may take at the nodes.
+    pub times: TimesConfig,
 }
 
 impl Default for LocalClusterOptions {
@@ -39,6 +44,8 @@ impl Default for LocalClusterOptions {
             listen: loopback(),
             insecure_listen: false,
             metrics: MetricsPorts::None,
+            zones: 0,
+            times: TimesConfig::default(),
         }
     }
 }

@@ -7,7 +7,7 @@
 mod world;
 
 use fulcrum_replication::{Input, Options, ReadWanted};
-use fulcrum_types::{Epoch, GroupId, Index, LogPosition, Mode, NodeId};
+use fulcrum_types::{Epoch, GroupConfiguration, GroupId, Index, LogPosition, Mode, NodeId};
 use std::collections::BTreeSet;
 use std::time::Duration;
 use world::{Metadata, World};
@@ -46,6 +46,8 @@ struct Simulation {
     world: World,
     ids: Vec<NodeId>,
     writes: u64,
+    /// Replicas come and go in this run.
+    replace: bool,
 }
 
 impl Simulation {
@@ -69,6 +71,7 @@ impl Simulation {
         options.lag_entries = 8 + rng.below(40);
         options.waiting_max = 20 + rng.below(100) as usize;
         options.validate().expect("options");
+        let replace = rng.chance(50);
         let mut world = World::new(options, nodes);
         prepare(&mut world);
         let ids: Vec<_> = world.nodes.keys().copied().collect();
@@ -88,6 +91,7 @@ impl Simulation {
             world,
             ids,
             writes: 0,
+            replace,
         }
     }
 
@@ -166,7 +170,7 @@ impl Simulation {
     fn fault(&mut self) {
         let id = self.node();
         let other = self.node();
-        match self.rng.below(20) {
+        match self.rng.below(22) {
             0..=2 => self.world.crash(id),
             3..=5 if self.world.nodes[&id].core.is_none() => self.world.restart(id),
             6 if id != other => {
@@ -211,6 +215,7 @@ impl Simulation {
                 self.world.step(id, Input::HandOver { to });
             }
             19 if self.rng.chance(20) => self.lose_disk(id),
+            20..=21 if self.replace => self.change_replicas(id),
             _ => {}
         }
     }
@@ -219,6 +224,26 @@ impl Simulation {
         if let Some(node) = self.world.nodes.get_mut(&id) {
             change(node);
         }
+    }
+
+    /// What placement does, and more hastily: takes a replica out while another is in sync, its data too if it is not listed; adds it again.
+    fn change_replicas(&mut self, id: NodeId) {
+        let c = &self.world.configuration;
+        let mut changed = c.clone();
+        if c.epoch == Epoch::ZERO || c.primary == Some(id) {
+            return;
+        }
+        if !c.replicas.contains(&id) {
+            // In `async` the data may be all that is left of what was lost.
+            if !c.is_in_sync(id) && self.world.options.mode == Mode::Sync && self.rng.chance(50) {
+                self.world.wipe(id);
+                self.world.restart(id);
+            }
+            changed.replicas.push(id);
+        } else if c.in_sync.iter().any(|m| m.node != id && c.replicas.contains(&m.node)) {
+            changed.replicas.retain(|n| *n != id);
+        }
+        self.world.execute(changed.version, changed.clone());
     }
 
     /// Within what the mode survives: in `sync` another in-sync copy must be left.
@@ -274,6 +299,13 @@ impl Simulation {
         w.metadata = Metadata::Up;
         for (_, _, expected, proposal) in std::mem::take(&mut w.late) {
             w.execute(expected, proposal);
+        }
+        let whole = GroupConfiguration {
+            replicas: self.ids.clone(),
+            ..w.configuration.clone()
+        };
+        if w.configuration.primary.is_some() {
+            w.execute(whole.version, whole);
         }
         for id in self.ids.clone() {
             if let Some(node) = w.nodes.get_mut(&id) {

@@ -31,7 +31,7 @@ pub(crate) struct AdminService {
     pub(crate) default_deadline: Duration,
 }
 
-fn store_error(error: StoreError) -> Status {
+pub(crate) fn store_error(error: StoreError) -> Status {
     let refusal = match error {
         StoreError::Map(MapError::NoSuchKeyspace(name)) => Refusal::UnknownKeyspace { keyspace: name },
         StoreError::Map(other) => Refusal::Invalid {
@@ -45,7 +45,7 @@ fn store_error(error: StoreError) -> Status {
     status::refusal_to_status(&refusal)
 }
 
-fn invalid(reason: impl Into<String>) -> Status {
+pub(crate) fn invalid(reason: impl Into<String>) -> Status {
     status::refusal_to_status(&Refusal::Invalid { reason: reason.into() })
 }
 
@@ -145,6 +145,7 @@ fn status_response(
         groups: wanted
             .map(|(id, group)| group_line(view, *id, group, answers))
             .collect(),
+        placement: None,
     }
 }
 
@@ -330,7 +331,9 @@ impl v1::admin_server::Admin for AdminService {
             .keys()
             .map(|node| async { (*node, self.node_status(&view, *node).await) });
         let answers: BTreeMap<_, _> = join_all(asked).await.into_iter().collect();
-        Ok(Response::new(status_response(&view, only.as_deref(), &answers)))
+        let mut response = status_response(&view, only.as_deref(), &answers);
+        response.placement = self.placement_status(&mut response.nodes).await;
+        Ok(Response::new(response))
     }
 
     type WatchMapStream = ReceiverStream<Result<v1::ClusterMap, Status>>;
@@ -413,6 +416,24 @@ impl v1::admin_server::Admin for AdminService {
         }))
     }
 
+    async fn drain_node(
+        &self,
+        request: Request<v1::DrainNodeRequest>,
+    ) -> Result<Response<v1::DrainNodeResponse>, Status> {
+        let until = until(&request, self.default_deadline);
+        let drained = tokio::time::timeout_at(until, self.drain(request.into_inner())).await;
+        drained.map_err(|_| late())?.map(Response::new)
+    }
+
+    async fn placement(
+        &self,
+        request: Request<v1::PlacementRequest>,
+    ) -> Result<Response<v1::PlacementSettings>, Status> {
+        let until = until(&request, self.default_deadline);
+        let settings = tokio::time::timeout_at(until, self.settings(request.into_inner())).await;
+        settings.map_err(|_| late())?.map(Response::new)
+    }
+
     async fn force_start(
         &self,
         request: Request<v1::ForceStartRequest>,
@@ -431,6 +452,12 @@ impl v1::admin_server::Admin for AdminService {
         let led = self.until_led(&succession, until, client).await?;
         Ok(Response::new(v1::ForceStartResponse { epoch: led.epoch.0 }))
     }
+}
+
+/// The metadata store did not answer by the deadline.
+fn late() -> Status {
+    let reason = "the metadata store did not answer in time: ask again".to_owned();
+    status::refusal_to_status(&Refusal::Unknown { reason })
 }
 
 fn known(node: u64) -> Option<NodeId> {

@@ -23,6 +23,7 @@ mod dispatch;
 mod joints;
 mod order;
 mod pipeline;
+mod placing;
 mod scan;
 mod succession;
 mod watch;

@@ -6,9 +6,13 @@
 
 use crate::event::Event;
 use crate::inbox::Inbox;
-use crate::metrics::NodeMetrics;
+use crate::metrics::{NodeMetrics, PlacementMetrics};
+use crate::placement::Placer;
+use fulcrum_common::metadata::NodeLease;
 use fulcrum_common::routing::RoutingTable;
-use fulcrum_common::{CasResult, ClusterEvent, ClusterId, ClusterMap, ClusterStore, Metadata, NodeInfo, StoreError};
+use fulcrum_common::{
+    CasResult, Clock, ClusterEvent, ClusterId, ClusterMap, ClusterStore, Metadata, NodeInfo, StoreError,
+};
 use fulcrum_replication::{CasId, CasOutcome};
 use fulcrum_types::{ConfigVersion, GroupConfiguration, GroupId, NodeId};
 use futures::StreamExt;
@@ -37,6 +41,15 @@ pub(crate) enum Call {
     },
     /// Ends with [`Event::Configuration`], if the store answers.
     ReadConfiguration { group: GroupId },
+    /// Ends with [`Event::LeaseGone`], if the store says so.
+    ReadLease { group: GroupId, node: NodeId },
+}
+
+/// What placement needs beside the connection.
+pub(crate) struct Placing {
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) every: Duration,
+    pub(crate) metrics: PlacementMetrics,
 }
 
 /// What this node says of itself, and how patient it is.
@@ -60,7 +73,7 @@ pub(crate) struct Cluster {
     inbox: Arc<Inbox>,
     leaving: CancellationToken,
     left: CancellationToken,
-    _tasks: [AbortOnDropHandle<()>; 4],
+    _tasks: [AbortOnDropHandle<()>; 5],
 }
 
 impl Cluster {
@@ -72,6 +85,7 @@ impl Cluster {
         inbox: Arc<Inbox>,
         followers: Followers,
         metrics: Arc<NodeMetrics>,
+        placing: Placing,
     ) -> Self {
         let (opened, store) = watch::channel(None);
         let (calls, waiting) = mpsc::channel(CALLS);
@@ -83,8 +97,21 @@ impl Cluster {
             inbox: inbox.clone(),
             metrics,
         };
-        let registration = stay_registered(store.clone(), membership, leaving.clone(), left.clone());
+        let (registered, lease) = watch::channel(None);
+        let placer = Placer {
+            node: membership.node,
+            store: store.clone(),
+            lease,
+            table: followers.table.clone(),
+            clock: placing.clock,
+            every: placing.every,
+            deadline,
+            metrics: placing.metrics,
+        };
+        let leave = (leaving.clone(), left.clone());
+        let registration = stay_registered(store.clone(), membership, registered, leave);
         let tasks = [
+            tokio::spawn(placer.run()),
             tokio::spawn(registration),
             tokio::spawn(open(metadata, cluster, deadline, opened)),
             tokio::spawn(follow(store, inbox.clone(), followers)),
@@ -112,7 +139,7 @@ impl Cluster {
                     self.inbox.event(event);
                 }
                 // The core asks again.
-                Call::ReadConfiguration { .. } => {}
+                Call::ReadConfiguration { .. } | Call::ReadLease { .. } => {}
             }
         }
     }
@@ -165,8 +192,8 @@ async fn when_open(store: &mut watch::Receiver<Option<ClusterStore>>) -> Option<
 async fn stay_registered(
     mut store: watch::Receiver<Option<ClusterStore>>,
     membership: Membership,
-    leaving: CancellationToken,
-    left: CancellationToken,
+    registered: watch::Sender<Option<NodeLease>>,
+    (leaving, left): (CancellationToken, CancellationToken),
 ) {
     let _said = left.drop_guard();
     let Some(store) = leaving.run_until_cancelled(when_open(&mut store)).await.flatten() else {
@@ -190,9 +217,11 @@ async fn stay_registered(
             }
         };
         tracing::info!(%node, address = %info.address, "registered");
+        registered.send_replace(Some(lease));
         pause = FIRST_PAUSE;
         loop {
             if leaving.run_until_cancelled(tokio::time::sleep(ttl / 3)).await.is_none() {
+                registered.send_replace(None);
                 if let Err(error) = within(deadline, store.leave_node(lease)).await {
                     tracing::warn!(%node, %error, "could not say that this node leaves");
                 }
@@ -200,7 +229,10 @@ async fn stay_registered(
             }
             match within(deadline, store.keep_node_alive(lease)).await {
                 Ok(true) => {}
-                Ok(false) => break,
+                Ok(false) => {
+                    registered.send_replace(None);
+                    break;
+                }
                 Err(error) => tracing::warn!(%node, %error, "no sign of life at the metadata store; serving goes on"),
             }
         }
@@ -280,6 +312,14 @@ impl Caller {
                         attempt,
                         outcome,
                     });
+                }
+                Call::ReadLease { group, node } => {
+                    let result = within(deadline, async { store.await?.is_alive(node).await }).await;
+                    metrics.metadata_call("read_lease", outcome_of(&result));
+                    // No answer is not the answer that it is gone.
+                    if let Ok(false) = result {
+                        inbox.event(Event::LeaseGone { group, node });
+                    }
                 }
                 Call::ReadConfiguration { group } => {
                     let result = within(deadline, async { store.await?.configuration(group).await }).await;

@@ -73,6 +73,15 @@ pub struct TimesConfig {
     /// For how long the node counts as alive without a sign of life at the metadata store.
     #[serde(with = "duration")]
     pub node_lease: Duration,
+    /// Between two looks of placement, at the node that acts.
+    #[serde(with = "duration")]
+    pub placement_check: Duration,
+    /// After a failover the next one of the same group waits so long, unless the primary's node has no lease; twice as long after each that came soon.
+    #[serde(with = "duration")]
+    pub failover_pause: Duration,
+    /// The longest such pause.
+    #[serde(with = "duration")]
+    pub failover_pause_max: Duration,
     /// A shutdown hands over what it leads for at most so long.
     #[serde(with = "duration")]
     pub hand_over: Duration,
@@ -115,6 +124,9 @@ impl Default for TimesConfig {
             sync_overdue: Duration::from_millis(750),
             metadata_deadline: Duration::from_secs(2),
             node_lease: Duration::from_secs(10),
+            placement_check: Duration::from_secs(1),
+            failover_pause: Duration::from_secs(2),
+            failover_pause_max: Duration::from_secs(30),
             hand_over: Duration::from_secs(3),
         }
     }
@@ -190,9 +202,14 @@ impl Validate for TimesConfig {
             ("times.sync_overdue", self.sync_overdue),
             ("times.metadata_deadline", self.metadata_deadline),
             ("times.node_lease", self.node_lease),
+            ("times.placement_check", self.placement_check),
         ];
         if let Some((key, _)) = times.into_iter().find(|(_, time)| time.is_zero()) {
             return Err(invalid(key, "0 is no time: use 1ms or more"));
+        }
+        if self.failover_pause_max < self.failover_pause {
+            let reason = "shorter than times.failover_pause, which it bounds: use as much or more";
+            return Err(invalid("times.failover_pause_max", reason));
         }
         if self.tick > Duration::from_secs(1) {
             return Err(invalid("times.tick", "at most 1s: deadlines and heartbeats go by it"));
@@ -245,6 +262,11 @@ mod tests {
             &["limits.outstanding_per_stream"],
         );
         refused(|c| c.times.tick = Duration::ZERO, &["times.tick"]);
+        refused(|c| c.times.placement_check = Duration::ZERO, &["times.placement_check"]);
+        refused(
+            |c| c.times.failover_pause_max = Duration::ZERO,
+            &["times.failover_pause_max"],
+        );
         refused(|c| c.times.tick = Duration::from_secs(2), &["times.tick", "1s"]);
     }
 }

@@ -116,6 +116,7 @@ impl Effects {
                 deadline,
             } => self.asker.ask(ask, to, operation, deadline),
             Output::ReadConfiguration { group } => self.cluster.call(Call::ReadConfiguration { group }),
+            Output::ReadLease { group, node } => self.cluster.call(Call::ReadLease { group, node }),
             Output::Observed(observation) => self.observe(&observation),
             Output::Fatal { reason } => return Some(reason),
         }

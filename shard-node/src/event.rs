@@ -78,6 +78,13 @@ pub enum Event {
         /// How.
         outcome: CasOutcome,
     },
+    /// A node that was asked about with [`Output::ReadLease`] has no lease.
+    LeaseGone {
+        /// The group that asked.
+        group: GroupId,
+        /// The node.
+        node: NodeId,
+    },
     /// An operator asks a primary on this node to hand over (planned: nothing is lost).
     HandOver {
         /// The group.
@@ -140,6 +147,13 @@ pub enum Output {
     ReadConfiguration {
         /// The group.
         group: GroupId,
+    },
+    /// Ask whether a node's lease holds; [`Event::LeaseGone`] comes if it does not.
+    ReadLease {
+        /// The group that asks.
+        group: GroupId,
+        /// The node.
+        node: NodeId,
     },
     /// A fact for metrics and logs.
     Observed(Observation),

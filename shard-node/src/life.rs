@@ -1,6 +1,6 @@
 //! One life of a node, on its thread: everything is started, runs, and ends in one of three ways.
 
-use crate::cluster::{Cluster, Followers, Membership};
+use crate::cluster::{Cluster, Followers, Membership, Placing};
 use crate::config::ShardNodeConfig;
 use crate::disk::{DiskWatch, Watched, notifier};
 use crate::effects::{Asker, Effects};
@@ -221,6 +221,13 @@ async fn start(
         lease: config.times.node_lease,
         deadline: config.times.metadata_deadline,
     };
+    let placing = Placing {
+        clock: clock.clone(),
+        every: config.times.placement_check,
+        metrics: metrics
+            .placement()
+            .map_err(|error| StartError::Config(error.to_string()))?,
+    };
     let cluster = Cluster::start(
         metadata,
         cluster_id,
@@ -231,6 +238,7 @@ async fn start(
             table: table.clone(),
         },
         metrics.clone(),
+        placing,
     );
     let cluster = Arc::new(cluster);
     let transport = Transport::new(
@@ -304,7 +312,11 @@ fn open_node(
         backend,
         watch: disk.clone(),
     }));
-    let settings = NodeSettings::new(config.node());
+    let settings = NodeSettings {
+        failover_pause: config.times.failover_pause,
+        failover_pause_max: config.times.failover_pause_max,
+        ..NodeSettings::new(config.node())
+    };
     let boot = Boot { id: boot, clean };
     let cores = Box::new(|options, restored, now| {
         let core: Box<dyn Replica + Send> = Box::new(PrimaryBackup::new(options, restored, now));

@@ -22,7 +22,7 @@ pub struct GroupConfiguration {
     pub primary: Option<NodeId>,
     /// Who holds every committed entry, the primary included. Sorted by node. Empty before a group's first start.
     pub in_sync: Vec<Member>,
-    /// All nodes that shall hold a replica, in-sync or learning. Sorted.
+    /// All nodes that shall hold a replica, in-sync or learning. In a new group the order decides who stands first.
     pub replicas: Vec<NodeId>,
 }
 

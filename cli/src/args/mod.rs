@@ -3,12 +3,14 @@
 mod cluster;
 mod files;
 mod keys;
+mod placement;
 mod processes;
 mod txn;
 
 pub use cluster::{FailoverCommand, KeyspaceCommand, KeyspaceCreateArgs, StatusArgs};
 pub use files::{ExportArgs, ImportArgs};
 pub use keys::{CasArgs, DeleteArgs, GetArgs, OutcomeArgs, PutArgs, ScanArgs, WatchArgs};
+pub use placement::{NodeCommand, PlacementCommand, PlacementSetArgs};
 pub use processes::{BenchArgs, DemoArgs, DevArgs};
 pub use txn::{TxnCommand, TxnListArgs, TxnResolveArgs, TxnRunArgs, TxnShowArgs, TxnState};
 
@@ -154,6 +156,12 @@ pub enum Command {
     Keyspace(KeyspaceCommand),
     /// Show nodes and groups: epochs, primaries, in-sync sets, lag
     Status(StatusArgs),
+    /// Empty a node before it goes
+    #[command(subcommand)]
+    Node(NodeCommand),
+    /// When replicas are rebuilt elsewhere and primaries moved back: show and change it
+    #[command(subcommand)]
+    Placement(PlacementCommand),
     /// Reports of failovers, planned and forced changes of primary
     #[command(subcommand)]
     Failover(FailoverCommand),
@@ -210,6 +218,9 @@ mod tests {
             "fulcrum demo --nodes 2",
             "fulcrum dev --listen nowhere",
             "fulcrum outcome k --client 1 --sequence 1 --issued-at 1",
+            "fulcrum node drain",
+            "fulcrum placement set",
+            "fulcrum placement set --rebuild-after 0s",
             "fulcrum txn run",
             "fulcrum txn run script -e x",
             "fulcrum txn list --state lost",

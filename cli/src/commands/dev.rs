@@ -26,6 +26,7 @@ pub async fn run(context: &Context, args: &DevArgs) -> Ending {
         listen: args.listen,
         insecure_listen: args.insecure_listen,
         metrics: args.metrics_listen.map_or(MetricsPorts::None, MetricsPorts::From),
+        ..LocalClusterOptions::default()
     };
     let mut cluster = LocalCluster::start(options)
         .await

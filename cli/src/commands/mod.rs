@@ -6,6 +6,8 @@ pub mod completions;
 pub mod dev;
 pub mod failover;
 pub mod keyspace;
+pub mod node;
+pub mod placement;
 pub mod status;
 
 pub mod cas;

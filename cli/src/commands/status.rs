@@ -4,8 +4,8 @@ use crate::args::StatusArgs;
 use crate::context::{Context, Ending, print};
 use crate::exit::{Exit, Failure};
 use crate::render::{Align, Paint, Table, latency};
-use fulcrum_client::{ClusterStatus, GroupStatus, ReplicaStatus};
-use fulcrum_types::{NodeId, Role};
+use fulcrum_client::{ClusterStatus, GroupStatus, NodeStatus, PlacementStatus, ReplicaStatus};
+use fulcrum_types::{GroupId, NodeId, Role};
 use serde_json::{Value, json};
 
 /// Shows the cluster.
@@ -28,6 +28,7 @@ fn render(status: &ClusterStatus, paint: Paint) -> String {
     }
     text.push('\n');
     text.push_str(&groups(status, paint));
+    text.push_str(&placement(status, paint));
     text
 }
 
@@ -35,23 +36,83 @@ fn nodes(status: &ClusterStatus, paint: Paint) -> String {
     let mut table = Table::new(&[
         ("node", Align::Left),
         ("address", Align::Left),
+        ("zone", Align::Left),
         ("primaries", Align::Right),
         ("replicas", Align::Right),
         ("state", Align::Left),
     ]);
     for node in &status.nodes {
-        let state = match &node.unreachable {
-            None => paint.green("up"),
-            Some(why) => paint.red(&format!("unreachable: {why}")),
-        };
+        let state = node_state(node, status.placement.is_some(), paint);
+        let zone = if node.zone.is_empty() { "-" } else { &node.zone };
         let counts = [node.primaries, node.replicas].map(|count| match node.unreachable {
             None => count.to_string(),
             Some(_) => "?".to_owned(),
         });
         let [primaries, replicas] = counts;
-        table.row([node.id.to_string(), node.address.clone(), primaries, replicas, state]);
+        table.row([
+            node.id.to_string(),
+            node.address.clone(),
+            zone.to_owned(),
+            primaries,
+            replicas,
+            state,
+        ]);
     }
     table.render(paint)
+}
+
+fn node_state(node: &NodeStatus, leases_known: bool, paint: Paint) -> String {
+    match &node.unreachable {
+        Some(why) => paint.red(&format!("unreachable: {why}")),
+        None if node.draining => paint.yellow("up, to be empty"),
+        None if leases_known && !node.leased => paint.yellow("up, without a lease at the metadata store"),
+        None => paint.green("up"),
+    }
+}
+
+/// What is short, what is done about it, and what could be better; nothing if all is well.
+fn placement(status: &ClusterStatus, paint: Paint) -> String {
+    let Some(placement) = &status.placement else {
+        return paint.yellow("\nthe metadata store does not answer: it is not known which groups are short\n");
+    };
+    let mut lines = Vec::new();
+    if !placement.under_replicated.is_empty() {
+        let short = names(&placement.under_replicated);
+        lines.push(paint.yellow(&format!("short of replicas: {short}")));
+    }
+    for (group, node) in &placement.rebuilds {
+        lines.push(format!("{group} is being rebuilt on {node}"));
+    }
+    for left in &placement.draining {
+        lines.push(format!(
+            "{} is to be empty: {} replicas left, {} of them primaries",
+            left.node, left.replicas, left.primaries
+        ));
+    }
+    lines.extend(zones(placement));
+    if placement.acting.is_none() {
+        lines.push(paint.yellow("no node acts for placement at the moment"));
+    }
+    lines.iter().map(|line| format!("\n{line}")).collect::<String>() + if lines.is_empty() { "" } else { "\n" }
+}
+
+fn zones(placement: &PlacementStatus) -> Vec<String> {
+    let mut lines = Vec::new();
+    if placement.zones > 0 && placement.zones < placement.wanted {
+        lines.push(format!(
+            "{} zones for {} replicas: some replicas of a group share one",
+            placement.zones, placement.wanted
+        ));
+    }
+    if !placement.narrow.is_empty() {
+        let narrow = names(&placement.narrow);
+        lines.push(format!("in fewer zones than there could be: {narrow}"));
+    }
+    lines
+}
+
+fn names(groups: &[GroupId]) -> String {
+    groups.iter().map(GroupId::to_string).collect::<Vec<_>>().join(" ")
 }
 
 fn groups(status: &ClusterStatus, paint: Paint) -> String {
@@ -142,8 +203,28 @@ fn as_json(status: &ClusterStatus) -> Value {
             "error": node.unreachable,
             "primaries": node.primaries,
             "replicas": node.replicas,
+            "leased": node.leased,
+            "draining": node.draining,
         })).collect::<Vec<_>>(),
         "groups": status.groups.iter().map(group_json).collect::<Vec<_>>(),
+        "placement": status.placement.as_ref().map(placement_json),
+    })
+}
+
+fn placement_json(placement: &PlacementStatus) -> Value {
+    let ids = |groups: &[GroupId]| groups.iter().map(|group| group.0).collect::<Vec<_>>();
+    json!({
+        "acting": placement.acting.map(|node| node.0),
+        "under_replicated": ids(&placement.under_replicated),
+        "rebuilds": placement.rebuilds.iter().map(|(group, node)| json!({"group": group.0, "node": node.0})).collect::<Vec<_>>(),
+        "narrow": ids(&placement.narrow),
+        "zones": placement.zones,
+        "wanted": placement.wanted,
+        "draining": placement.draining.iter().map(|left| json!({
+            "node": left.node.0,
+            "replicas": left.replicas,
+            "primaries": left.primaries,
+        })).collect::<Vec<_>>(),
     })
 }
 
@@ -177,7 +258,6 @@ fn group_json(group: &GroupStatus) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use fulcrum_client::NodeStatus;
     use fulcrum_types::{ConfigVersion, Epoch, GroupId, Index, MapVersion, Mode};
     use std::time::Duration;
 
@@ -204,6 +284,8 @@ mod tests {
             unreachable: unreachable.map(str::to_owned),
             primaries: 1,
             replicas: 2,
+            leased: unreachable.is_none(),
+            draining: false,
         };
         let group = GroupStatus {
             id: GroupId(1),
@@ -227,6 +309,14 @@ mod tests {
             map_version: MapVersion(5),
             nodes: vec![node(1, None), node(3, Some("refused"))],
             groups: vec![group],
+            placement: Some(PlacementStatus {
+                acting: Some(NodeId(1)),
+                under_replicated: vec![GroupId(1)],
+                rebuilds: vec![(GroupId(1), NodeId(4))],
+                zones: 2,
+                wanted: 3,
+                ..PlacementStatus::default()
+            }),
         }
     }
 
@@ -235,14 +325,18 @@ mod tests {
         let golden = "\
 cluster c, map m5
 
-node  address         primaries  replicas  state
+node  address         zone  primaries  replicas  state
 ───────────────────────────────────────────────────────────
-n1    127.0.0.1:7401          1         2  up
-n3    127.0.0.1:7403          ?         ?  unreachable: refused
+n1    127.0.0.1:7401  -  1         2  up
+n3    127.0.0.1:7403  -  ?         ?  unreachable: refused
 
 group  keyspace  mode  slots  epoch  primary  in sync  commit  worst lag             state
 ──────────────────────────────────────────────────────────────────────────────────────────────────
 g1     users     sync   1024      2  n1       n1 n2        40  n2: 3 entries, 30.0 ms  n3 unreachable
+
+short of replicas: g1
+g1 is being rebuilt on n4
+2 zones for 3 replicas: some replicas of a group share one
 ";
         let shown = render(&sample(), Paint::plain());
         let words = |text: &str| {

@@ -224,6 +224,8 @@ mod tests {
             unreachable: None,
             primaries: 0,
             replicas: 0,
+            leased: true,
+            draining: false,
         };
         let group = |(at, (primary, keyspace)): (usize, &(u64, &str))| GroupStatus {
             id: GroupId(at as u64 + 1),
@@ -243,6 +245,7 @@ mod tests {
             map_version: MapVersion(1),
             nodes: (1..=3).map(node).collect(),
             groups: primaries.iter().enumerate().map(group).collect(),
+            placement: None,
         }
     }
 

@@ -401,4 +401,6 @@ not_needed!(
     failover_report(FailoverReportRequest) -> FailoverReportResponse,
     promote(PromoteRequest) -> PromoteResponse,
     force_start(ForceStartRequest) -> ForceStartResponse,
+    drain_node(DrainNodeRequest) -> DrainNodeResponse,
+    placement(PlacementRequest) -> PlacementSettings,
 );

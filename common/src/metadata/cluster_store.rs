@@ -1,7 +1,7 @@
 //! The typed layer: cluster map, group configurations and node leases in a [`Metadata`] store.
 //!
 //! Keys: `/fulcrum/<cluster>/map`, `/fulcrum/<cluster>/groups/<id>/configuration`, `/fulcrum/<cluster>/nodes/<id>` (with a
-//! lease: there while the node lives). Beside them `services/` keeps `/fulcrum/<cluster>/founding`. A version is the revision of its key: nothing else needs to be counted, and it never
+//! lease: there while the node lives), and those of placement (`placing`). Beside them `services/` keeps `/fulcrum/<cluster>/founding`. A version is the revision of its key: nothing else needs to be counted, and it never
 //! recurs. A keyspace and the first configurations of its groups appear in one transaction, or not at all.
 
 use super::format::{decode_configuration, decode_map, encode_configuration, encode_map};
@@ -91,15 +91,15 @@ pub enum ClusterEvent {
 /// A node's registration. The node is taken for alive while it is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NodeLease {
-    lease: LeaseId,
+    pub(super) lease: LeaseId,
 }
 
 /// The cluster's metadata.
 #[derive(Clone)]
 pub struct ClusterStore {
-    metadata: Arc<dyn Metadata>,
+    pub(super) metadata: Arc<dyn Metadata>,
     cluster_id: ClusterId,
-    prefix: String,
+    pub(super) prefix: String,
 }
 
 impl ClusterStore {
@@ -132,11 +132,11 @@ impl ClusterStore {
         &self.cluster_id
     }
 
-    fn map_key(&self) -> String {
+    pub(super) fn map_key(&self) -> String {
         format!("{}map", self.prefix)
     }
 
-    fn configuration_key(&self, group: GroupId) -> String {
+    pub(super) fn configuration_key(&self, group: GroupId) -> String {
         format!("{}groups/{}/configuration", self.prefix, group.0)
     }
 
@@ -156,7 +156,7 @@ impl ClusterStore {
         self.decode_map(&found).map(Arc::new)
     }
 
-    fn decode_map(&self, found: &KeyValue) -> Result<ClusterMap, StoreError> {
+    pub(super) fn decode_map(&self, found: &KeyValue) -> Result<ClusterMap, StoreError> {
         decode_map(&found.key, &found.value, MapVersion(found.mod_revision.0))
     }
 
@@ -194,15 +194,15 @@ impl ClusterStore {
         name: &str,
         options: KeyspaceOptions,
     ) -> Result<(KeyspaceId, Arc<ClusterMap>), StoreError> {
+        // Not to know who is unfit is no reason to refuse: what is placed badly is placed anew.
+        let unfit = self.unfit_nodes().await.unwrap_or_default();
         let change = |map: &mut ClusterMap, ops: &mut Vec<Op>| {
-            let id = map.add_keyspace(name, options.clone())?;
+            let id = map.add_keyspace_beside(name, options.clone(), &unfit)?;
             for group in map.groups_of(id) {
                 let key = self.configuration_key(group);
-                let mut replicas = map.replicas(group).to_vec();
-                replicas.sort_unstable();
                 let first = GroupConfiguration {
                     epoch: Epoch::ZERO,
-                    replicas,
+                    replicas: standing_first(group, map.replicas(group)),
                     ..GroupConfiguration::default()
                 };
                 let value = encode_configuration(&key, &first)?;
@@ -229,15 +229,21 @@ impl ClusterStore {
 
     /// Makes a node known, with where it is, and alive for `ttl`.
     pub async fn register_node(&self, node: NodeId, info: NodeInfo, ttl: Duration) -> Result<NodeLease, StoreError> {
-        let change = |map: &mut ClusterMap, _: &mut Vec<Op>| Ok(map.set_node(node, info.clone()).then_some(()));
-        self.change_map(change).await?;
         let lease = self.metadata.grant_lease(ttl).await?;
         let alive = Op::Put {
             key: self.node_key(node),
             value: Bytes::from_static(b"{}"),
             lease: Some(lease),
         };
-        self.metadata.txn(Vec::new(), vec![alive]).await?;
+        // A node that is new in the map is alive in it, too: else a keyspace made at that moment would avoid it.
+        let change = |map: &mut ClusterMap, ops: &mut Vec<Op>| {
+            ops.push(alive.clone());
+            Ok(map.set_node(node, info.clone()).then_some(()))
+        };
+        let (changed, _) = self.change_map(change).await?;
+        if changed.is_none() {
+            self.metadata.txn(Vec::new(), vec![alive]).await?;
+        }
         Ok(NodeLease { lease })
     }
 
@@ -267,6 +273,11 @@ impl ClusterStore {
             .iter()
             .filter_map(|kv| kv.key.strip_prefix(&prefix)?.parse().ok().map(NodeId))
             .collect())
+    }
+
+    /// Whether a node's lease holds.
+    pub async fn is_alive(&self, node: NodeId) -> Result<bool, StoreError> {
+        Ok(self.metadata.get(&self.node_key(node)).await?.is_some())
     }
 
     /// A group's configuration in force; none if there is no such group.
@@ -338,13 +349,21 @@ impl ClusterStore {
         ReceiverStream::new(receiver).boxed()
     }
 
-    fn group_of_key(&self, key: &str) -> Option<GroupId> {
+    pub(super) fn group_of_key(&self, key: &str) -> Option<GroupId> {
         let rest = key.strip_prefix(&self.prefix)?.strip_prefix("groups/")?;
         rest.strip_suffix("/configuration")?.parse().ok().map(GroupId)
     }
 }
 
-fn configuration_from(found: &KeyValue) -> Result<GroupConfiguration, StoreError> {
+/// A new group's replicas begin to count at the place that its number gives: there the one that placement put first must be.
+fn standing_first(group: GroupId, replicas: &[NodeId]) -> Vec<NodeId> {
+    let mut replicas = replicas.to_vec();
+    let places = u64::try_from(replicas.len()).unwrap_or(1).max(1);
+    replicas.rotate_right(usize::try_from(group.prev().0 % places).unwrap_or(0));
+    replicas
+}
+
+pub(super) fn configuration_from(found: &KeyValue) -> Result<GroupConfiguration, StoreError> {
     decode_configuration(&found.key, &found.value, ConfigVersion(found.mod_revision.0))
 }
 

@@ -5,6 +5,7 @@ use super::cluster_store::StoreError;
 use crate::keyspace::{Keyspace, KeyspaceOptions, Timing};
 use crate::map::{ClusterId, ClusterMap, Group, NodeInfo, SlotTable};
 use bytes::Bytes;
+use fulcrum_placement::Settings;
 use fulcrum_types::{
     ConfigVersion, DataId, Epoch, GroupConfiguration, GroupId, KeyspaceId, MapVersion, Member, NodeId,
 };
@@ -75,6 +76,16 @@ struct ConfigurationV1 {
     /// `(node, data)`.
     in_sync: Vec<(u64, u64)>,
     replicas: Vec<u64>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SettingsV1 {
+    format: u32,
+    rebuild_after_ms: u64,
+    rebuilds: u64,
+    balance_pause_ms: u64,
+    calm_ms: u64,
 }
 
 fn encode<T: Serialize>(key: &str, value: &T) -> Result<Bytes, StoreError> {
@@ -237,6 +248,27 @@ fn keyspace_from(key: &str, id: KeyspaceId, stored: KeyspaceV1) -> Result<Keyspa
 
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+pub(super) fn encode_settings(key: &str, settings: &Settings) -> Result<Bytes, StoreError> {
+    let stored = SettingsV1 {
+        format: FORMAT,
+        rebuild_after_ms: millis(settings.rebuild_after),
+        rebuilds: settings.rebuilds as u64,
+        balance_pause_ms: millis(settings.balance_pause),
+        calm_ms: millis(settings.calm),
+    };
+    encode(key, &stored)
+}
+
+pub(super) fn decode_settings(key: &str, bytes: &[u8]) -> Result<Settings, StoreError> {
+    let stored: SettingsV1 = decode(key, bytes)?;
+    Ok(Settings {
+        rebuild_after: Duration::from_millis(stored.rebuild_after_ms),
+        rebuilds: usize::try_from(stored.rebuilds).unwrap_or(usize::MAX),
+        balance_pause: Duration::from_millis(stored.balance_pause_ms),
+        calm: Duration::from_millis(stored.calm_ms),
+    })
 }
 
 pub(super) fn encode_configuration(key: &str, config: &GroupConfiguration) -> Result<Bytes, StoreError> {

@@ -17,13 +17,15 @@ pub mod conformance;
 mod embedded;
 mod format;
 mod journal;
+mod placing;
 mod record;
 mod state;
 #[cfg(test)]
 mod tests;
 
-pub use cluster_store::{CasResult, ClusterEvent, ClusterStore, StoreError};
+pub use cluster_store::{CasResult, ClusterEvent, ClusterStore, NodeLease, StoreError};
 pub use embedded::EmbeddedMetadata;
+pub use placing::{Leader, PlacementView, Replacement};
 
 use async_trait::async_trait;
 use bytes::Bytes;

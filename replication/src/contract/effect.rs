@@ -244,6 +244,11 @@ pub enum Effect {
     },
     /// Read the configuration back: answered by [`super::Input::Configuration`].
     ReadConfiguration,
+    /// Ask the metadata store whether a node's lease holds: answered by [`super::Input::LeaseGone`] if it does not, else not at all.
+    ReadLease {
+        /// Which.
+        node: NodeId,
+    },
     /// A learner needs a snapshot. The runner takes one at its applied index and passes the parts with
     /// [`super::Input::SnapshotPart`], starting with number 0; for each later part it waits for [`Effect::SnapshotNext`].
     SnapshotWanted {

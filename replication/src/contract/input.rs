@@ -165,6 +165,11 @@ pub enum Input {
         /// To whom; none: to the most advanced.
         to: Option<NodeId>,
     },
+    /// A node that was asked about with [`super::Effect::ReadLease`] has no lease at the metadata store.
+    LeaseGone {
+        /// Which.
+        node: NodeId,
+    },
     /// An operator's word (or the keyspace's named policy) to start from this replica although no listed data is left.
     ForcePromotion,
 }

@@ -32,6 +32,11 @@ pub struct Options {
     pub acknowledge_within: Duration,
     /// Between two tries of a compare-and-swap whose outcome is unknown, or of a candidacy.
     pub retry_after: Duration,
+    /// After a failover the next one of the group waits so long from then on, unless the primary's node has no lease; twice as long after each that
+    /// came within twice the last pause.
+    pub failover_pause: Duration,
+    /// The longest such pause.
+    pub failover_pause_max: Duration,
     /// Most bytes of entries in one message.
     pub append_bytes: usize,
     /// Most bytes of entries sent to one peer and not yet acknowledged.
@@ -66,6 +71,8 @@ impl Options {
             lag_entries: 20_000,
             acknowledge_within: Duration::from_secs(2),
             retry_after: Duration::from_millis(200),
+            failover_pause: Duration::from_secs(2),
+            failover_pause_max: Duration::from_secs(30),
             append_bytes: 512 * 1024,
             in_flight_bytes: 4 * 1024 * 1024,
             retain_bytes: 4 * 1024 * 1024,

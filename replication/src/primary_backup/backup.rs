@@ -137,6 +137,8 @@ impl PrimaryBackup {
         if let Some(first) = fresh.first().map(|e| e.position) {
             let conflict = first.index <= self.log.last().index;
             if conflict && self.must_keep(first.index) {
+                // By what it knows it is a member: what is in force may say otherwise.
+                self.read_configuration(now, effects);
                 return false;
             }
             if conflict && !self.yield_to(first, effects) {

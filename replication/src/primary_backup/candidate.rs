@@ -139,7 +139,7 @@ impl PrimaryBackup {
                 let turn = self.backup.patience_until + self.options.retry_after * (2 * self.rank());
                 now.mono >= turn && self.disk.after_hard_state().is_none()
             }
-            Ground::PrimarySilent => self.is_my_turn(now, effects),
+            Ground::PrimarySilent => self.pause_is_over(now, effects) && self.is_my_turn(now, effects),
             // The operator's word is durable before it can have an effect: the certificate is owed after a crash, too.
             Ground::Forced => self.disk.after_hard_state().is_none(),
             Ground::Restarted | Ground::Planned => true,
@@ -163,7 +163,8 @@ impl PrimaryBackup {
         u32::try_from(before).unwrap_or(u32::MAX / 4)
     }
 
-    /// New groups begin their count at different replicas, so that one node does not come to lead them all.
+    /// New groups begin their count at different replicas, so that one node does not come to lead them all. Who founds a group may order
+    /// its replicas so that a certain one is first.
     fn rank_in_new_group(&self, replicas: &[NodeId]) -> usize {
         let size = replicas.len().max(1);
         let first = usize::try_from(self.options.group.prev().0 % size as u64).unwrap_or(0);

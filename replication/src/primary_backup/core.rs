@@ -5,6 +5,7 @@ use super::body::Body;
 use super::changes::Changes;
 use super::durability::Durability;
 use super::log::Log;
+use super::pauses::Pauses;
 use super::primary::Primary;
 use super::replicated_time::GroupTime;
 use crate::contract::{
@@ -41,6 +42,7 @@ pub struct PrimaryBackup {
     /// What our clocks showed when this life began.
     pub(super) started: Now,
     pub(super) time: GroupTime,
+    pub(super) pauses: Pauses,
     pub(super) next_read_of_configuration: Mono,
     /// The first step of this life has been taken.
     begun: bool,
@@ -121,6 +123,7 @@ impl PrimaryBackup {
             walls: BTreeMap::new(),
             started: now,
             time: GroupTime::default(),
+            pauses: Pauses::default(),
             next_read_of_configuration: now.mono,
             begun: false,
             recorded,
@@ -282,6 +285,7 @@ impl PrimaryBackup {
             return;
         }
         self.note_succession(&configuration);
+        self.note_failover(now, &configuration);
         self.changes.moved();
         if configuration.epoch > self.hard.epoch {
             self.step_down("a newer epoch began", effects);
@@ -443,6 +447,7 @@ impl Replica for PrimaryBackup {
             Input::CasOutcome { attempt, outcome } => self.on_cas_outcome(now, attempt, outcome, effects),
             Input::SnapshotPart { to, transfer, chunk } => self.on_snapshot_part(now, to, transfer, chunk, effects),
             Input::HandOver { to } => self.on_hand_over(now, to, effects),
+            Input::LeaseGone { node } => self.on_lease_gone(node),
             Input::ForcePromotion => self.on_force(now, effects),
         }
     }

@@ -38,7 +38,7 @@
 //!
 //! # The files
 //! `core` holds the fields and the dispatch; `primary`, `replicate`, `progress`, `membership`, `hand_over` are the primary;
-//! `backup`, `candidate`, `staleness` the others; `replicated_time` and `wall` keep the group's time; `lease` and `reads` say who may answer; `certificate` and
+//! `backup`, `candidate`, `pauses`, `staleness` the others; `replicated_time` and `wall` keep the group's time; `lease` and `reads` say who may answer; `certificate` and
 //! `snapshot` how histories are replaced; `log`, `durability`, `changes` keep what is retained, durable and proposed; `invariants`
 //! is run after every step in tests; `planted` breaks things on purpose.
 //!
@@ -64,6 +64,7 @@ mod invariants;
 mod lease;
 mod log;
 mod membership;
+mod pauses;
 mod primary;
 mod progress;
 mod reads;

@@ -178,6 +178,7 @@ impl PrimaryBackup {
             let replaced = chunk.last.as_ref().filter(|meta| !self.log.holds(meta.position));
             let diverged = replaced.and_then(|meta| self.first_beyond(meta));
             if diverged.is_some_and(|from| self.must_keep(from)) {
+                self.read_configuration(now, effects);
                 return;
             }
             let Some(incoming) = &mut self.backup.incoming else {

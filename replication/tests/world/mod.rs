@@ -180,6 +180,12 @@ impl World {
                     self.later(id, Input::Configuration { configuration });
                 }
             }
+            Effect::ReadLease { node } => {
+                let gone = self.nodes.get(&node).is_none_or(|n| n.core.is_none());
+                if gone && self.metadata_for(id) != Metadata::Down {
+                    self.later(id, Input::LeaseGone { node });
+                }
+            }
             Effect::SnapshotWanted { to, transfer } => {
                 let cut = self.nodes[&id].volatile.clone();
                 self.cuts.insert((id, transfer, to), cut);

@@ -59,6 +59,7 @@ pub fn effect(effect: &Effect) -> Option<String> {
     Some(match effect {
         Effect::Write { change: c, .. } => return change(c),
         Effect::Send { .. } | Effect::ReadConfiguration => return None,
+        Effect::ReadLease { node } => format!("asks whether {node} has a lease"),
         Effect::Commit { through } => format!("commits {through}"),
         Effect::Proposed { position, .. } => format!("orders {position}"),
         Effect::ProposalRefused { reason, .. } => format!("refuses the write: {reason:?}"),

@@ -1,4 +1,5 @@
 //! A cluster of real processes: an etcd, shard-nodes, a router and a coordinator, each in a process of its own, killed when dropped.
+#![allow(dead_code, reason = "each test file uses a part of it")]
 
 use fulcrum_common::{Clock, SystemClock};
 use fulcrum_metadata_etcd::testing::Etcd;
@@ -63,10 +64,11 @@ pub struct Service {
 }
 
 impl Service {
-    fn spawn(program: &str, arguments: &[String], log: PathBuf) -> Self {
+    fn spawn(program: &str, arguments: &[String], settings: &[(&str, &str)], log: PathBuf) -> Self {
         let file = File::options().create(true).append(true).open(&log).unwrap();
         let mut child = Command::new(program)
             .args(arguments)
+            .envs(settings.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(file)
@@ -150,6 +152,10 @@ pub struct World {
     pub router_address: String,
     /// Where the router is probed, even before it serves.
     pub router_probed: String,
+    /// Zones that nodes are in by turns; 0: each in its own.
+    pub zones: usize,
+    /// Settings of the nodes, as environment variables.
+    pub settings: Vec<(&'static str, &'static str)>,
 }
 
 impl World {
@@ -164,6 +170,8 @@ impl World {
             router: None,
             router_address: String::new(),
             router_probed: free_address(),
+            zones: 0,
+            settings: Vec::new(),
         })
     }
 
@@ -184,7 +192,12 @@ impl World {
     pub fn shard_node(&self, node: usize, cluster: &str, data_dir: &Path, listen: &str) -> Service {
         let mut arguments = self.shared(cluster);
         let data_dir = data_dir.display().to_string();
-        let (number, zone) = (node.to_string(), format!("zone-{node}"));
+        let zone = if self.zones > 0 {
+            (node - 1) % self.zones + 1
+        } else {
+            node
+        };
+        let (number, zone) = (node.to_string(), format!("zone-{zone}"));
         let own = [
             "--node",
             &number,
@@ -198,7 +211,12 @@ impl World {
             "127.0.0.1:0",
         ];
         arguments.extend(own.map(str::to_owned));
-        Service::spawn(NODE, &arguments, self.log(&format!("node-{node}-{cluster}")))
+        Service::spawn(
+            NODE,
+            &arguments,
+            &self.settings,
+            self.log(&format!("node-{node}-{cluster}")),
+        )
     }
 
     /// Starts the next node of the cluster.
@@ -227,7 +245,7 @@ impl World {
         let mut arguments = self.shared("test");
         let probed = self.router_probed.as_str();
         arguments.extend(["--listen", "127.0.0.1:0", "--metrics-listen", probed].map(str::to_owned));
-        self.router = Some(Service::spawn(ROUTER, &arguments, self.log("router")));
+        self.router = Some(Service::spawn(ROUTER, &arguments, &[], self.log("router")));
     }
 
     /// A coordinator on its own.
@@ -235,7 +253,7 @@ impl World {
         let mut arguments = self.shared("test");
         let own = ["--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"];
         arguments.extend(own.map(str::to_owned));
-        Service::spawn(COORDINATOR, &arguments, self.log("coordinator"))
+        Service::spawn(COORDINATOR, &arguments, &[], self.log("coordinator"))
     }
 
     /// Waits until the router serves.

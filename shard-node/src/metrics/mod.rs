@@ -2,9 +2,11 @@
 //!
 //! Labels are keyspaces, groups held here and peers: their number is the cluster's, never the clients' or the keys'.
 
+mod placement;
 mod refresh;
 mod requests;
 
+pub(crate) use placement::PlacementMetrics;
 pub(crate) use requests::{Kind, RequestMetrics};
 
 use crate::event::{FailoverPhases, Observation};
@@ -315,6 +317,11 @@ impl NodeMetrics {
     /// What is served at `/metrics`.
     pub(crate) fn registry(&self) -> &Registry {
         self.metrics.registry()
+    }
+
+    /// Those of placement, in the same registry.
+    pub(crate) fn placement(&self) -> Result<PlacementMetrics, MetricError> {
+        PlacementMetrics::new(&self.metrics)
     }
 
     pub(crate) fn metadata_call(&self, operation: &str, outcome: &str) {

@@ -5,7 +5,6 @@ use super::group::Group;
 use super::restart::Opener;
 use super::shared::Failure;
 use crate::event::Observation;
-use crate::storage::GroupStore;
 use fulcrum_common::keyspace::Keyspace;
 use fulcrum_common::map::ClusterMap;
 use fulcrum_replication::Input;
@@ -13,32 +12,23 @@ use fulcrum_types::{GroupId, Now, Refusal};
 use std::sync::Arc;
 
 impl Node {
-    /// Adopts a newer cluster map: replicas placed here start, those no longer placed here go, with their data.
+    /// Adopts a newer cluster map: replicas placed here start, those that surely belong here no more go, with their data.
     pub(super) fn adopt_map(&mut self, now: Now, map: Arc<ClusterMap>) {
         if self.shared.map.is_some() && map.version() <= self.shared.map_version() {
             return;
         }
         self.shared.map = Some(map.clone());
         let here = self.groups.keys().chain(self.stopped.keys()).copied();
-        let gone: Vec<GroupId> = here.filter(|group| !self.is_placed(&map, *group)).collect();
-        for group in gone {
+        for group in here.collect::<Vec<GroupId>>() {
+            if !self.is_done_with(&map, group) {
+                continue;
+            }
             self.give_up(group, "the group is no longer placed on this node");
             self.stopped.remove(&group);
             self.leave(group);
             self.shared.observe(Observation::ReplicaRemoved { group });
         }
-        // Group ids are given in order and never again: a map that knows a later one is not too old to know this one.
-        let newest = map.groups().keys().next_back().copied().unwrap_or_default();
-        let orphans = self
-            .found
-            .iter()
-            .copied()
-            .filter(|group| *group < newest && !self.is_placed(&map, *group));
-        let orphans: Vec<GroupId> = orphans.collect();
-        self.found.retain(|group| !orphans.contains(group));
-        for group in orphans {
-            self.leave(group);
-        }
+        self.leave_orphans(&map);
         for group in map.groups_on(self.shared.settings.node) {
             let Some(keyspace) = map.keyspace_of(group).cloned() else {
                 continue;
@@ -56,16 +46,7 @@ impl Node {
         }
     }
 
-    /// Log and hard state go at once: were the group placed here again before the rest is removed, in steps, what is half
-    /// there must not pass for the data that it was (rule 5).
-    fn leave(&mut self, group: GroupId) {
-        self.leaving.insert(group);
-        if let Err(error) = GroupStore::reset(&mut self.shared.store, group) {
-            self.die(error.to_string());
-        }
-    }
-
-    fn is_placed(&self, map: &ClusterMap, group: GroupId) -> bool {
+    pub(super) fn is_placed(&self, map: &ClusterMap, group: GroupId) -> bool {
         map.replicas(group).contains(&self.shared.settings.node)
     }
 
@@ -136,19 +117,5 @@ impl Node {
             },
         );
         Some(group.keyspace)
-    }
-
-    /// Removes data of groups that left, a bounded number of records at a time.
-    pub(super) fn remove_leaving(&mut self) {
-        let Some(group) = self.leaving.first().copied() else {
-            return;
-        };
-        match GroupStore::remove(&mut self.shared.store, group, self.shared.settings.sweep_records) {
-            Ok(true) => {
-                self.leaving.remove(&group);
-            }
-            Ok(false) => {}
-            Err(error) => self.die(error.to_string()),
-        }
     }
 }

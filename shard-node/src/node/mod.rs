@@ -33,6 +33,7 @@ mod history;
 mod home;
 mod hosting;
 mod in_doubt;
+mod leaving;
 mod meeting;
 mod readiness;
 mod reads;
@@ -86,6 +87,8 @@ pub struct Node {
     stopped: BTreeMap<GroupId, String>,
     /// Groups that the disk held at the start and that no map has placed here so far.
     found: BTreeSet<GroupId>,
+    /// Groups that left, or had left before the start, of which there may be loss certificates.
+    certified: BTreeSet<GroupId>,
     /// Groups whose data is being removed, step by step.
     leaving: BTreeSet<GroupId>,
     cores: Cores,
@@ -117,7 +120,8 @@ impl Node {
         now: Now,
         cores: Cores,
     ) -> Result<Self, StorageError> {
-        let found = groups_on_disk(&store)?;
+        let found = groups_on_disk(&store, Space::Meta)?;
+        let certified = groups_on_disk(&store, Space::Certificates)?;
         let next_sync = now.mono + settings.sync_interval;
         let shared = Shared {
             cache_share: settings.cache_bytes,
@@ -136,6 +140,7 @@ impl Node {
             groups: BTreeMap::new(),
             stopped: BTreeMap::new(),
             found,
+            certified,
             leaving: BTreeSet::new(),
             cores,
             entropy: Box::new(entropy),
@@ -181,6 +186,7 @@ impl Node {
             } => {
                 self.step_and_refresh(now, group, Input::CasOutcome { attempt, outcome });
             }
+            Event::LeaseGone { group, node } => self.step_and_refresh(now, group, Input::LeaseGone { node }),
             Event::HandOver { group, to } => self.step_and_refresh(now, group, Input::HandOver { to }),
             Event::ForcePromotion { group } => self.step_and_refresh(now, group, Input::ForcePromotion),
             Event::Drain => {
@@ -386,11 +392,11 @@ impl Node {
     }
 }
 
-fn groups_on_disk(store: &Store) -> Result<BTreeSet<GroupId>, StorageError> {
+fn groups_on_disk(store: &Store, space: Space) -> Result<BTreeSet<GroupId>, StorageError> {
     let mut found = BTreeSet::new();
     let mut from = 0u64;
     // Each look finds the next group, whatever it has; not every record is read.
-    while let Some(record) = store.range(Space::Meta, &from.to_be_bytes(), &[]).next() {
+    while let Some(record) = store.range(space, &from.to_be_bytes(), &[]).next() {
         let mut key = record?.0;
         let Some(group) = key.try_get_u64().ok().filter(|group| *group >= from) else {
             break;

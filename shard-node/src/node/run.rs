@@ -49,6 +49,7 @@ impl Group {
                 });
             }
             Effect::ReadConfiguration => shared.out.push(Output::ReadConfiguration { group }),
+            Effect::ReadLease { node } => shared.out.push(Output::ReadLease { group, node }),
             Effect::SnapshotWanted { to, transfer } => self.snapshot_wanted(shared, to, transfer)?,
             Effect::SnapshotNext { to, transfer, number } => self.snapshot_next(to, transfer, number)?,
             Effect::SnapshotDone { to, transfer } => self.snapshot_done(shared, to, transfer),

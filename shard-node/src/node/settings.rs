@@ -38,6 +38,10 @@ pub struct NodeSettings {
     pub patience: Duration,
     /// How long it waits at most, whatever it hears.
     pub in_doubt_max: Duration,
+    /// After a failover of a group the next one waits, unless the primary's node has no lease: this long, then longer.
+    pub failover_pause: Duration,
+    /// The longest such pause.
+    pub failover_pause_max: Duration,
     /// How often a read asks again for a lease that ran out while it was evaluated.
     pub read_tries: u32,
 }
@@ -61,6 +65,8 @@ impl NodeSettings {
             lock_waiters_max: 10_000,
             patience: Duration::from_secs(1),
             in_doubt_max: Duration::from_secs(4),
+            failover_pause: Duration::from_secs(2),
+            failover_pause_max: Duration::from_secs(30),
             read_tries: 3,
         }
     }
@@ -78,6 +84,8 @@ impl NodeSettings {
             drift_ppm: RATE_DRIFT_PPM,
             silent_after: timing.lease,
             retry_after: CANDIDACY_PAUSE,
+            failover_pause: self.failover_pause,
+            failover_pause_max: self.failover_pause_max,
             ..Options::new(group, self.node, choices.mode)
         }
     }

@@ -6,7 +6,7 @@ use fulcrum_replication::Status;
 use fulcrum_types::{
     BootId, GroupId, Index, KeyspaceId, MapVersion, Mode, NodeId, Now, Participant, TransactionId, Verdict,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// A node at one moment.
@@ -122,7 +122,9 @@ impl Node {
     /// so far: the old primary's log has not been seen by this node.
     pub fn certificates(&self) -> Result<Vec<Certificate>, StorageError> {
         let mut all = Vec::new();
-        for group in self.groups.keys().chain(self.stopped.keys()) {
+        let here = self.groups.keys().chain(self.stopped.keys());
+        let all_groups: BTreeSet<&GroupId> = here.chain(&self.certified).collect();
+        for group in all_groups {
             all.extend(certificates(&self.shared.store, *group)?);
         }
         Ok(all)

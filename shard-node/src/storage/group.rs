@@ -41,6 +41,15 @@ pub struct OpenedGroup {
     pub log: Vec<Entry>,
 }
 
+/// What stays of a group that is removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// The group goes on elsewhere: what it lost stays on record.
+    Certificates,
+    /// The group is no more.
+    Nothing,
+}
+
 /// One group's storage.
 #[derive(Debug)]
 pub struct GroupStore {
@@ -66,10 +75,7 @@ impl GroupStore {
     pub fn open(store: &Store, group: GroupId) -> Result<OpenedGroup, StorageError> {
         let corrupt = |reason: super::record::Malformed| corrupt(group, Index::ZERO, reason);
         let meta = |field| store.get(Space::Meta, &meta_key(group, field));
-        let mut hard_state = meta(MetaField::HardState)?
-            .map(|r| codec::decode_hard_state(&r))
-            .transpose()
-            .map_err(corrupt)?;
+        let mut hard_state = read_hard_state(store, group)?;
         let (position, time) = meta(MetaField::LogBase)?
             .map(|r| codec::decode_base(&r))
             .transpose()
@@ -124,6 +130,17 @@ impl GroupStore {
         })
     }
 
+    /// The hard state alone, whatever else there is; none if it is damaged: then nothing that it said counts any more.
+    ///
+    /// # Errors
+    /// The disk cannot be read.
+    pub fn hard_state(store: &Store, group: GroupId) -> Result<Option<HardState>, StorageError> {
+        match read_hard_state(store, group) {
+            Err(StorageError::Corrupt { .. }) => Ok(None),
+            other => other,
+        }
+    }
+
     /// Clears away a group's log, state and hard state, damaged or not; certificates stay. Returns it as it is on an empty
     /// disk.
     pub fn reset(store: &mut Store, group: GroupId) -> Result<OpenedGroup, StorageError> {
@@ -151,14 +168,16 @@ impl GroupStore {
         })
     }
 
-    /// Removes a group with all it has, its certificates too: it was dropped from the node for good.
+    /// Removes a group with all it has, except what is kept.
     ///
     /// The state goes in steps of `most` records; call it until it returns true.
-    pub fn remove(store: &mut Store, group: GroupId, most: usize) -> Result<bool, StorageError> {
+    pub fn remove(store: &mut Store, group: GroupId, most: usize, kept: Kept) -> Result<bool, StorageError> {
         // Its state must not outlive what names the group.
         store.anchor(group);
         let (start, end) = group_range(group);
-        for space in [Space::State, Space::Log, Space::Certificates, Space::Meta] {
+        let goes = |space: &Space| *space != Space::Certificates || kept == Kept::Nothing;
+        let spaces = [Space::State, Space::Log, Space::Certificates, Space::Meta];
+        for space in spaces.into_iter().filter(goes) {
             if delete_range(store, space, &start, &end, most)? >= most {
                 return Ok(false);
             }
@@ -352,6 +371,12 @@ impl GroupStore {
         }
         Ok(true)
     }
+}
+
+fn read_hard_state(store: &Store, group: GroupId) -> Result<Option<HardState>, StorageError> {
+    let record = store.get(Space::Meta, &meta_key(group, MetaField::HardState))?;
+    let decoded = record.map(|r| codec::decode_hard_state(&r)).transpose();
+    decoded.map_err(|reason| corrupt(group, Index::ZERO, reason))
 }
 
 fn corrupt(group: GroupId, index: Index, reason: impl ToString) -> StorageError {

@@ -60,7 +60,7 @@ pub use engine::FjallOptions;
 pub use error::StorageError;
 pub use fjall::FjallBackend;
 pub use footnotes::put_footnote;
-pub use group::{GroupStore, LogBase, OpenedGroup};
+pub use group::{GroupStore, Kept, LogBase, OpenedGroup};
 pub use history::Noted;
 pub use keys::{Generation, StateKind, state_key, state_range};
 pub use memory::{MemoryBackend, MemoryDisk};

@@ -242,6 +242,7 @@ impl World {
                 let boot = self.hosts[&node].boot;
                 self.look_up(node, boot, group);
             }
+            Output::ReadLease { group, node: of } => self.look_for_lease(node, group, of),
             Output::Observed(observation) => self.observed(node, &observation),
             Output::Fatal { reason } => self.fail("node stopped", format!("{node}: {reason}")),
         }

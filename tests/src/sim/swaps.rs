@@ -188,6 +188,15 @@ impl World {
         self.deliver(node, Event::Configuration { group, configuration });
     }
 
+    /// A node asks whether another one has a lease. Here a lease goes with the node that is down.
+    pub(super) fn look_for_lease(&mut self, node: NodeId, group: GroupId, of: NodeId) {
+        let (reaches, hears) = self.connection(node);
+        let answered = reaches && hears && self.now >= self.metadata.outage_until;
+        if answered && self.hosts.get(&of).is_some_and(|host| host.node.is_none()) {
+            self.deliver(node, Event::LeaseGone { group, node: of });
+        }
+    }
+
     /// Whether a node reaches the store, and hears from it.
     fn connection(&self, node: NodeId) -> (bool, bool) {
         let (node, store) = (Endpoint::Node(node), Endpoint::Metadata);

@@ -13,7 +13,12 @@ use crate::rust_source::named_paths;
 use crate::workspace::{Metadata, Package};
 
 /// The crates that decide and do not act.
-const PURE: [&str; 3] = ["fulcrum-types", "fulcrum-replication", "fulcrum-two-phase"];
+const PURE: [&str; 4] = [
+    "fulcrum-types",
+    "fulcrum-replication",
+    "fulcrum-placement",
+    "fulcrum-two-phase",
+];
 
 /// Crates that bring a runtime, a transport, a clock, randomness or I/O.
 #[rustfmt::skip]
@@ -49,15 +54,24 @@ const IMPURE_NAMES: [(&str, &str); 2] = [
 ];
 
 /// The members of the workspace that a member may build on. A member that is not listed may build on any.
-const LAYERS: [(&str, &[&str]); 9] = [
+const LAYERS: [(&str, &[&str]); 10] = [
     ("fulcrum-types", &[]),
     ("fulcrum-replication", &["fulcrum-types"]),
     ("fulcrum-two-phase", &["fulcrum-types"]),
-    ("fulcrum-common", &["fulcrum-types", "fulcrum-replication"]),
+    ("fulcrum-placement", &["fulcrum-types"]),
+    (
+        "fulcrum-common",
+        &["fulcrum-types", "fulcrum-replication", "fulcrum-placement"],
+    ),
     ("fulcrum-metadata-etcd", &["fulcrum-types", "fulcrum-common"]),
     (
         "fulcrum-shard-node",
-        &["fulcrum-types", "fulcrum-common", "fulcrum-replication"],
+        &[
+            "fulcrum-types",
+            "fulcrum-common",
+            "fulcrum-replication",
+            "fulcrum-placement",
+        ],
     ),
     (
         "fulcrum-coordinator",
@@ -69,13 +83,19 @@ const LAYERS: [(&str, &[&str]); 9] = [
             "fulcrum-types",
             "fulcrum-common",
             "fulcrum-replication",
+            "fulcrum-placement",
             "fulcrum-two-phase",
             "fulcrum-coordinator",
         ],
     ),
     (
         "fulcrum-client",
-        &["fulcrum-types", "fulcrum-common", "fulcrum-replication"],
+        &[
+            "fulcrum-types",
+            "fulcrum-common",
+            "fulcrum-replication",
+            "fulcrum-placement",
+        ],
     ),
 ];
 

@@ -4,6 +4,7 @@
 mod cluster;
 mod durability;
 mod embedded;
+mod placing;
 
 use super::conformance::{delete, leased, next, put, succeeded};
 use super::*;

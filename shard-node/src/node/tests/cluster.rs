@@ -154,6 +154,11 @@ impl World {
                 self.inbox
                     .push_back((from, Event::Configuration { group, configuration }));
             }
+            Output::ReadLease { group, node } => {
+                if !self.nodes.contains_key(&node) {
+                    self.inbox.push_back((from, Event::LeaseGone { group, node }));
+                }
+            }
             Output::Ask { ask, to, operation, .. } => self.asked.push((from, ask, to, operation)),
             Output::Observed(observation) => self.observed.push((from, observation)),
             Output::Fatal { reason } => panic!("node {from}: {reason}"),

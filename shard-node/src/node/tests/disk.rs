@@ -3,7 +3,7 @@
 use super::fake::*;
 use crate::event::{Event, Observation, Output};
 use crate::storage::{MemoryDisk, StorageError};
-use fulcrum_common::map::ClusterMap;
+use fulcrum_common::map::{ClusterMap, NodeInfo};
 use fulcrum_replication::{Divergence, Effect, HardState, Input, LogChange};
 use fulcrum_types::*;
 use std::sync::Arc;
@@ -215,6 +215,102 @@ fn a_group_that_leaves_the_map_leaves_the_disk() {
     }
 }
 
+/// A life that held data and accepted a configuration of version 5, which lists it.
+fn listed_life(disk: &MemoryDisk) {
+    let mut bench = Bench::on(disk.clone(), options(Mode::Sync, Fsync::Always));
+    let configuration = GroupConfiguration {
+        version: ConfigVersion(5),
+        replicas: vec![ME, NodeId(2), NodeId(3)],
+        ..GroupConfiguration::default()
+    };
+    let state = HardState {
+        data: DataId(5),
+        configuration,
+        ..HardState::default()
+    };
+    let change = LogChange::HardState(state);
+    bench.effects(
+        0,
+        vec![
+            Effect::Write { id: WriteId(1), change },
+            append(2, 1, 1, &[put("a", "1")]),
+        ],
+    );
+    bench.sync(1);
+    bench.node.close().unwrap();
+    while disk.complete().is_some() {}
+}
+
+/// The map of version `version`, in which the group exists and is placed on other nodes.
+fn elsewhere(version: u64) -> Event {
+    let mut map = map(options(Mode::Sync, Fsync::Always));
+    let info = NodeInfo {
+        address: "127.0.0.1:4".into(),
+        zone: None,
+    };
+    map.set_node(NodeId(4), info);
+    map.add_keyspace("later", options(Mode::Sync, Fsync::Always)).unwrap();
+    for group in [GROUP, GROUP.next()] {
+        assert!(map.set_replicas(group, vec![NodeId(2), NodeId(3), NodeId(4)]));
+    }
+    Event::Map(Arc::new(map.with_version(MapVersion(version))))
+}
+
+#[test]
+fn a_map_older_than_the_configuration_takes_no_data() {
+    let disk = MemoryDisk::new();
+    listed_life(&disk);
+    let mut bench = Bench::bare(disk);
+    // As an old map that a slow member of the store shows first: there the group was not placed here yet.
+    bench.handle(0, elsewhere(4));
+    for ms in 1..5 {
+        bench.handle(ms, Event::Tick { disk_healthy: true });
+        bench.turn(ms);
+    }
+    let placed = map(options(Mode::Sync, Fsync::Always)).with_version(MapVersion(5));
+    bench.handle(5, Event::Map(Arc::new(placed)));
+    assert_eq!(restored(&bench), (DataId(5), vec![Index(1)], Index(0)));
+    // One made later counts.
+    bench.handle(6, elsewhere(6));
+    assert_eq!(bench.node.status().replicas, 0);
+    let placed = map(options(Mode::Sync, Fsync::Always)).with_version(MapVersion(7));
+    bench.handle(7, Event::Map(Arc::new(placed)));
+    assert_ne!(restored(&bench).0, DataId(5));
+}
+
+#[test]
+fn what_a_group_lost_stays_on_record_where_it_was_seen_until_the_group_is_dropped() {
+    let disk = MemoryDisk::new();
+    let mut bench = Bench::on(disk.clone(), options(Mode::Async, Fsync::Always));
+    let change = LogChange::Diverged(divergence());
+    bench.effects(0, vec![Effect::Write { id: WriteId(1), change }]);
+    bench.sync(1);
+    let sweep = |bench: &mut Bench, from: u64| {
+        for ms in from..from + 5 {
+            bench.handle(ms, Event::Tick { disk_healthy: true });
+            bench.turn(ms);
+            bench.sync(ms);
+        }
+    };
+    bench.handle(2, elsewhere(6));
+    sweep(&mut bench, 3);
+    assert_eq!(bench.node.status().replicas, 0);
+    assert_eq!(bench.node.certificates().unwrap().len(), 1);
+    bench.node.close().unwrap();
+    while disk.complete().is_some() {}
+    let mut bench = Bench::bare(disk);
+    bench.handle(0, elsewhere(6));
+    assert_eq!(bench.node.certificates().unwrap().len(), 1, "after a restart, too");
+    let mut dropped = map(options(Mode::Async, Fsync::Always));
+    dropped
+        .add_keyspace("later", options(Mode::Sync, Fsync::Always))
+        .unwrap();
+    dropped.remove_keyspace("data").unwrap();
+    bench.handle(1, Event::Map(Arc::new(dropped.with_version(MapVersion(7)))));
+    sweep(&mut bench, 2);
+    assert_eq!(bench.node.certificates().unwrap(), []);
+}
+
 #[test]
 fn an_older_map_changes_nothing() {
     let mut bench = Bench::new(options(Mode::Sync, Fsync::Always));
@@ -224,22 +320,26 @@ fn an_older_map_changes_nothing() {
     assert_eq!(bench.node.status().replicas, 1);
 }
 
-#[test]
-fn losses_are_on_record_even_without_fsync() {
-    let mut bench = Bench::new(options(Mode::Async, Fsync::Never));
+/// What an old primary had and the surviving history lacks.
+fn divergence() -> Divergence {
     let entry = Entry {
         position: position(1, 4),
         time: ReplicatedTime(1),
         payload: Payload::Command(bytes::Bytes::from_static(b"a client's command")),
     };
-    let divergence = Divergence {
+    Divergence {
         old_epoch: Epoch(1),
         new_epoch: Epoch(2),
         common: position(1, 3),
         entries: vec![entry],
         acknowledged_through: Index(4),
-    };
-    let change = LogChange::Diverged(divergence.clone());
+    }
+}
+
+#[test]
+fn losses_are_on_record_even_without_fsync() {
+    let mut bench = Bench::new(options(Mode::Async, Fsync::Never));
+    let change = LogChange::Diverged(divergence());
     bench.effects(0, vec![Effect::Write { id: WriteId(1), change }]);
     assert_eq!(bench.disk.pending().map(|(_, sync)| sync), Some(true));
     let certificates = bench.node.certificates().unwrap();

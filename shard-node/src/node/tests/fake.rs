@@ -117,6 +117,16 @@ impl Bench {
     }
 
     pub(super) fn on(disk: MemoryDisk, options: KeyspaceOptions) -> Self {
+        let mut bench = Self::bare(disk);
+        bench.handle(0, Event::Map(Arc::new(map(options))));
+        bench.turn(0);
+        bench.out.clear();
+        bench.stage.inputs.lock().unwrap().clear();
+        bench
+    }
+
+    /// A node that has seen no map.
+    pub(super) fn bare(disk: MemoryDisk) -> Self {
         let quiet: Script = Arc::new(|_, _| Vec::new());
         let stage = Stage {
             script: Arc::new(Mutex::new(quiet)),
@@ -143,17 +153,12 @@ impl Bench {
             }),
         )
         .unwrap();
-        let mut bench = Bench {
+        Bench {
             node,
             disk,
             stage,
             out: Vec::new(),
-        };
-        bench.handle(0, Event::Map(Arc::new(map(options))));
-        bench.turn(0);
-        bench.out.clear();
-        bench.stage.inputs.lock().unwrap().clear();
-        bench
+        }
     }
 
     pub(super) fn script(&self, script: impl Fn(Now, Input) -> Vec<Effect> + Send + Sync + 'static) {

@@ -508,7 +508,7 @@ fn dropping_the_state_starts_afresh_but_keeps_the_hard_state() {
     let opened = GroupStore::open(&store, GROUP).unwrap();
     assert_eq!(opened.hard_state.map(|h| h.epoch), Some(Epoch(4)));
     assert!(opened.log.is_empty());
-    while !GroupStore::remove(&mut store, GROUP, 7).unwrap() {}
+    while !GroupStore::remove(&mut store, GROUP, 7, Kept::Nothing).unwrap() {}
     settle(&mut store, &disk);
     assert!(Space::ALL.iter().all(|space| disk.dump(*space).is_empty()));
 }

@@ -207,7 +207,7 @@ impl Bank {
                 let configuration = self.configurations[&group].clone();
                 self.inbox.push_back(Event::Configuration { group, configuration });
             }
-            Output::Send { .. } | Output::Observed(_) => {}
+            Output::Send { .. } | Output::ReadLease { .. } | Output::Observed(_) => {}
             Output::Fatal { reason } => panic!("{reason}"),
         }
     }
