@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// Format of the data directory that this program writes, and the newest that it reads.
-pub(super) const FORMAT: u64 = 2;
+pub(super) const FORMAT: u64 = 3;
 
 /// What the engine needs to go on, at least.
 const PROBE_BYTES: usize = 4 * 1024 * 1024;
