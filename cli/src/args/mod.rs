@@ -6,7 +6,7 @@ mod keys;
 mod processes;
 mod txn;
 
-pub use cluster::{FailoverCommand, KeyspaceCommand, KeyspaceCreateArgs, StatusArgs};
+pub use cluster::{FailoverCommand, KeyspaceCommand, KeyspaceCreateArgs, ReplayArgs, StatusArgs};
 pub use files::{ExportArgs, ImportArgs};
 pub use keys::{CasArgs, DeleteArgs, GetArgs, OutcomeArgs, PutArgs, ScanArgs, WatchArgs};
 pub use processes::{BenchArgs, DemoArgs, DevArgs};

@@ -6,6 +6,7 @@ pub mod completions;
 pub mod dev;
 pub mod failover;
 pub mod keyspace;
+pub mod replay;
 pub mod status;
 
 pub mod cas;
