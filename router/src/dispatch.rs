@@ -114,7 +114,10 @@ impl<D: Done> Journey<D> {
     fn begin(mut self: Box<Self>, view: &View) {
         match self.attempts.next(view) {
             Next::Send(node) if self.started < self.order.until => self.node = node,
-            Next::Send(_) => return self.end(Instant::now(), Err(Refusal::DeadlineExceeded)),
+            Next::Send(_) => {
+                let refused = Err(self.attempts.out_of_time());
+                return self.end(Instant::now(), refused);
+            }
             other => return self.go_on(other),
         }
         let Some(address) = view.map.address(self.node) else {
@@ -208,17 +211,17 @@ impl Dispatch {
     /// Sends a request until it is answered, finally refused, or out of time; `done` gets the result. As long as all goes
     /// well that takes no task and no timer of its own.
     pub(crate) fn submit(self: &Arc<Self>, view: &View, now: Instant, mut order: Order, done: impl Done) {
+        let rotation = self.rotation.fetch_add(1, Ordering::Relaxed);
+        let attempts = Attempts::new(order.group, order.kind, rotation).of_doubt(order.in_doubt);
         let under_way = match self.admit(order.requests()) {
             Ok(admitted) => admitted,
             Err(refusal) => {
-                let refused = Err(refusal);
+                let refused = Err(attempts.finally(refusal));
                 self.metrics.request(&order.ended(Duration::ZERO, 0), &refused);
                 return done(order, refused);
             }
         };
         let held = self.key_for(&mut order.operation);
-        let rotation = self.rotation.fetch_add(1, Ordering::Relaxed);
-        let attempts = Attempts::new(order.group, order.kind, rotation).of_doubt(order.in_doubt);
         let journey = Journey {
             under_way,
             attempts: match order.requests() {
@@ -291,5 +294,89 @@ impl Dispatch {
     ) -> Result<Reply, Refusal> {
         let errand = order.errand();
         errand.run(&self.table, &self.backends, attempts, next, started).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::order;
+    use fulcrum_common::map::{ClusterId, ClusterMap};
+    use fulcrum_common::routing::Failure;
+    use fulcrum_common::{KeyspaceOptions, NodeInfo, SystemClock};
+    use std::sync::Mutex;
+
+    fn dispatch(under_way_max: u32) -> (Arc<Dispatch>, Arc<Keyspace>) {
+        let mut map = ClusterMap::new(ClusterId::new("test").unwrap());
+        let address = "127.0.0.1:1".into();
+        map.set_node(NodeId(1), NodeInfo { address, zone: None });
+        map.add_keyspace("k", KeyspaceOptions::of(Mode::Sync, 1)).unwrap();
+        let keyspace = map.keyspace_by_name("k").unwrap().clone();
+        let metrics = Metrics::new(&fulcrum_common::metrics::Metrics::default()).unwrap();
+        let table = Arc::new(RoutingTable::new(Arc::new(map.with_version(MapVersion(1)))));
+        let identity = Identity::new(Arc::new(SystemClock));
+        (
+            Arc::new(Dispatch::new(table, identity, metrics, under_way_max)),
+            keyspace,
+        )
+    }
+
+    /// What becomes of a write that is ended before it leaves.
+    fn ended(dispatch: &Arc<Dispatch>, keyspace: &Arc<Keyspace>, in_doubt: bool) -> Refusal {
+        let now = Instant::now();
+        let operation = Operation::Write {
+            idempotency: None,
+            seen: None,
+            ops: Vec::new(),
+        };
+        let order = Order {
+            in_doubt,
+            ..order::write(keyspace.clone(), keyspace.group_of(b"k"), operation, now)
+        };
+        let told = Arc::new(Mutex::new(None));
+        let tell = told.clone();
+        dispatch.submit(&dispatch.table.view(), now, order, move |_, result| {
+            *tell.lock().unwrap() = Some(result);
+        });
+        let result = told.lock().unwrap().take();
+        result.unwrap().err().unwrap()
+    }
+
+    #[test]
+    fn a_part_of_a_joint_that_may_have_been_applied_is_never_told_that_it_was_not() {
+        for (under_way_max, alone) in [(0, Refusal::Overloaded), (9, Refusal::DeadlineExceeded)] {
+            let (dispatch, keyspace) = dispatch(under_way_max);
+            assert_eq!(ended(&dispatch, &keyspace, false), alone);
+            let doubtful = ended(&dispatch, &keyspace, true);
+            assert!(matches!(doubtful, Refusal::Unknown { .. }), "{doubtful:?}");
+            assert_eq!(dispatch.metrics.under_way.get(), 0);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_lost_is_in_doubt_when_it_comes_back() {
+        let (dispatch, keyspace) = dispatch(9);
+        for lost in [false, true] {
+            let (now, (tell, told)) = (Instant::now(), oneshot::channel());
+            let group = keyspace.group_of(b"k");
+            let order = order::write(keyspace.clone(), group, Operation::Joint(Vec::new()), now);
+            let journey = Journey {
+                under_way: dispatch.admit(1).unwrap(),
+                attempts: Attempts::new(group, order.kind, 0),
+                order,
+                started: now,
+                map_version: MapVersion(1),
+                node: NodeId(1),
+                _held: None,
+                done: |order: Order, _| tell.send(order.in_doubt).unwrap(),
+            };
+            let reason = "reset".into();
+            let failure = match lost {
+                true => Failure::Lost(reason),
+                false => Failure::NotSent(reason),
+            };
+            Box::new(journey).answered(Err(failure), now);
+            assert_eq!(told.await.unwrap(), lost);
+        }
     }
 }

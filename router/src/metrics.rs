@@ -137,8 +137,8 @@ impl Metrics {
         of_kind.latency.observe(ended.took.as_secs_f64());
         match result {
             Ok(reply) => {
-                // What of a joint was refused goes on by itself, and is counted then.
-                of_kind.ok.inc_by(requests - reply.refused().len() as u64);
+                // What of a joint was refused goes on by itself, and is counted then. An answer to more than was asked may refuse more.
+                of_kind.ok.inc_by(requests.saturating_sub(reply.refused().len() as u64));
                 if let (Some(histogram), Some(bound)) = (&of_kind.staleness, reply.staleness()) {
                     histogram.observe(bound.as_secs_f64());
                 }

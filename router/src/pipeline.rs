@@ -51,7 +51,7 @@ impl Outbox {
         });
     }
 
-    /// The result of several operations. What of them was refused by itself is left to the caller: their places.
+    /// The result of several operations. What of them was refused by itself is left to the caller: their places, in order.
     fn deliver_to_all(&self, ids: &[u64], kind: PassedOn, result: Result<Reply, Refusal>) -> Vec<usize> {
         let refuse = |refusal: &Refusal| {
             self.fill(ids.len(), |batch| {
@@ -61,9 +61,7 @@ impl Outbox {
         };
         match result {
             Ok(Reply::PassedOnMany { messages, refused, .. }) if messages.len() == ids.len() => {
-                let mut left: Vec<usize> = refused.into_iter().map(|(place, _)| place).collect();
-                left.sort_unstable();
-                left.dedup();
+                let left: Vec<usize> = refused.into_iter().map(|(place, _)| place).collect();
                 self.fill(ids.len() - left.len(), |batch| {
                     for (place, (id, message)) in ids.iter().zip(&messages).enumerate() {
                         if left.binary_search(&place).is_err() {

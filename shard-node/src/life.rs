@@ -13,7 +13,7 @@ use crate::node::{Boot, GroupStatus, Node, NodeSettings};
 use crate::server::{Orders, Started};
 use crate::service::Door;
 use crate::storage::{FjallBackend, FjallOptions, Identity as DataIdentity, StorageError, Store};
-use crate::transport::{Identity, Network, PeerService, Transport};
+use crate::transport::{Identity, Lives, Network, PeerService, Transport};
 use fulcrum_common::entropy::random_u64;
 use fulcrum_common::metrics_server::{MetricsServer, Readiness};
 use fulcrum_common::routing::{Backends, Groups, RoutingTable, StreamedGroups};
@@ -255,6 +255,7 @@ async fn start(
         identity,
         network,
         inbox: inbox.clone(),
+        lives: Lives::default(),
     };
     let event_loop = EventLoop::new(node, effects, inbox.clone(), clock, disk, metrics, tell_ready);
     let at = Started {

@@ -144,3 +144,39 @@ async fn a_link_is_refused_unless_it_is_meant_for_this_node_and_makes_sense() {
     }
     assert_eq!(cluster.write("users", "k", "v").await, 1);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_link_of_an_earlier_life_is_closed() {
+    let cluster = Cluster::start(1).await;
+    let address = cluster.nodes[&1].local_addr();
+    let hello = |boot| PeerBatch {
+        hello: Some(Hello {
+            cluster_id: "test".into(),
+            from: 2,
+            to: 1,
+            boot,
+        }),
+        messages: Vec::new(),
+    };
+    let (early, batches) = tokio::sync::mpsc::channel(4);
+    early.send(hello(5)).await.unwrap();
+    let mut peer = PeerClient::new(channel(address).await);
+    let link = tokio::spawn(async move {
+        let batches = futures::stream::unfold(batches, |mut batches| async {
+            let batch = batches.recv().await?;
+            Some((batch, batches))
+        });
+        peer.link(batches).await
+    });
+    // The same life may have several links; it ends with the next one.
+    for boot in [5, 6] {
+        early.send(PeerBatch::default()).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert!(!link.is_finished(), "it is closed before life {boot} has begun");
+        let mut peer = PeerClient::new(channel(address).await);
+        peer.link(futures::stream::iter([hello(boot)])).await.unwrap();
+    }
+    early.send(PeerBatch::default()).await.unwrap();
+    let status = link.await.unwrap().unwrap_err();
+    assert!(status.message().contains("earlier life"), "{status}");
+}

@@ -214,12 +214,17 @@ impl Attempts {
 
     /// A final refusal, except that an earlier attempt may have been applied after all.
     fn verdict(&self) -> Refusal {
-        match (self.last.as_deref(), self.in_doubt) {
-            (Some(refusal), false) => refusal.clone(),
-            (Some(refusal), true) => Refusal::Unknown {
-                reason: format!("an earlier attempt got lost; then: {refusal}"),
-            },
-            (None, _) => Refusal::DeadlineExceeded,
+        self.finally(self.last.as_deref().cloned().unwrap_or(Refusal::DeadlineExceeded))
+    }
+
+    /// What the caller is told of a final refusal, by whomever: not that nothing was applied, if some attempt may have been.
+    #[must_use]
+    pub fn finally(&self, refusal: Refusal) -> Refusal {
+        if !self.in_doubt {
+            return refusal;
+        }
+        Refusal::Unknown {
+            reason: format!("an earlier attempt got lost; then: {refusal}"),
         }
     }
 

@@ -243,13 +243,17 @@ pub fn refused_of_many<T>(results: &[Result<T, Refusal>]) -> Vec<internal::Refus
     refused.collect()
 }
 
-/// Which of `count` were refused, and why.
+/// Which of `count` were refused, and why: each once, in their order.
 fn refused_from_wire(wire: Vec<internal::RefusedOfMany>, count: usize) -> Result<Vec<(usize, Refusal)>, Malformed> {
+    let mut next = 0;
     let one = |wire: internal::RefusedOfMany| {
         let number = usize::try_from(wire.number).unwrap_or(usize::MAX);
-        if number >= count {
-            return Err(Malformed(format!("refused.number is {number} of {count}")));
+        if number < next || number >= count {
+            return Err(Malformed(format!(
+                "refused.number is {number} of {count}, where {next} or more was due"
+            )));
         }
+        next = number + 1;
         let error = wire.error.ok_or_else(|| Malformed::missing("refused.error"))?;
         Ok((number, status::refusal_from_wire(error)))
     };
@@ -296,7 +300,7 @@ pub enum Reply {
     PassedOnMany {
         /// The messages; where one was refused it says nothing.
         messages: Vec<Bytes>,
-        /// Which were refused, counted from 0, and why.
+        /// Which were refused, counted from 0 and in their order, and why.
         refused: Vec<(usize, Refusal)>,
         /// The bound of staleness that their receipt proves.
         staleness: Option<Duration>,
@@ -513,20 +517,23 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_refusal_of_something_that_was_not_asked_is_malformed() {
-        let refused = vec![internal::RefusedOfMany {
-            number: 2,
+    fn a_refusal_of_something_that_was_not_asked_or_told_before_is_malformed() {
+        let refused = |number| internal::RefusedOfMany {
+            number,
             error: Some(status::refusal_to_wire(&Refusal::Overloaded)),
-        }];
-        let response = internal::Response {
+        };
+        let response = |numbers: &[u32]| internal::Response {
             id: 1,
             result: Some(internal::response::Result::PassedOnMany(internal::PassedOnMany {
                 messages: vec![Bytes::new(); 2],
-                refused,
+                refused: numbers.iter().copied().map(refused).collect(),
                 ..Default::default()
             })),
             receipt: None,
         };
-        assert!(response_from_wire(response).is_err());
+        assert!(response_from_wire(response(&[0, 1])).is_ok());
+        for numbers in [&[2][..], &[u32::MAX], &[0, 0], &[1, 0], &[0, 1, 1]] {
+            assert!(response_from_wire(response(numbers)).is_err(), "{numbers:?}");
+        }
     }
 }

@@ -8,7 +8,8 @@
 //! does not lead) is met jointly; whoever was in doubt then stays so on its own way.
 //!
 //! Writes leave in the order in which they came, as far as they are of one group: so two writes of one key are applied in the order in
-//! which the message had them.
+//! which the message had them, unless one has to be sent again. That includes a write that met a lock jointly: one of the same key behind it
+//! that went alone waits for the lock in the node, and is then applied first.
 //!
 //! Left out: operations of different messages. They would have to wait for each other.
 

@@ -11,8 +11,8 @@ use foldhash::fast::RandomState;
 use fulcrum_common::key::{validate_batch, validate_key, validate_value};
 use fulcrum_common::limits::{DEFAULT_SCAN_ROWS, MAX_CHANGES_BYTES, MAX_SCAN_BYTES, MAX_SCAN_ROWS};
 use fulcrum_types::{
-    Condition, GroupRequest, JoinedWrite, Mono, Mutation, Now, Operation, Query, ReadRequest, Refusal, Selection,
-    WriteOp,
+    Condition, GroupRequest, JoinedWrite, LogPosition, Mono, Mutation, Now, Operation, Query, ReadRequest, Refusal,
+    Role, Selection, WriteOp,
 };
 use std::collections::HashSet;
 
@@ -194,7 +194,20 @@ impl Group {
                 reason: "a joint writes a key twice: send these writes one after the other".into(),
             });
         }
-        writes.iter().try_for_each(|write| self.check_seen(shared, write.seen))
+        writes
+            .iter()
+            .try_for_each(|write| self.check_seen_of_one(shared, write.seen))
+    }
+
+    /// The same as [`Group::check_seen`] for one of a joint. A session may name an epoch that this primary knows nothing of:
+    /// that concerns nobody else in the joint, which is parted then, and not sent elsewhere.
+    fn check_seen_of_one(&self, shared: &Shared, seen: Option<LogPosition>) -> Result<(), Refusal> {
+        match (self.check_seen(shared, seen), seen) {
+            (Err(Refusal::NotPrimary { .. }), Some(seen)) if self.view.role == Role::Primary => {
+                Err(Refusal::HistoryLost { group: self.id, seen })
+            }
+            (checked, _) => checked,
+        }
     }
 
     fn check_writes<'a>(&self, shared: &Shared, ops: impl Iterator<Item = &'a WriteOp>) -> Result<(), Refusal> {

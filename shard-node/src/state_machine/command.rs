@@ -618,7 +618,7 @@ mod tests {
     #[test]
     fn damaged_commands_are_refused_without_harm() {
         let mut random = Random::new(2);
-        for command in transactional().into_iter().chain([sample()]) {
+        for command in transactional().into_iter().chain([sample(), joint()]) {
             let whole = command.encode();
             for length in 0..whole.len() {
                 assert!(Command::decode(whole.slice(..length)).is_err(), "cut to {length}");

@@ -1,4 +1,7 @@
 //! The receiving side of links.
+//!
+//! A link is of one life of its sender. When another life of the same node introduces itself, what still comes over links of the one before
+//! is of no use to anybody (every replica would tell so by the boot id in each message): such a link is closed with its next batch.
 
 use super::{Identity, Network};
 use crate::inbox::{FromPeer, Inbox};
@@ -6,8 +9,9 @@ use fulcrum_common::wire::internal::peer_batch::Hello;
 use fulcrum_common::wire::internal::peer_server::Peer;
 use fulcrum_common::wire::internal::{LinkClosed, PeerBatch};
 use fulcrum_common::wire::peer::message_from_wire;
-use fulcrum_types::NodeId;
-use std::sync::Arc;
+use fulcrum_types::{BootId, NodeId};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tonic::{Request, Response, Status, Streaming};
 
 /// Takes in what peers send.
@@ -15,11 +19,37 @@ pub(crate) struct PeerService {
     pub(crate) identity: Identity,
     pub(crate) network: Network,
     pub(crate) inbox: Arc<Inbox>,
+    pub(crate) lives: Lives,
+}
+
+/// The life of each peer that has introduced itself last.
+#[derive(Default)]
+pub(crate) struct Lives {
+    last: Mutex<HashMap<NodeId, BootId>>,
+}
+
+impl Lives {
+    fn last(&self) -> MutexGuard<'_, HashMap<NodeId, BootId>> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn begins(&self, node: NodeId, boot: BootId) {
+        self.last().insert(node, boot);
+    }
+
+    fn check(&self, node: NodeId, boot: BootId) -> Result<(), Status> {
+        match self.last().get(&node) {
+            Some(last) if *last != boot => Err(Status::aborted(format!(
+                "{node} has started anew and introduced itself since: this link is of its earlier life"
+            ))),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl PeerService {
     /// Who speaks, if it speaks to this node of this cluster.
-    fn introduced(&self, hello: Option<Hello>) -> Result<NodeId, Status> {
+    fn introduced(&self, hello: Option<Hello>) -> Result<(NodeId, BootId), Status> {
         let hello = hello.ok_or_else(|| Status::invalid_argument("the first batch of a link must say who sends it"))?;
         let me = &self.identity;
         if hello.cluster_id != me.cluster.as_str() {
@@ -41,7 +71,9 @@ impl PeerService {
                 me.node
             )));
         }
-        Ok(NodeId(hello.from))
+        let (from, boot) = (NodeId(hello.from), BootId(hello.boot));
+        self.lives.begins(from, boot);
+        Ok((from, boot))
     }
 
     fn take_in(&self, from: NodeId, batch: PeerBatch) -> Result<(), Status> {
@@ -68,12 +100,13 @@ impl Peer for PeerService {
                 reason: "nothing was sent".to_owned(),
             }));
         };
-        let from = self.introduced(first.hello.take()).inspect_err(|status| {
+        let (from, boot) = self.introduced(first.hello.take()).inspect_err(|status| {
             tracing::warn!(%status, "refusing a link");
         })?;
         self.take_in(from, first)?;
         while let Some(batch) = batches.message().await? {
-            self.take_in(from, batch).inspect_err(|status| {
+            let taken = self.lives.check(from, boot).and_then(|()| self.take_in(from, batch));
+            taken.inspect_err(|status| {
                 tracing::warn!(%from, %status, "closing a link");
             })?;
         }

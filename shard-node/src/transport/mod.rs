@@ -15,7 +15,7 @@ mod link;
 mod network;
 mod queue;
 
-pub(crate) use accept::PeerService;
+pub(crate) use accept::{Lives, PeerService};
 pub use network::Network;
 pub(crate) use queue::Depth;
 

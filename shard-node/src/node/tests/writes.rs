@@ -315,6 +315,36 @@ fn a_joint_that_cannot_be_one_is_refused_as_a_whole() {
 }
 
 #[test]
+fn a_session_of_another_history_keeps_no_other_write_of_its_joint_back() {
+    let mut bench = two_writes(Fsync::Always);
+    bench.script(|_, _| Vec::new());
+    let seen = position(9, 1);
+    let joined = |key, seen| JoinedWrite {
+        idempotency: None,
+        seen,
+        op: put(key, "2"),
+    };
+    let joint = Operation::Joint(vec![joined("a", None), joined("b", Some(seen))]);
+    bench.ask(1, 20, joint);
+    bench.ask(
+        1,
+        21,
+        Operation::Write {
+            idempotency: None,
+            seen: Some(seen),
+            ops: vec![put("b", "2")],
+        },
+    );
+    bench.turn(1);
+    let [joint, alone] = &bench.replies()[..] else {
+        panic!("both are refused at once")
+    };
+    let Err(refusal) = &joint.1 else { panic!("{joint:?}") };
+    assert!(fulcrum_common::routing::parts(refusal), "{refusal:?}");
+    assert!(matches!(alone, (21, Err(Refusal::NotPrimary { .. }))), "{alone:?}");
+}
+
+#[test]
 fn a_message_waits_for_its_write_and_others_do_not() {
     let message = |version| Message {
         header: Header {

@@ -140,3 +140,68 @@ fn what_is_due_is_swept_faster_than_joints_add_to_it() {
     let left = bench.count(StateKind::Value);
     assert!(left <= 600, "{left}");
 }
+
+/// What became of a write, whichever its version.
+fn became(result: Result<WriteOutcome, Refusal>) -> Result<(bool, bool), Refusal> {
+    result.map(|outcome| match outcome {
+        WriteOutcome::Applied { existed, .. } => (true, existed),
+        WriteOutcome::ConditionFailed { current } => (false, current.is_some()),
+    })
+}
+
+fn alone(outcome: ApplyOutcome) -> Result<WriteOutcome, Refusal> {
+    match outcome {
+        ApplyOutcome::Written(outcomes) | ApplyOutcome::Repeated(outcomes) => Ok(outcomes[0].clone()),
+        ApplyOutcome::Refused(refusal) => Err(refusal.into()),
+        ApplyOutcome::Blocked { by } => Err(Refusal::Locked { by }),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn whatever_is_joined_becomes_what_it_would_have_become_one_after_the_other() {
+    const KEYS: [&str; 8] = ["a", "b", "c", "d", "e", "f", "g", "locked"];
+    let limits = || Limits {
+        outcomes_per_client: 6,
+        ..Limits::default()
+    };
+    let mut random = Random::new(7);
+    let (mut refused, mut repeated) = (0, 0);
+    for _ in 0..50 {
+        let (mut one, mut other) = (Bench::new(limits()), Bench::new(limits()));
+        for bench in [&mut one, &mut other] {
+            bench.prepare(id(1), part().put("locked", "x"));
+        }
+        let (mut time, mut sequence) = (1, 1);
+        for _ in 0..40 {
+            time += random.below(30);
+            let mut write = |key| {
+                sequence += random.below(2);
+                let known = 1 + random.below(sequence);
+                let low_water = known.min(1 + sequence.saturating_sub(random.below(9)));
+                let op = match random.below(5) {
+                    0 => put(key, "1"),
+                    1 => put_for(key, "2", 40),
+                    2 => put_if(key, "3", Condition::Absent),
+                    3 => put_if(key, "4", Condition::ValueIs("1".into())),
+                    _ => delete(key),
+                };
+                joined(request(known, 1, low_water).filter(|_| !known.is_multiple_of(7)), op)
+            };
+            let writes: Vec<JoinedWrite> = KEYS.into_iter().map(&mut write).collect();
+            let writes: Vec<JoinedWrite> = writes.into_iter().filter(|_| random.below(3) > 0).collect();
+            for (write, result) in writes.iter().zip(one.joint(time, &writes)) {
+                let outcome = other.write(time, write.idempotency, write.op.clone());
+                repeated += usize::from(matches!(outcome, ApplyOutcome::Repeated(_)));
+                refused += usize::from(result.is_err());
+                assert_eq!(became(result), became(alone(outcome)), "{write:?}");
+            }
+            for key in KEYS {
+                let value = |bench: &mut Bench| bench.get(key).map(|(value, _)| value);
+                assert_eq!(value(&mut one), value(&mut other), "{key}");
+            }
+            assert_eq!(one.count(StateKind::Outcome), other.count(StateKind::Outcome));
+        }
+    }
+    assert!(refused > 100 && repeated > 100, "{refused} {repeated}");
+}
