@@ -49,7 +49,7 @@ pub fn lost_keys(certificate: &Certificate, unacknowledged: bool) -> Vec<LostKey
         return Vec::new();
     };
     let mut entries: Vec<&LostEntry> = certificate.entries.iter().collect();
-    entries.sort_by_key(|entry| entry.position);
+    entries.sort_by_key(|entry| (entry.position.index, entry.position.epoch));
     let since_ms = entries.first().map_or(0, |entry| entry.time_ms);
     let mut seen = BTreeSet::new();
     let mut keys: BTreeMap<&Bytes, Vec<LostWrite>> = BTreeMap::new();
@@ -118,7 +118,8 @@ impl LostKey {
                 value: value.value,
             },
         };
-        let tombstones_gone = now_ms.saturating_sub(self.since_ms) > tombstones.as_millis().try_into().unwrap_or(u64::MAX);
+        let tombstones_gone =
+            now_ms.saturating_sub(self.since_ms) > tombstones.as_millis().try_into().unwrap_or(u64::MAX);
         match before {
             None if tombstones_gone => Fate::Absent(Box::new(fate)),
             _ => fate,
@@ -254,7 +255,10 @@ mod tests {
         let writes = || vec![(None, put("a")), (None, put("b"))];
         assert_eq!(fate(writes(), None, 5000), becomes("b"));
         assert_eq!(fate(writes(), Some(&value("old", COMMON)), 5000), becomes("b"));
-        assert_eq!(fate(writes(), Some(&value("new", COMMON + 1)), 5000), Fate::WrittenSince);
+        assert_eq!(
+            fate(writes(), Some(&value("new", COMMON + 1)), 5000),
+            Fate::WrittenSince
+        );
     }
 
     #[test]
@@ -265,7 +269,11 @@ mod tests {
         assert_eq!(fate(vec![(None, only_new())], None, 5000), becomes("x"));
         // Each builds on the one before: versions are those of the lost history.
         let next = |version, value| op(Condition::VersionIs(Version(version)), set(value, None));
-        let chain = vec![(None, next(7, "1")), (None, next(COMMON + 1, "2")), (None, next(7, "3"))];
+        let chain = vec![
+            (None, next(7, "1")),
+            (None, next(COMMON + 1, "2")),
+            (None, next(7, "3")),
+        ];
         assert_eq!(fate(chain, Some(&old), 5000), becomes("2"));
     }
 

@@ -21,7 +21,7 @@ struct World {
 impl World {
     async fn new() -> Self {
         let cluster = LocalCluster::start(LocalClusterOptions::default()).await.unwrap();
-        let client = Client::connect(Config::new([cluster.router_address().to_string()]))
+        let client = Client::connect(Config::new(cluster.router_address().to_string()))
             .await
             .unwrap();
         let spec = KeyspaceSpec {
@@ -56,8 +56,13 @@ impl World {
     async fn leader(&self, not: Option<NodeId>) -> NodeId {
         for _ in 0..TRIES {
             let status = self.client.admin().status(Some("carts")).await;
-            let led = status.ok().and_then(|status| status.groups.into_iter().find(|group| group.ready));
-            if let Some(primary) = led.and_then(|group| group.primary).filter(|primary| Some(*primary) != not) {
+            let led = status
+                .ok()
+                .and_then(|status| status.groups.into_iter().find(|group| group.ready));
+            if let Some(primary) = led
+                .and_then(|group| group.primary)
+                .filter(|primary| Some(*primary) != not)
+            {
                 return primary;
             }
             tokio::time::sleep(POLL).await;
@@ -101,7 +106,11 @@ impl World {
 async fn what_nobody_wrote_since_is_written_back() {
     let world = World::new().await;
     let output = world.replay(&[]).await;
-    assert_eq!(output.status.code(), Some(3), "no failover, nothing to replay: {output:?}");
+    assert_eq!(
+        output.status.code(),
+        Some(3),
+        "no failover, nothing to replay: {output:?}"
+    );
     for key in ["kept", "taken", "gone", "changed"] {
         world.put(key, "old").await;
     }
@@ -124,7 +133,8 @@ async fn what_nobody_wrote_since_is_written_back() {
         world.keyspace.delete("gone").await?;
         world.keyspace.put("new", "lost, and last").await
     };
-    lost.await.expect("its lease lets the primary acknowledge a little longer");
+    lost.await
+        .expect("its lease lets the primary acknowledge a little longer");
     world.leader(Some(primary)).await;
     world.put("taken", "newer").await;
     world.cluster.heal_network();
@@ -132,13 +142,23 @@ async fn what_nobody_wrote_since_is_written_back() {
     assert!(certificate.acknowledged_lost >= 5, "{certificate:?}");
     assert_eq!(world.get("kept").await.as_deref(), Some("old"), "it was lost");
 
+    // What is only shown rests on reads, which may miss what is younger than their bound.
+    tokio::time::sleep(Duration::from_millis(500)).await;
     let shown = world.told(&[]).await;
-    assert_eq!((&shown["done"], &shown["put"], &shown["deleted"]), (&false.into(), &2.into(), &1.into()), "{shown}");
+    assert_eq!(
+        (&shown["done"], &shown["put"], &shown["deleted"]),
+        (&false.into(), &2.into(), &1.into()),
+        "{shown}"
+    );
     assert_eq!(shown["written_since_keys"], serde_json::json!(["taken"]), "{shown}");
     assert_eq!(world.get("kept").await.as_deref(), Some("old"), "it was only shown");
 
     let done = world.told(&["--yes"]).await;
-    assert_eq!((&done["done"], &done["put"], &done["deleted"]), (&true.into(), &2.into(), &1.into()), "{done}");
+    assert_eq!(
+        (&done["done"], &done["put"], &done["deleted"]),
+        (&true.into(), &2.into(), &1.into()),
+        "{done}"
+    );
     let expected = [
         ("kept", Some("lost")),
         ("new", Some("lost, and last")),

@@ -6,8 +6,8 @@ use crate::rpc::Unary;
 use fulcrum_common::keyspace::{KeyspaceOptions, KeyspaceSpec};
 use fulcrum_common::wire::{Malformed, types, v1};
 use fulcrum_types::{
-    ConfigVersion, Epoch, GroupId, IdempotencyKey, InDoubt, Index, KeyspaceId, ListInDoubt, LogPosition, MapVersion, Mode, NodeId,
-    ResolveRequest, Role, Told, TransactionId, TransactionOutcome, WriteOp,
+    ConfigVersion, Epoch, GroupId, IdempotencyKey, InDoubt, Index, KeyspaceId, ListInDoubt, LogPosition, MapVersion,
+    Mode, NodeId, ResolveRequest, Role, Told, TransactionId, TransactionOutcome, WriteOp,
 };
 use std::time::Duration;
 
@@ -385,7 +385,11 @@ fn lost_entry(wire: v1::failover_report_response::LostEntry) -> Result<LostEntry
         _ => key.try_into().map(Some),
     };
     Ok(LostEntry {
-        idempotency: wire.idempotency.into_iter().map(key).collect::<Result<_, Malformed>>()?,
+        idempotency: wire
+            .idempotency
+            .into_iter()
+            .map(key)
+            .collect::<Result<_, Malformed>>()?,
         position: position.into(),
         acknowledged: wire.acknowledged,
         time_ms: wire.time_ms,

@@ -15,7 +15,8 @@ use futures::{StreamExt, stream};
 use serde_json::json;
 use std::time::Duration;
 
-/// The value that the fate of a key rests on must be newer than the failover: by any such bound it is.
+/// The value that the fate of a key rests on must be newer than the failover: by any such bound it is. Whether a still newer one
+/// is there is judged by the store, when the key is written.
 const FRESH: Level = Level::Bounded(Duration::from_millis(100));
 /// Keys looked after at once.
 const AT_ONCE: usize = 32;
@@ -47,7 +48,7 @@ enum Done {
 /// Shows, or does, what there is to be done.
 pub async fn run(context: &Context, args: &ReplayArgs) -> Ending {
     let group = GroupId(number(&args.group, 'g', "group")?);
-    let client = context.client().await?;
+    let client = &context.client().await?;
     let (keyspace, certificates) = of_group(context, group, args.epoch).await?;
     let tombstones = tombstones(client, &keyspace).await?;
     let keyspace = client.keyspace(&keyspace);
@@ -250,7 +251,11 @@ fn show(context: &Context, args: &ReplayArgs, tally: &Tally) -> Result<(), Failu
         }));
     }
     let mut text = match args.yes {
-        true => format!("{} keys written back, {} deleted again\n", count(tally.put), count(tally.deleted)),
+        true => format!(
+            "{} keys written back, {} deleted again\n",
+            count(tally.put),
+            count(tally.deleted)
+        ),
         false => format!(
             "{} keys would be written back, {} deleted again; with --yes they are\n",
             count(tally.put),
@@ -264,7 +269,10 @@ fn show(context: &Context, args: &ReplayArgs, tally: &Tally) -> Result<(), Failu
         }
         let more = if lost.len() > NAMED { " ..." } else { "" };
         let names = names(lost).join(" ");
-        text.push_str(&format!("{} keys left alone, {why}: {names}{more}\n", count(lost.len() as u64)));
+        text.push_str(&format!(
+            "{} keys left alone, {why}: {names}{more}\n",
+            count(lost.len() as u64)
+        ));
     };
     left(&tally.written_since, "written or deleted since");
     left(
@@ -274,7 +282,7 @@ fn show(context: &Context, args: &ReplayArgs, tally: &Tally) -> Result<(), Failu
     print(&text)?;
     if tally.untold > 0 {
         note(&format!(
-            "{} lost writes are too old to tell whether they were retries of writes that survived",
+            "of {} lost writes it cannot be told any more whether they were retries of writes that survived: their clients are done with them",
             count(tally.untold)
         ));
     }
