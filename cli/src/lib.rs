@@ -16,6 +16,7 @@ pub mod demo;
 
 pub mod loader;
 pub mod records;
+pub mod replay;
 pub mod script;
 pub mod workload;
 

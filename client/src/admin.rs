@@ -7,8 +7,8 @@ use crate::rpc::Unary;
 use fulcrum_common::keyspace::{KeyspaceOptions, KeyspaceSpec};
 use fulcrum_common::wire::{Malformed, types, v1};
 use fulcrum_types::{
-    ConfigVersion, Epoch, GroupId, InDoubt, Index, KeyspaceId, ListInDoubt, LogPosition, MapVersion, Mode, NodeId,
-    ResolveRequest, Role, Told, TransactionId, TransactionOutcome, WriteOp,
+    ConfigVersion, Epoch, GroupId, IdempotencyKey, InDoubt, Index, KeyspaceId, ListInDoubt, LogPosition, MapVersion,
+    Mode, NodeId, ResolveRequest, Role, Told, TransactionId, TransactionOutcome, WriteOp,
 };
 use std::time::Duration;
 
@@ -156,6 +156,8 @@ pub struct Certificate {
     pub acknowledged_lost: u64,
     /// Lost writes that surely were not acknowledged.
     pub never_acknowledged: u64,
+    /// Through here the lost history and the surviving one are the same; known if the extent is.
+    pub common: Option<LogPosition>,
     /// The lost entries, if asked for.
     pub entries: Vec<LostEntry>,
     /// The node whose log held them, once seen.
@@ -173,6 +175,8 @@ pub struct LostEntry {
     pub time_ms: u64,
     /// What it wrote.
     pub writes: Vec<WriteOp>,
+    /// What a retry of each of these writes is recognised by.
+    pub idempotency: Vec<Option<IdempotencyKey>>,
 }
 
 impl Admin {
@@ -380,12 +384,22 @@ fn certificate(wire: v1::failover_report_response::Certificate) -> Result<Certif
         never_acknowledged: wire.never_acknowledged,
         entries: wire.entries.into_iter().map(lost_entry).collect::<Result<_, _>>()?,
         seen_on: known_node(wire.seen_on),
+        common: wire.common.map(Into::into),
     })
 }
 
 fn lost_entry(wire: v1::failover_report_response::LostEntry) -> Result<LostEntry, Malformed> {
     let position = wire.position.ok_or_else(|| Malformed::missing("entry.position"))?;
+    let key = |key: v1::IdempotencyKey| match key.client {
+        0 => Ok(None),
+        _ => key.try_into().map(Some),
+    };
     Ok(LostEntry {
+        idempotency: wire
+            .idempotency
+            .into_iter()
+            .map(key)
+            .collect::<Result<_, Malformed>>()?,
         position: position.into(),
         acknowledged: wire.acknowledged,
         time_ms: wire.time_ms,

@@ -106,6 +106,10 @@ impl<'a> Split<'a> {
                 self.number(4);
                 self.text(value);
             }
+            Condition::UnchangedSince(version) => {
+                self.number(5);
+                self.number(version.0);
+            }
         }
         self.first_condition.get_or_insert(at);
         self.parts.entry(at).or_default().conditions.push(condition);

@@ -40,6 +40,8 @@ pub enum Condition {
     VersionIs(Version),
     /// The key has exactly this value.
     ValueIs(Bytes),
+    /// The key was neither set nor deleted after this version, as far as its value or tombstone tells.
+    UnchangedSince(Version),
 }
 
 /// What a write does to its key.

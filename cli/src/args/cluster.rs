@@ -92,6 +92,8 @@ pub enum FailoverCommand {
         /// Only this keyspace
         keyspace: Option<String>,
     },
+    /// Write back what a failover lost, where nobody has written since; shows what it would do, without --yes
+    Replay(ReplayArgs),
     /// Planned: make another replica the primary; nothing is lost
     Promote {
         /// The group, as in g3
@@ -109,4 +111,23 @@ pub enum FailoverCommand {
         #[arg(long)]
         accept_loss: bool,
     },
+}
+
+/// `fulcrum failover replay`.
+#[derive(Clone, Debug, Args)]
+pub struct ReplayArgs {
+    /// The group, as in g3
+    pub group: String,
+    /// Only what was lost when this epoch began [default: all that its certificates hold, the newest first]
+    #[arg(long)]
+    pub epoch: Option<u64>,
+    /// Also what was surely never acknowledged to anybody
+    #[arg(long)]
+    pub never_acknowledged: bool,
+    /// Also keys without a value of which it cannot be told any more whether they were deleted since
+    #[arg(long)]
+    pub absent: bool,
+    /// Do it
+    #[arg(long)]
+    pub yes: bool,
 }

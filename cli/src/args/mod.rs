@@ -7,7 +7,7 @@ mod placement;
 mod processes;
 mod txn;
 
-pub use cluster::{FailoverCommand, KeyspaceCommand, KeyspaceCreateArgs, StatusArgs};
+pub use cluster::{FailoverCommand, KeyspaceCommand, KeyspaceCreateArgs, ReplayArgs, StatusArgs};
 pub use files::{ExportArgs, ImportArgs};
 pub use keys::{CasArgs, DeleteArgs, GetArgs, OutcomeArgs, PutArgs, ScanArgs, WatchArgs};
 pub use placement::{NodeCommand, PlacementCommand, PlacementSetArgs};

@@ -14,6 +14,7 @@ pub async fn run(context: &Context, command: &FailoverCommand) -> Ending {
     match command {
         FailoverCommand::Report { group, entries } => report(context, group.as_deref(), *entries).await,
         FailoverCommand::Budget { keyspace } => super::budget::run(context, keyspace.as_deref()).await,
+        FailoverCommand::Replay(args) => super::replay::run(context, args).await,
         FailoverCommand::Promote { group, node } => promote(context, group, node.as_deref()).await,
         FailoverCommand::Force {
             group,

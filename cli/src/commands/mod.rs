@@ -8,6 +8,7 @@ pub mod failover;
 pub mod keyspace;
 pub mod node;
 pub mod placement;
+pub mod replay;
 pub mod status;
 
 pub mod cas;

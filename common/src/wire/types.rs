@@ -272,6 +272,7 @@ pub fn condition_to_wire(condition: Condition) -> Option<v1::Condition> {
         Condition::Exists => c::Must::Exists(c::Exists {}),
         Condition::VersionIs(version) => c::Must::Version(version.0),
         Condition::ValueIs(value) => c::Must::Value(value),
+        Condition::UnchangedSince(version) => c::Must::UnchangedSince(version.0),
     };
     Some(v1::Condition { must: Some(must) })
 }
@@ -286,6 +287,7 @@ pub fn condition(wire: Option<v1::Condition>) -> Condition {
         Some(Must::Exists(_)) => Condition::Exists,
         Some(Must::Version(version)) => Condition::VersionIs(Version(version)),
         Some(Must::Value(value)) => Condition::ValueIs(value),
+        Some(Must::UnchangedSince(version)) => Condition::UnchangedSince(Version(version)),
     }
 }
 

@@ -301,6 +301,7 @@ fn certificate_to_wire(
             acknowledged_lost: divergence.acknowledged_lost(),
             never_acknowledged: never,
             seen_on: node.0,
+            common: Some(divergence.common.into()),
             entries: match with_entries {
                 true => divergence
                     .entries
@@ -316,18 +317,23 @@ fn certificate_to_wire(
 }
 
 fn lost_to_wire(acknowledged: bool, entry: Entry) -> report::LostEntry {
-    let writes = match entry.payload {
+    let lost = match entry.payload {
         Payload::Noop => Vec::new(),
         Payload::Command(command) => match Command::decode(command) {
-            Ok(command) => command.into_writes().into_iter().map(Into::into).collect(),
+            Ok(command) => command.into_keyed_writes(),
             // A newer program's command: its position is told, what it did is not.
             Err(_) => Vec::new(),
         },
     };
+    let (idempotency, writes): (Vec<_>, Vec<_>) = lost.into_iter().unzip();
     report::LostEntry {
         position: Some(entry.position.into()),
         acknowledged,
         time_ms: entry.time.0,
-        writes,
+        writes: writes.into_iter().map(Into::into).collect(),
+        idempotency: idempotency
+            .into_iter()
+            .map(|key| key.map(Into::into).unwrap_or_default())
+            .collect(),
     }
 }

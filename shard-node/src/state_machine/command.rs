@@ -36,6 +36,7 @@ mod condition {
     pub(super) const EXISTS: u8 = 2;
     pub(super) const VERSION_IS: u8 = 3;
     pub(super) const VALUE_IS: u8 = 4;
+    pub(super) const UNCHANGED_SINCE: u8 = 5;
 }
 
 /// Tags of [`Mutation`].
@@ -126,11 +127,19 @@ impl Command {
     /// What it writes by itself, whatever is decided elsewhere.
     #[must_use]
     pub fn into_writes(self) -> Vec<WriteOp> {
+        self.into_keyed_writes().into_iter().map(|(_, op)| op).collect()
+    }
+
+    /// The same, each write with what a retry of it is recognised by.
+    #[must_use]
+    pub fn into_keyed_writes(self) -> Vec<(Option<IdempotencyKey>, WriteOp)> {
         match self {
-            Command::Write { ops, .. } => ops,
-            Command::Joint(writes) => writes.into_iter().map(|write| write.op).collect(),
-            Command::Transact { request, .. } => ops(&request.part),
-            Command::Prepare { request, .. } if request.decides() => ops(&request.part),
+            Command::Write { idempotency, ops } => ops.into_iter().map(|op| (idempotency, op)).collect(),
+            Command::Joint(writes) => writes.into_iter().map(|write| (write.idempotency, write.op)).collect(),
+            Command::Transact { request, .. } => ops(&request.part).into_iter().map(|op| (None, op)).collect(),
+            Command::Prepare { request, .. } if request.decides() => {
+                ops(&request.part).into_iter().map(|op| (None, op)).collect()
+            }
             Command::Prepare { .. } | Command::Decide(_) | Command::Resolve(_) | Command::Forget(_) => Vec::new(),
         }
     }
@@ -295,6 +304,10 @@ pub(super) fn put_condition(buffer: &mut BytesMut, condition: &Condition) {
             buffer.put_u8(condition::VALUE_IS);
             put_bytes(buffer, value);
         }
+        Condition::UnchangedSince(version) => {
+            buffer.put_u8(condition::UNCHANGED_SINCE);
+            put_varint(buffer, version.0);
+        }
     }
 }
 
@@ -360,6 +373,7 @@ pub(super) fn get_condition(decoder: &mut Decoder) -> Result<Condition, Malforme
         condition::EXISTS => Condition::Exists,
         condition::VERSION_IS => Condition::VersionIs(Version(decoder.varint()?)),
         condition::VALUE_IS => Condition::ValueIs(decoder.bytes()?),
+        condition::UNCHANGED_SINCE => Condition::UnchangedSince(Version(decoder.varint()?)),
         other => return Err(Malformed::Tag(other)),
     })
 }
@@ -420,6 +434,7 @@ mod tests {
                 op(Condition::Exists, Mutation::Delete),
                 op(Condition::VersionIs(Version(300)), Mutation::Delete),
                 op(Condition::ValueIs(value), Mutation::Delete),
+                op(Condition::UnchangedSince(Version(7)), Mutation::Delete),
             ],
         }
     }

@@ -375,8 +375,9 @@ impl StateMachine {
     ) -> Result<WriteOutcome, StorageError> {
         let found = self.read_record(store, &op.key)?;
         let expired = found.as_ref().and_then(|record| record.expired(now));
+        let changed = found.as_ref().map(|record| record.version);
         let current = found.and_then(|record| record.visible(now));
-        if !holds(&op.condition, current.as_ref()) {
+        if !holds(&op.condition, current.as_ref(), changed) {
             self.footnote.idle.push(number);
             return Ok(WriteOutcome::ConditionFailed {
                 current: current.map(|v| v.version),
@@ -444,13 +445,15 @@ impl StateMachine {
     }
 }
 
-fn holds(condition: &Condition, current: Option<&Versioned>) -> bool {
+/// Whether a condition holds of a key's value, which was last set or deleted by that version.
+fn holds(condition: &Condition, current: Option<&Versioned>, changed: Option<Version>) -> bool {
     match condition {
         Condition::None => true,
         Condition::Absent => current.is_none(),
         Condition::Exists => current.is_some(),
         Condition::VersionIs(version) => current.is_some_and(|v| v.version == *version),
         Condition::ValueIs(value) => current.is_some_and(|v| v.value == *value),
+        Condition::UnchangedSince(version) => changed.is_none_or(|changed| changed <= *version),
     }
 }
 

@@ -124,6 +124,26 @@ fn writes_and_deletes_carry_the_index_as_version() {
 }
 
 #[test]
+fn a_key_is_unchanged_since_its_last_write_or_delete() {
+    let mut bench = Bench::new(Limits::default());
+    let unless_changed = |value, version| put_if("a", value, Condition::UnchangedSince(Version(version)));
+    assert_eq!(
+        bench.write(1, None, unless_changed("x", 0)),
+        applied(1, false),
+        "never written"
+    );
+    assert_eq!(bench.write(1, None, unless_changed("y", 0)), failed(Some(1)));
+    assert_eq!(bench.write(1, None, unless_changed("y", 1)), applied(3, true));
+    bench.write(1, None, delete("a"));
+    assert_eq!(
+        bench.write(1, None, unless_changed("z", 3)),
+        failed(None),
+        "deleted since"
+    );
+    assert_eq!(bench.write(1, None, unless_changed("z", 4)), applied(6, false));
+}
+
+#[test]
 fn conditions_decide() {
     let mut bench = Bench::new(Limits::default());
     assert_eq!(bench.write(1, None, put_if("a", "x", Condition::Exists)), failed(None));

@@ -261,8 +261,9 @@ impl StateMachine {
         }
         for (condition, test) in (0..).zip(&part.conditions) {
             let found = self.read_record(store, &test.key)?;
+            let changed = found.as_ref().map(|record| record.version);
             let current = found.and_then(|record| record.visible(moment.time));
-            if !holds(&test.condition, current.as_ref()) {
+            if !holds(&test.condition, current.as_ref(), changed) {
                 return Ok(Some(AbortCause::ConditionFailed {
                     group,
                     condition,
