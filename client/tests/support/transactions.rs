@@ -152,6 +152,7 @@ fn holds(condition: &Condition, now: Option<&Versioned>) -> bool {
         Condition::Exists => now.is_some(),
         Condition::VersionIs(version) => now.is_some_and(|now| now.version == *version),
         Condition::ValueIs(value) => now.is_some_and(|now| now.value == *value),
+        Condition::UnchangedSince(version) => now.is_none_or(|now| now.version <= *version),
     }
 }
 

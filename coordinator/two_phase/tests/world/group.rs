@@ -128,6 +128,7 @@ impl Group {
                 Condition::Exists => value.is_some(),
                 Condition::VersionIs(v) => value.is_some() && version == *v,
                 Condition::ValueIs(v) => value.as_ref() == Some(v),
+                Condition::UnchangedSince(v) => version <= *v,
             };
             if !holds {
                 let current = value.is_some().then_some(version);
