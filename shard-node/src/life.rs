@@ -6,6 +6,7 @@ use crate::disk::{DiskWatch, Watched, notifier};
 use crate::effects::{Asker, Effects};
 use crate::event::Event;
 use crate::event_loop::{End, EventLoop, Inquiry};
+use crate::failpoints::{Failpoints, Reading};
 use crate::inbox::{Inbox, Notice};
 use crate::listen::serve;
 use crate::metrics::NodeMetrics;
@@ -68,6 +69,7 @@ struct Parts {
     closing: CancellationToken,
     _tasks: [AbortOnDropHandle<()>; 2],
     _metrics: Option<MetricsServer>,
+    _failpoints: Option<Reading>,
 }
 
 impl Life {
@@ -195,9 +197,14 @@ async fn start(
     let metrics = Arc::new(NodeMetrics::new().map_err(|error| StartError::Config(error.to_string()))?);
     let registry = metrics.registry().clone();
     let inbox = Arc::new(Inbox::new(config.bounds()));
+    let (failpoints, reading) = Failpoints::of(config.failpoints.as_deref()).unzip();
+    let clock = match &failpoints {
+        Some(failpoints) => failpoints.clock(clock),
+        None => clock,
+    };
     let disk = DiskWatch::new(clock.clone(), &config.data_dir, config.times.sync_overdue);
     let boot = BootId(random_u64());
-    let node = open_node(&config, &cluster_id, boot, &inbox, &disk, &*clock)?;
+    let node = open_node(&config, &cluster_id, boot, &inbox, &disk, failpoints.as_ref(), &*clock)?;
 
     let identity = Identity {
         cluster: cluster_id.clone(),
@@ -276,6 +283,7 @@ async fn start(
             closing,
             _tasks: tasks,
             _metrics: metrics_server,
+            _failpoints: reading,
         },
         event_loop,
         at,
@@ -288,6 +296,7 @@ fn open_node(
     boot: BootId,
     inbox: &Arc<Inbox>,
     disk: &Arc<DiskWatch>,
+    failpoints: Option<&Arc<Failpoints>>,
     clock: &dyn Clock,
 ) -> Result<Node, StartError> {
     let refused = |error| start_error(config, error);
@@ -297,6 +306,10 @@ fn open_node(
     };
     let to = inbox.clone();
     let notifier = notifier(disk.clone(), move |done| to.event(Event::BatchDone(done)));
+    let notifier = match failpoints {
+        Some(failpoints) => failpoints.before(notifier),
+        None => notifier,
+    };
     let (backend, clean) =
         FjallBackend::open(&config.data_dir, &identity, FjallOptions::default(), notifier).map_err(refused)?;
     let store = Store::new(Box::new(Watched {

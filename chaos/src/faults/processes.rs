@@ -1,0 +1,74 @@
+//! Processes that die, stand still, or end in good order. Seen by the state that the system gives them.
+
+use super::links::between;
+use super::{Others, Striker, Struck, Way};
+use crate::backend::{Condition, Member, Signal};
+use anyhow::{Context, Result};
+use fulcrum_types::NodeId;
+use std::time::Duration;
+
+const DIES_WITHIN: Duration = Duration::from_secs(2);
+/// A node hands over for at most 3 s, and syncs.
+const DRAINS_WITHIN: Duration = Duration::from_secs(15);
+/// What a primary may still acknowledge in `async`, unheard by its backups, before it dies.
+const LAST_WORDS: Duration = Duration::from_millis(80);
+
+impl Striker<'_> {
+    pub(super) async fn kill(&mut self, member: Member) -> Result<()> {
+        self.backend.signal(member, Signal::Kill).await?;
+        self.until_condition(member, Condition::Gone, DIES_WITHIN).await
+    }
+
+    /// The links are mended at once: whoever is dead sends nothing.
+    pub(super) async fn kill_unheard(&mut self, member: Member, struck: &mut Struck) -> Result<()> {
+        let links = between(self.backend.members(), member, Others::Nodes, Way::Both);
+        // Looking whether they are cut would take longer than they are. What the certificates list shows it.
+        self.cut(&links, false).await?;
+        struck.at = crate::load::now();
+        tokio::time::sleep(LAST_WORDS).await;
+        self.kill(member).await?;
+        self.mend_unseen(&links).await
+    }
+
+    pub(super) async fn lose_disk(&mut self, node: NodeId) -> Result<()> {
+        self.kill(Member::Node(node)).await?;
+        self.backend.wipe(node).await
+    }
+
+    pub(super) async fn pause(&mut self, member: Member) -> Result<()> {
+        self.backend.signal(member, Signal::Stop).await?;
+        self.until_condition(member, Condition::Stopped, DIES_WITHIN).await
+    }
+
+    pub(super) async fn unpause(&mut self, member: Member) -> Result<()> {
+        self.backend.signal(member, Signal::Continue).await?;
+        self.until_condition(member, Condition::Running, DIES_WITHIN).await
+    }
+
+    pub(super) async fn drain(&mut self, member: Member) -> Result<()> {
+        self.backend.signal(member, Signal::Terminate).await?;
+        self.until_condition(member, Condition::Gone, DRAINS_WITHIN).await
+    }
+
+    pub(super) async fn start(&mut self, member: Member) -> Result<()> {
+        self.backend.start(member).await?;
+        self.until_condition(member, Condition::Running, DIES_WITHIN).await
+    }
+
+    /// Starts it if it has ended meanwhile.
+    pub(super) async fn start_if_gone(&mut self, member: Member) -> Result<()> {
+        match self.backend.condition(member).await? {
+            Condition::Gone => self.start(member).await,
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) async fn until_condition(&mut self, member: Member, wanted: Condition, within: Duration) -> Result<()> {
+        let what = format!("{member} is {wanted:?}");
+        self.until(&what, within, async |backend| {
+            let seen = backend.condition(member).await.context("look after it")?;
+            Ok(seen == wanted)
+        })
+        .await
+    }
+}
