@@ -129,7 +129,11 @@ pub const ALL: &[Scenario] = &[
         "cut-peers",
         "a primary is cut off from the other nodes, not from etcd and routers",
         CUT,
-        AFTER_SILENCE,
+        // In `async` it may go on for as long as its lease lasts, so that there is no one moment to count from.
+        Bars {
+            pause: Some(ms(5_000)),
+            ..NONE
+        },
         cut_peers,
     ),
     scenario(
@@ -499,7 +503,7 @@ fn async_tail(rng: &mut Rng, _: &Shape) -> Plan {
 }
 
 fn lost_disk(rng: &mut Rng, _: &Shape) -> Plan {
-    once(rng, Fault::LoseDisk, Whom::Primary, ms(4_000), ms(8_000))
+    once(rng, Fault::LoseDisk, Whom::Primary, ms(4_000), ms(14_000))
 }
 
 fn random(rng: &mut Rng, shape: &Shape) -> Plan {

@@ -242,7 +242,8 @@ impl Striker<'_> {
         }
         let what = || format!("end of {member}: {}", struck.fault);
         match struck.fault {
-            Fault::Kill | Fault::KillUnheard | Fault::LoseDisk | Fault::Drain => self.start(member).await,
+            Fault::LoseDisk => self.start_until_taken(member).await,
+            Fault::Kill | Fault::KillUnheard | Fault::Drain => self.start(member).await,
             Fault::Pause => self.unpause(member).await,
             Fault::Cut(..) | Fault::Slow(_) => self.mend(&struck.links).await,
             Fault::FillDisk => self.unfill(node_of(member)?).await,

@@ -3,13 +3,17 @@
 use super::links::between;
 use super::{Others, Striker, Struck, Way};
 use crate::backend::{Condition, Member, Signal};
-use anyhow::{Context, Result};
+use crate::load::{nanos, now};
+use anyhow::{Context, Result, bail};
 use fulcrum_types::NodeId;
 use std::time::Duration;
 
 const DIES_WITHIN: Duration = Duration::from_secs(2);
 /// A node hands over for at most 3 s, and syncs.
 const DRAINS_WITHIN: Duration = Duration::from_secs(15);
+/// A node's lease at the metadata store lasts for 10 s; then it is rebuilt from its peers.
+const TAKEN_WITHIN: Duration = Duration::from_secs(30);
+const START_EVERY: Duration = Duration::from_millis(250);
 /// What a primary may still acknowledge in `async`, unheard by its backups, before it dies.
 const LAST_WORDS: Duration = Duration::from_millis(80);
 
@@ -24,7 +28,7 @@ impl Striker<'_> {
         let links = between(self.backend.members(), member, Others::Nodes, Way::Both);
         // Looking whether they are cut would take longer than they are. What the certificates list shows it.
         self.cut(&links, false).await?;
-        struck.at = crate::load::now();
+        struck.at = now();
         tokio::time::sleep(LAST_WORDS).await;
         self.kill(member).await?;
         self.mend_unseen(&links).await
@@ -53,6 +57,21 @@ impl Striker<'_> {
     pub(super) async fn start(&mut self, member: Member) -> Result<()> {
         self.backend.start(member).await?;
         self.until_condition(member, Condition::Running, DIES_WITHIN).await
+    }
+
+    /// Starts a node on another data directory again and again, as whoever looks after processes does: while the lease of its last
+    /// life lasts it is refused.
+    pub(super) async fn start_until_taken(&mut self, member: Member) -> Result<()> {
+        let until = now() + nanos(TAKEN_WITHIN);
+        loop {
+            self.start_if_gone(member).await?;
+            tokio::time::sleep(START_EVERY).await;
+            match self.backend.ready(member).await {
+                Ok(()) => return Ok(()),
+                Err(why) if now() > until => bail!("it does not serve on an empty disk: {why}"),
+                Err(_) => {}
+            }
+        }
     }
 
     /// Starts it if it has ended meanwhile.

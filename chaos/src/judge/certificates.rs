@@ -1,7 +1,8 @@
 //! What loss certificates may and must say, held against the ledger of the clients.
 //!
 //! That they name every acknowledged write that is gone is [`durability`](fulcrum_checker::durability)'s to judge. Here: they list nothing that
-//! no client wrote, and nothing of which a client was told that it had no effect; and of a disk that never came back they do
+//! no client wrote, and nothing of which a client was told that it never got there (a write whose condition did not hold is an entry like
+//! any other); and of a disk that never came back they do
 //! not claim to know what was on it.
 
 use super::Check;
@@ -33,7 +34,7 @@ pub fn certified(name: &str, history: &History, all: &[Certificate], gone: &BTre
                 let at = format!("{} {}", certificate.group, entry.position);
                 match written.get(&id) {
                     None => shown.push(format!("{at} is certified as lost, and no client wrote it: {value:?}")),
-                    Some(Outcome::Failed | Outcome::Mismatch { .. }) => {
+                    Some(Outcome::Failed) => {
                         shown.push(format!(
                             "{at} is certified as lost, and its client was told that it had no effect: {value:?}"
                         ));
