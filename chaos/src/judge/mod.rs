@@ -244,7 +244,9 @@ fn surviving_logs(
             *first.get_mut() = Index(1);
         }
         for certificate in ours.iter().filter(|c| c.group == group.id) {
-            starts.insert(certificate.new_epoch, certificate.promotion.index.next());
+            if let Some(promotion) = certificate.promotion {
+                starts.insert(certificate.new_epoch, promotion.index.next());
+            }
         }
         let last = group.replicas.iter().map(|replica| replica.last_index).max();
         let log = SurvivingLog {

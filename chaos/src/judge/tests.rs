@@ -148,7 +148,7 @@ fn certificate(value: &str, extent_known: bool) -> Certificate {
         keyspace: "k".to_owned(),
         old_epoch: Epoch(1),
         new_epoch: Epoch(2),
-        promotion: position,
+        promotion: Some(position),
         extent_known,
         acknowledged_lost: 1,
         never_acknowledged: 0,
