@@ -117,8 +117,10 @@ pub fn measure(samples: &[Sample], struck: &[Struck], from: u64, to: u64) -> Mea
         };
         share.add(sample.error.is_none());
     }
+    // Groups of the bank alone have no probes.
+    let asked: BTreeSet<GroupId> = samples.iter().map(|sample| sample.group).collect();
     for struck in struck.iter().filter(|struck| struck.fault.replaces()) {
-        for group in &struck.led {
+        for group in struck.led.intersection(&asked) {
             match first_ack(samples, struck, *group) {
                 Some(after) => measured.first_acks_ms.push(after),
                 None => measured.never_again.push(group.0),
@@ -187,7 +189,7 @@ mod tests {
             fault,
             member: Member::Node(NodeId(1)),
             at: at * MS,
-            led: [GroupId(1), GroupId(2)].into(),
+            led: [GroupId(1), GroupId(2), GroupId(3)].into(),
             links: Vec::new(),
         }
     }
@@ -201,12 +203,19 @@ mod tests {
             write(110, 2_110, 1, Some("UNAVAILABLE")),
             write(2_120, 2_130, 2, None),
             write(2_140, 2_150, 2, None),
+            Sample {
+                group: GroupId(2),
+                ..write(110, 1_110, 1, Some("UNAVAILABLE"))
+            },
         ];
         let measured = measure(&samples, &[struck(Fault::Kill, 100)], 0, 2_200 * MS);
         assert_eq!(measured.first_acks_ms, [2_030]);
-        assert_eq!(measured.never_again, [2], "nobody wrote to it");
-        assert_eq!(measured.longest_pause_ms, 2_029);
-        assert_eq!(measured.failures, BTreeMap::from([("UNAVAILABLE".to_owned(), 1)]));
+        assert_eq!(measured.never_again, [2]);
+        assert_eq!(
+            measured.longest_pause_ms, 2_200,
+            "the second group is silent all the time"
+        );
+        assert_eq!(measured.failures, BTreeMap::from([("UNAVAILABLE".to_owned(), 2)]));
         let writes = measured.availability.hit_writes;
         assert_eq!(
             (writes.succeeded, writes.all),

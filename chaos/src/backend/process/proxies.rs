@@ -324,3 +324,71 @@ fn holds_socket(pid: i32, inode: &str) -> bool {
         .filter_map(|entry| std::fs::read_link(entry.path()).ok())
         .any(|target| target.as_os_str() == wanted.as_str())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fulcrum_types::NodeId;
+
+    const NODE: Member = Member::Node(NodeId(1));
+    const THERE: Link = Link {
+        from: Member::Etcd,
+        to: NODE,
+    };
+    const BACK: Link = Link {
+        from: NODE,
+        to: Member::Etcd,
+    };
+
+    async fn hears(stream: &mut TcpStream, word: &[u8]) -> bool {
+        let mut heard = vec![0; word.len()];
+        let read = tokio::time::timeout(Duration::from_millis(300), stream.read_exact(&mut heard)).await;
+        read.is_ok_and(|read| read.is_ok()) && heard == word
+    }
+
+    /// This process plays both members.
+    async fn connected() -> (Proxies, TcpStream, TcpStream) {
+        let proxies = Proxies::make(&[Member::Etcd, NODE]).await.unwrap();
+        proxies.tell(Member::Etcd, i32::try_from(std::process::id()).unwrap());
+        let address = proxies.address(NODE);
+        let member = TcpListener::bind(&address.listens).await.unwrap();
+        let caller = TcpStream::connect(&address.serves).await.unwrap();
+        let (called, _) = member.accept().await.unwrap();
+        (proxies, caller, called)
+    }
+
+    #[tokio::test]
+    async fn one_direction_is_held_and_delivered_later() {
+        let (proxies, mut caller, mut called) = connected().await;
+        caller.write_all(b"one").await.unwrap();
+        assert!(hears(&mut called, b"one").await);
+        proxies.cut(THERE);
+        caller.write_all(b"two").await.unwrap();
+        assert!(!hears(&mut called, b"two").await, "the link is cut");
+        called.write_all(b"back").await.unwrap();
+        assert!(hears(&mut caller, b"back").await, "the other direction is not");
+        assert_eq!(proxies.passage(THERE).await.unwrap(), Passage::Closed);
+        proxies.mend(THERE);
+        assert!(
+            hears(&mut called, b"two").await,
+            "what was held comes when the link is mended"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_slow_link_takes_as_long_as_it_shall() {
+        let (proxies, mut caller, mut called) = connected().await;
+        let by = Duration::from_millis(80);
+        proxies.delay(BACK, by);
+        let measured = tokio::join!(proxies.transit(BACK), async {
+            called.write_all(b"late").await.unwrap();
+            hears(&mut caller, b"late").await
+        });
+        assert!(measured.0.unwrap() >= by && measured.1);
+        proxies.delay(THERE, by);
+        proxies.mend(THERE);
+        caller.write_all(b"at once").await.unwrap();
+        assert!(hears(&mut called, b"at once").await);
+        assert!(proxies.gate(THERE).transit.load(Ordering::SeqCst) < 80_000);
+    }
+}
