@@ -219,7 +219,7 @@ mod tests {
         let writes = measured.availability.hit_writes;
         assert_eq!(
             (writes.succeeded, writes.all),
-            (3, 4),
+            (3, 5),
             "what ended before the fault does not count"
         );
         let drained = measure(&samples, &[struck(Fault::Drain, 100)], 0, 2_200 * MS);
