@@ -273,7 +273,9 @@ fn markdown(all: &[Series], summaries: &[Summary]) -> String {
 #[must_use]
 pub fn reasons(run: &Outcome) -> Vec<String> {
     let invalid = run.invalid.iter().map(|why| format!("- invalid: {why}"));
-    let missed = run.missed.iter().map(|what| format!("- missed: {what}"));
+    let like = run.failed_like.iter().filter(|_| !run.missed.is_empty());
+    let like = like.map(|words| format!("- failed: {words}"));
+    let missed = run.missed.iter().map(|what| format!("- missed: {what}")).chain(like);
     let broken = run.checks.iter().filter(|check| !check.holds()).map(|check| {
         let shown = check.shown.first().map_or(String::new(), |shown| format!(": {shown}"));
         format!(

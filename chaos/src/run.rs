@@ -56,6 +56,9 @@ pub struct Outcome {
     pub failovers: u64,
     /// Transfers committed.
     pub transfers: u64,
+    /// The first failure of each kind, in words.
+    #[serde(default)]
+    pub failed_like: Vec<String>,
     /// What was done, and when.
     pub events: Vec<String>,
     /// From the end of the load until all replicas were level again, in milliseconds.
@@ -91,6 +94,7 @@ impl Outcome {
             certified: 0,
             failovers: 0,
             transfers: 0,
+            failed_like: Vec::new(),
             events: Vec::new(),
             whole_after_ms: 0,
             certain_after_ms: 0,
@@ -137,6 +141,12 @@ pub async fn run(cluster: &mut Cluster, scenario: &Scenario, shape: &Shape, seed
     let mut outcome = Outcome {
         events,
         transfers: bank.moved,
+        failed_like: told
+            .failed_like
+            .values()
+            .chain(bank.failed_like.values())
+            .cloned()
+            .collect(),
         certain_after_ms: certain.map_or(0, millis),
         ..Outcome::invalid(seed, String::new())
     };

@@ -43,13 +43,19 @@ pub(super) fn between(members: Vec<Member>, member: Member, others: Others, way:
 }
 
 impl Striker<'_> {
-    pub(super) async fn cut(&mut self, links: &[Link], look: bool) -> Result<()> {
+    pub(super) async fn cut(&mut self, links: &[Link]) -> Result<()> {
+        self.cut_unseen(links).await?;
+        self.see_cut(links).await
+    }
+
+    pub(super) async fn cut_unseen(&mut self, links: &[Link]) -> Result<()> {
         for link in links {
             self.backend.cut(*link).await?;
         }
-        if !look {
-            return Ok(());
-        }
+        Ok(())
+    }
+
+    pub(super) async fn see_cut(&mut self, links: &[Link]) -> Result<()> {
         let Some(link) = links.first() else {
             bail!("there is no such link");
         };
@@ -67,6 +73,11 @@ impl Striker<'_> {
         Ok(())
     }
 
+    pub(super) async fn mend(&mut self, links: &[Link]) -> Result<()> {
+        self.mend_unseen(links).await?;
+        self.see_mended(links).await
+    }
+
     pub(super) async fn mend_unseen(&mut self, links: &[Link]) -> Result<()> {
         for link in links {
             self.backend.mend(*link).await?;
@@ -74,8 +85,7 @@ impl Striker<'_> {
         Ok(())
     }
 
-    pub(super) async fn mend(&mut self, links: &[Link]) -> Result<()> {
-        self.mend_unseen(links).await?;
+    pub(super) async fn see_mended(&mut self, links: &[Link]) -> Result<()> {
         let Some(link) = links.first().copied() else {
             return Ok(());
         };

@@ -216,7 +216,7 @@ impl Striker<'_> {
             Fault::Drain => self.drain(member).await,
             Fault::Cut(others, way) => {
                 struck.links = links::between(self.backend.members(), member, others, way);
-                self.cut(&struck.links, true).await
+                self.cut(&struck.links).await
             }
             Fault::Slow(by) => {
                 struck.links = links::between(self.backend.members(), member, Others::All, Way::Both);
@@ -243,7 +243,8 @@ impl Striker<'_> {
         let what = || format!("end of {member}: {}", struck.fault);
         match struck.fault {
             Fault::LoseDisk => self.start_until_taken(member).await,
-            Fault::Kill | Fault::KillUnheard | Fault::Drain => self.start(member).await,
+            Fault::Kill | Fault::Drain => self.start(member).await,
+            Fault::KillUnheard => self.revive(struck).await,
             Fault::Pause => self.unpause(member).await,
             Fault::Cut(..) | Fault::Slow(_) => self.mend(&struck.links).await,
             Fault::FillDisk => self.unfill(node_of(member)?).await,

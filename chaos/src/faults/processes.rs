@@ -23,15 +23,20 @@ impl Striker<'_> {
         self.until_condition(member, Condition::Gone, DIES_WITHIN).await
     }
 
-    /// The links are mended at once: whoever is dead sends nothing.
+    /// The links stay cut until it is started again: the kernel goes on sending what a dead process has left in its connections.
     pub(super) async fn kill_unheard(&mut self, member: Member, struck: &mut Struck) -> Result<()> {
-        let links = between(self.backend.members(), member, Others::Nodes, Way::Both);
-        // Looking whether they are cut would take longer than they are. What the certificates list shows it.
-        self.cut(&links, false).await?;
+        struck.links = between(self.backend.members(), member, Others::Nodes, Way::Both);
+        self.cut_unseen(&struck.links).await?;
         struck.at = now();
         tokio::time::sleep(LAST_WORDS).await;
         self.kill(member).await?;
-        self.mend_unseen(&links).await
+        self.see_cut(&struck.links).await
+    }
+
+    pub(super) async fn revive(&mut self, struck: &Struck) -> Result<()> {
+        self.mend_unseen(&struck.links).await?;
+        self.start(struck.member).await?;
+        self.see_mended(&struck.links).await
     }
 
     pub(super) async fn lose_disk(&mut self, node: NodeId) -> Result<()> {

@@ -40,6 +40,8 @@ pub struct BankTold {
     pub logs: Vec<BankLog>,
     /// What was not done, by code; what was aborted at every attempt is counted apart.
     pub errors: BTreeMap<&'static str, u64>,
+    /// The first of each code, in words.
+    pub failed_like: BTreeMap<&'static str, String>,
     /// Transfers committed.
     pub moved: u64,
     /// Given up after many aborts.
@@ -52,6 +54,9 @@ impl BankTold {
         self.logs.extend(other.logs);
         self.moved += other.moved;
         self.aborted += other.aborted;
+        for (code, words) in other.failed_like {
+            self.failed_like.entry(code).or_insert(words);
+        }
         for (code, number) in other.errors {
             *self.errors.entry(code).or_default() += number;
         }
@@ -60,7 +65,11 @@ impl BankTold {
     fn failed(&mut self, error: &Error) {
         match error.act() {
             Act::Abort => self.aborted += 1,
-            _ => *self.errors.entry(error.code()).or_default() += 1,
+            _ => {
+                *self.errors.entry(error.code()).or_default() += 1;
+                let words = || format!("of the bank: {error}");
+                self.failed_like.entry(error.code()).or_insert_with(words);
+            }
         }
     }
 

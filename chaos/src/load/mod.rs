@@ -131,8 +131,8 @@ pub struct Told {
     pub logs: BTreeMap<String, Vec<ClientLog>>,
     /// All operations.
     pub samples: Vec<Sample>,
-    /// What the fingerprints of values stand for.
-    pub values: BTreeMap<u64, Bytes>,
+    /// The first failure of each code, in words.
+    pub failed_like: BTreeMap<&'static str, String>,
 }
 
 impl Told {
@@ -142,7 +142,9 @@ impl Told {
             self.logs.entry(keyspace).or_default().extend(logs);
         }
         self.samples.extend(other.samples);
-        self.values.extend(other.values);
+        for (code, words) in other.failed_like {
+            self.failed_like.entry(code).or_insert(words);
+        }
     }
 
     /// The history of a keyspace.
@@ -233,9 +235,6 @@ impl Scribe {
         };
         let answer: Result<Written, Error> = request.send().await;
         let ended = now();
-        if write != Write::Delete {
-            self.told.values.insert(id.0, value);
-        }
         let (outcome, receipt) = match &answer {
             Ok(written) => (written_down(written), Some(&written.receipt)),
             Err(error) if error.nothing_applied() => (Outcome::Failed, None),
@@ -269,6 +268,10 @@ impl Scribe {
             error: error.map(Error::code),
         });
         self.shared.ended.fetch_add(1, Ordering::SeqCst);
+        if let Some(error) = error {
+            let words = || format!("{kind:?} in {group}: {error}");
+            self.told.failed_like.entry(error.code()).or_insert_with(words);
+        }
         // What an `async` failover has lost ends a session, and its client is told so.
         if let Some(Refusal::HistoryLost { .. }) = error.and_then(Error::refusal) {
             self.in_session = self.keyspace.clone().in_session(&Session::new());
