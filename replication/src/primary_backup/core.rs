@@ -42,6 +42,8 @@ pub struct PrimaryBackup {
     pub(super) started: Now,
     pub(super) time: GroupTime,
     pub(super) next_read_of_configuration: Mono,
+    /// This node is about to stop.
+    pub(super) leaving: bool,
     /// The first step of this life has been taken.
     begun: bool,
     /// The hard state on disk is this data's.
@@ -122,6 +124,7 @@ impl PrimaryBackup {
             started: now,
             time: GroupTime::default(),
             next_read_of_configuration: now.mono,
+            leaving: false,
             begun: false,
             recorded,
             hard,
@@ -442,6 +445,7 @@ impl Replica for PrimaryBackup {
             Input::Configuration { configuration } => self.adopt(now, configuration, effects),
             Input::CasOutcome { attempt, outcome } => self.on_cas_outcome(now, attempt, outcome, effects),
             Input::SnapshotPart { to, transfer, chunk } => self.on_snapshot_part(now, to, transfer, chunk, effects),
+            Input::Leave => self.on_leave(now, effects),
             Input::HandOver { to } => self.on_hand_over(now, to, effects),
             Input::ForcePromotion => self.on_force(now, effects),
         }
