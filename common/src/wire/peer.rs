@@ -651,7 +651,7 @@ mod tests {
 
     #[test]
     fn another_version_is_named() {
-        let error = body_from_bytes(Bytes::from_static(&[2, PROBE, 0, 0])).unwrap_err();
-        assert!(error.to_string().contains("version 2"), "{error}");
+        let error = body_from_bytes(Bytes::from_static(&[1, PROBE, 0, 0])).unwrap_err();
+        assert!(error.to_string().contains("version 1"), "{error}");
     }
 }
