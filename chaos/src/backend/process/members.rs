@@ -42,7 +42,6 @@ pub(super) struct Members {
     folder: Folder,
     /// On loopback nobody else would end what a killed command has left.
     keep_ledger: bool,
-    failpoints: bool,
     children: BTreeMap<Member, Child>,
 }
 
@@ -53,7 +52,6 @@ impl Members {
             etcd: setup.etcd.clone(),
             folder: folder.clone(),
             keep_ledger: setup.links == Links::Proxies,
-            failpoints: true,
             children: BTreeMap::new(),
         }
     }
@@ -84,9 +82,7 @@ impl Members {
             .process_group(0)
             .kill_on_drop(true);
         if let Member::Node(node) = member {
-            if self.failpoints {
-                command.env("FULCRUM__SHARD_NODE__FAILPOINTS", self.folder.failpoints(node));
-            }
+            command.env("FULCRUM__SHARD_NODE__FAILPOINTS", self.folder.failpoints(node));
         }
         let child = command.spawn().with_context(|| format!("start {}", line[0]))?;
         if let Some(pid) = child.id().filter(|_| self.keep_ledger) {
