@@ -6,10 +6,10 @@
 //!
 //! | file | faults |
 //! | --- | --- |
-//! | [`processes`] | kill, pause, drain, lose the disk, of nodes, routers and etcd |
-//! | [`links`] | cut and delayed links |
-//! | [`disks`] | full disks, fsyncs that hang or fail |
-//! | [`clocks`] | wall clocks that jump |
+//! | `processes` | kill, pause, drain, lose the disk, of nodes, routers and etcd |
+//! | `links` | cut and delayed links |
+//! | `disks` | full disks, fsyncs that hang or fail |
+//! | `clocks` | wall clocks that jump |
 
 mod clocks;
 mod disks;

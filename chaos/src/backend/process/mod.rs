@@ -1,8 +1,8 @@
 //! Processes of this machine.
 //!
-//! As root each member lives in a network namespace of its own, and a namespace in their middle routes between them ([`namespaces`]): a
+//! As root each member lives in a network namespace of its own, and a namespace in their middle routes between them (`namespaces`): a
 //! link that is cut loses packets in silence, as a broken switch does. Without root, or for delays, all are on loopback, and what
-//! members send each other goes through proxies in this process ([`proxies`]), which hold bytes back.
+//! members send each other goes through proxies in this process (`proxies`), which hold bytes back.
 //!
 //! Nothing outlives the command. As root, everything is inside namespaces of processes, mounts and network that end with
 //! their first process, which is this one ([`enclosure`]); on loopback, children are killed when dropped, and one whose parent was killed is
