@@ -85,6 +85,12 @@ pub struct Measured {
     pub never_again: Vec<u64>,
     /// The longest time in which a group acknowledged no write, in milliseconds.
     pub longest_pause_ms: u64,
+    /// Which group that was.
+    #[serde(default)]
+    pub paused_group: u64,
+    /// From the beginning of the load until then, in milliseconds.
+    #[serde(default)]
+    pub paused_at_ms: u64,
     /// Shares of operations that succeeded.
     pub availability: Availability,
     /// Operations that failed, by code.
@@ -96,9 +102,12 @@ pub struct Measured {
 pub fn measure(samples: &[Sample], struck: &[Struck], from: u64, to: u64) -> Measured {
     let hit: BTreeSet<GroupId> = struck.iter().flat_map(|struck| struck.led.iter().copied()).collect();
     let first_fault = struck.iter().map(|struck| struck.at).min().unwrap_or(from);
+    let pause = longest_pause(samples, from, to);
     let mut measured = Measured {
         operations: samples.len() as u64,
-        longest_pause_ms: longest_pause(samples, from, to),
+        longest_pause_ms: millis(pause.length),
+        paused_group: pause.group.0,
+        paused_at_ms: millis(pause.at.saturating_sub(from)),
         ..Measured::default()
     };
     for sample in samples {
@@ -143,8 +152,16 @@ fn first_ack(samples: &[Sample], struck: &Struck, group: GroupId) -> Option<u64>
     after.map(|sample| millis(sample.ended - struck.at)).min()
 }
 
-/// The longest time without an acknowledged write, in any group that clients wrote to.
-fn longest_pause(samples: &[Sample], from: u64, to: u64) -> u64 {
+/// A time in which a group acknowledged no write.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Pause {
+    length: u64,
+    at: u64,
+    group: GroupId,
+}
+
+/// The longest of any group that clients wrote to.
+fn longest_pause(samples: &[Sample], from: u64, to: u64) -> Pause {
     let mut acks: BTreeMap<GroupId, Vec<u64>> = BTreeMap::new();
     for sample in samples.iter().filter(|sample| sample.kind == Kind::Write) {
         let acks = acks.entry(sample.group).or_default();
@@ -152,13 +169,18 @@ fn longest_pause(samples: &[Sample], from: u64, to: u64) -> u64 {
             acks.push(sample.ended);
         }
     }
-    let longest = acks.into_values().map(|mut acks| {
+    let longest = acks.into_iter().filter_map(|(group, mut acks)| {
         acks.extend([from, to]);
         acks.retain(|at| (from..=to).contains(at));
         acks.sort_unstable();
-        acks.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or_default()
+        let pause = |pair: &[u64]| Pause {
+            length: pair[1] - pair[0],
+            at: pair[0],
+            group,
+        };
+        acks.windows(2).map(pause).max()
     });
-    longest.max().map(millis).unwrap_or_default()
+    longest.max().unwrap_or_default()
 }
 
 fn millis(nanos: u64) -> u64 {

@@ -446,8 +446,10 @@ fn missed(scenario: &Scenario, outcome: &Outcome, bank: &BankTold) -> Vec<String
     }
     if let Some(bar) = bars.pause.filter(|bar| measured.longest_pause_ms > millis(*bar)) {
         missed.push(format!(
-            "no acknowledged write for {} ms, at most {} ms",
+            "no acknowledged write in g{} for {} ms, {} ms after the load began; at most {} ms",
+            measured.paused_group,
             measured.longest_pause_ms,
+            measured.paused_at_ms,
             millis(bar)
         ));
     }
