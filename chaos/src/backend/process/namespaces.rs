@@ -38,11 +38,20 @@ impl Namespaces {
             numbers: BTreeMap::new(),
             cut: BTreeSet::new(),
         };
-        for (number, member) in (1_u8..=250).zip(members) {
-            made.numbers.insert(*member, number);
-            made.add(*member, number).await?;
+        let all = async {
+            for (number, member) in (1_u8..=250).zip(members) {
+                made.numbers.insert(*member, number);
+                made.add(*member, number).await?;
+            }
+            Ok::<_, anyhow::Error>(())
+        };
+        if let Err(error) = all.await {
+            // What was made so far would be in the way of the next cluster; why it was not all is what matters.
+            let _ = made.remove().await;
+            return Err(error);
         }
         if made.numbers.len() < members.len() {
+            made.remove().await?;
             bail!("at most 250 members fit into one network");
         }
         Ok(made)
@@ -71,10 +80,14 @@ impl Namespaces {
         for link in std::mem::take(&mut self.cut) {
             self.rule("del", link).await?;
         }
-        for (member, _) in std::mem::take(&mut self.numbers) {
-            command("ip", &["netns", "delete", &member.to_string()]).await?;
+        let mut ended = Ok(());
+        for (member, number) in std::mem::take(&mut self.numbers) {
+            // The link first: with its namespace it would go by itself, but only some time later.
+            let link = command("ip", &["link", "delete", &outside(number)]).await;
+            let name = command("ip", &["netns", "delete", &member.to_string()]).await;
+            ended = ended.and(link).and(name);
         }
-        Ok(())
+        ended
     }
 
     fn host(&self, member: Member) -> String {
