@@ -218,7 +218,7 @@ mod tests {
             keyspace: "k".into(),
             old_epoch: Epoch(1),
             new_epoch: Epoch(2),
-            promotion: position(COMMON),
+            promotion: Some(position(COMMON)),
             extent_known: true,
             acknowledged_lost: entries.len() as u64,
             never_acknowledged: 0,

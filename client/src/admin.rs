@@ -148,8 +148,8 @@ pub struct Certificate {
     pub old_epoch: Epoch,
     /// Epoch of its successor.
     pub new_epoch: Epoch,
-    /// The end of the successor's log when it was promoted.
-    pub promotion: LogPosition,
+    /// The end of the successor's log when it was promoted; none while the node that knows it cannot be reached.
+    pub promotion: Option<LogPosition>,
     /// Whether the old primary's log was seen; else the extent is unknown.
     pub extent_known: bool,
     /// Lost writes that may have been acknowledged.
@@ -370,15 +370,12 @@ fn group(wire: v1::status_response::Group) -> Result<GroupStatus, Error> {
 }
 
 fn certificate(wire: v1::failover_report_response::Certificate) -> Result<Certificate, Error> {
-    let promotion = wire
-        .promotion
-        .ok_or_else(|| Malformed::missing("certificate.promotion"))?;
     Ok(Certificate {
         group: GroupId(wire.group),
         keyspace: wire.keyspace,
         old_epoch: Epoch(wire.old_epoch),
         new_epoch: Epoch(wire.new_epoch),
-        promotion: promotion.into(),
+        promotion: wire.promotion.map(Into::into),
         extent_known: wire.extent_known,
         acknowledged_lost: wire.acknowledged_lost,
         never_acknowledged: wire.never_acknowledged,

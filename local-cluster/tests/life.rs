@@ -121,3 +121,32 @@ async fn a_promotion_is_answered_when_it_has_happened() {
     assert_eq!(Some(same), led, "it leads already");
     assert_eq!(cluster.stop().await, []);
 }
+
+/// A planned hand-over loses nothing and opens no certificate: the report says so, whatever the old primary has written down.
+#[tokio::test]
+async fn a_planned_hand_over_of_an_async_group_leaves_a_report_without_losses() {
+    let folder = tempfile::tempdir().unwrap();
+    let cluster = LocalCluster::start(options(3, folder.path())).await.unwrap();
+    let client = client(&cluster).await;
+    let spec = KeyspaceSpec {
+        mode: Some("async".to_owned()),
+        groups: Some(1),
+        ..KeyspaceSpec::default()
+    };
+    let admin = client.admin();
+    let group = admin.create_keyspace("events", spec).await.unwrap().groups[0];
+    client.keyspace("events").put("k", "1").await.unwrap();
+    let all_in_sync = async || admin.status(None).await.unwrap().groups[0].in_sync.len() == 3;
+    while !all_in_sync().await {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    admin.promote(group, None).await.unwrap();
+    client.keyspace("events").put("k", "2").await.unwrap();
+    // The old primary writes down that it has lost nothing as soon as it hears of the new epoch.
+    for _ in 0..20 {
+        let report = admin.failover_report(None, true).await.unwrap();
+        assert_eq!(report.certificates, []);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(cluster.stop().await, []);
+}

@@ -241,7 +241,8 @@ fn replica_line(
     }
 }
 
-/// Parts of one certificate from several nodes make one: the new primary opened it, the old one knows the extent.
+/// Parts of one certificate from several nodes make one: the new primary opened it, the old one knows the extent. A planned hand-over
+/// opens none: the word of its old primary that it has lost nothing is no certificate by itself.
 fn merge_certificates(
     parts: Vec<v1::failover_report_response::Certificate>,
 ) -> Vec<v1::failover_report_response::Certificate> {
@@ -258,7 +259,10 @@ fn merge_certificates(
             whole.promotion = part.promotion;
         }
     }
-    merged.into_values().collect()
+    let is_one = |whole: &v1::failover_report_response::Certificate| {
+        whole.promotion.is_some() || whole.acknowledged_lost + whole.never_acknowledged > 0
+    };
+    merged.into_values().filter(is_one).collect()
 }
 
 #[tonic::async_trait]
@@ -462,4 +466,46 @@ fn late() -> Status {
 
 fn known(node: u64) -> Option<NodeId> {
     (node != 0).then_some(NodeId(node))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::merge_certificates;
+    use fulcrum_common::wire::v1::LogPosition;
+    use fulcrum_common::wire::v1::failover_report_response::Certificate;
+
+    fn part(new_epoch: u64, extent_known: bool, lost: u64) -> Certificate {
+        Certificate {
+            group: 1,
+            old_epoch: new_epoch - 1,
+            new_epoch,
+            extent_known,
+            acknowledged_lost: lost,
+            ..Certificate::default()
+        }
+    }
+
+    fn opening(new_epoch: u64) -> Certificate {
+        Certificate {
+            promotion: Some(LogPosition { epoch: 1, index: 5 }),
+            ..part(new_epoch, false, 0)
+        }
+    }
+
+    #[test]
+    fn parts_make_one_certificate_in_whatever_order_they_come() {
+        for parts in [vec![opening(2), part(2, true, 3)], vec![part(2, true, 3), opening(2)]] {
+            let whole = merge_certificates(parts);
+            assert_eq!(whole.len(), 1);
+            assert_eq!((whole[0].extent_known, whole[0].acknowledged_lost), (true, 3));
+            assert!(whole[0].promotion.is_some());
+        }
+    }
+
+    #[test]
+    fn a_planned_hand_over_has_no_certificate_and_a_loss_is_told_even_if_nobody_knows_from_where() {
+        assert_eq!(merge_certificates(vec![part(2, true, 0)]), []);
+        assert_eq!(merge_certificates(vec![part(2, true, 1)]).len(), 1);
+        assert_eq!(merge_certificates(vec![opening(2)]).len(), 1);
+    }
 }

@@ -32,6 +32,9 @@ pub struct ShardNodeConfig {
     pub data_dir: PathBuf,
     /// Its failure zone: replicas of a group are kept in different ones.
     pub zone: Option<String>,
+    /// A file whose lines are faults that the node makes itself, for tests of the whole cluster; none without it, and never with data
+    /// that matters.
+    pub failpoints: Option<PathBuf>,
     /// How much may wait.
     pub limits: LimitsConfig,
     /// How long things may take.
@@ -98,6 +101,7 @@ impl Default for ShardNodeConfig {
             metrics_listen: None,
             data_dir: PathBuf::from("data/shard-node"),
             zone: None,
+            failpoints: None,
             limits: LimitsConfig::default(),
             times: TimesConfig::default(),
         }

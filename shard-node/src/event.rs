@@ -92,7 +92,7 @@ pub enum Event {
         /// To whom; none: to the most advanced.
         to: Option<NodeId>,
     },
-    /// An operator asks this node to hand over every group that it leads.
+    /// This node is about to stop: it hands over what it leads, and leaves the in-sync sets of its groups where enough others are in them.
     Drain,
     /// An operator's word to start a group from this replica although no listed data is left.
     ForcePromotion {

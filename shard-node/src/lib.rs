@@ -16,6 +16,7 @@ mod cluster;
 mod disk;
 mod effects;
 mod event_loop;
+mod failpoints;
 mod life;
 mod listen;
 mod metrics;

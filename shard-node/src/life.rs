@@ -6,6 +6,7 @@ use crate::disk::{DiskWatch, Watched, notifier};
 use crate::effects::{Asker, Effects};
 use crate::event::Event;
 use crate::event_loop::{End, EventLoop, Inquiry};
+use crate::failpoints::{Failpoints, Reading};
 use crate::inbox::{Inbox, Notice};
 use crate::listen::serve;
 use crate::metrics::NodeMetrics;
@@ -20,7 +21,7 @@ use fulcrum_common::routing::{Backends, Groups, RoutingTable, StreamedGroups};
 use fulcrum_common::{Clock, ClusterId, ClusterMap, Metadata, NodeInfo, StartError};
 use fulcrum_replication::Replica;
 use fulcrum_replication::primary_backup::PrimaryBackup;
-use fulcrum_types::{BootId, Role};
+use fulcrum_types::{BootId, NodeId, Role};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -29,6 +30,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 const LEAVE_WITHIN: Duration = Duration::from_secs(1);
+/// One compare-and-swap for each group, after the acknowledgement that asks for it.
+const LEAVE_SETS_WITHIN: Duration = Duration::from_secs(1);
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 const DRAIN_CHECK_EVERY: Duration = Duration::from_millis(20);
 
@@ -68,6 +71,7 @@ struct Parts {
     closing: CancellationToken,
     _tasks: [AbortOnDropHandle<()>; 2],
     _metrics: Option<MetricsServer>,
+    _failpoints: Option<Reading>,
 }
 
 impl Life {
@@ -95,7 +99,7 @@ impl Life {
                 return Ok(());
             }
         };
-        let hand_over = config.times.hand_over;
+        let (node, hand_over) = (config.node(), config.times.hand_over);
         let result = runtime.block_on(async {
             let (parts, event_loop, at) =
                 match start(config, metadata, clock, network, others, orders.shutdown.clone()).await {
@@ -108,7 +112,7 @@ impl Life {
             let _ = started.send(Ok(at));
             tokio::select! {
                 () = orders.crash.cancelled() => Ok(()),
-                end = work(parts, event_loop, &orders, hand_over) => end,
+                end = work(parts, event_loop, &orders, node, hand_over) => end,
             }
         });
         // A probe that hangs in the disk must not hold up the end.
@@ -118,10 +122,16 @@ impl Life {
 }
 
 /// Runs until the end, which is in good order if it was asked for.
-async fn work(parts: Parts, event_loop: EventLoop, orders: &Orders, hand_over: Duration) -> Result<(), String> {
+async fn work(
+    parts: Parts,
+    event_loop: EventLoop,
+    orders: &Orders,
+    node: NodeId,
+    hand_over: Duration,
+) -> Result<(), String> {
     let leave = async {
         orders.shutdown.cancelled().await;
-        drain(&parts.inbox, hand_over).await;
+        drain(&parts.inbox, node, hand_over).await;
         parts.cluster.leave(LEAVE_WITHIN).await;
         parts.closing.cancel();
         answer_all(&parts.inbox).await;
@@ -145,26 +155,66 @@ async fn work(parts: Parts, event_loop: EventLoop, orders: &Orders, hand_over: D
     }
 }
 
-/// Hands over every group that this node leads and others hold, for at most `within`.
-async fn drain(inbox: &Inbox, within: Duration) {
+/// What a node that is about to stop still is to its groups.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Holds {
+    /// It leads one that others could lead.
+    Leads,
+    /// It is in an in-sync set with others, which would wait for it in vain.
+    Counted,
+    Nothing,
+}
+
+impl Holds {
+    fn of(node: NodeId, groups: &[GroupStatus]) -> Self {
+        let mut shared = groups.iter().filter(|group| group.core.configuration.in_sync.len() > 1);
+        if shared.clone().any(|group| group.core.role == Role::Primary) {
+            return Holds::Leads;
+        }
+        let counted = |group: &GroupStatus| {
+            group
+                .core
+                .configuration
+                .in_sync
+                .iter()
+                .any(|member| member.node == node)
+        };
+        match shared.any(counted) {
+            true => Holds::Counted,
+            false => Holds::Nothing,
+        }
+    }
+}
+
+/// Hands over every group that this node leads and others hold, for at most `within`, and waits until it is out of their in-sync sets:
+/// not for long, for it stays where too few others are in them.
+async fn drain(inbox: &Inbox, node: NodeId, within: Duration) {
     inbox.event(Event::Drain);
-    let led = async {
+    let mut holds = Holds::Leads;
+    let mut checks_left = LEAVE_SETS_WITHIN.as_millis() / DRAIN_CHECK_EVERY.as_millis();
+    let free = async {
         loop {
             let (reply, status) = oneshot::channel();
             inbox.notice(Notice::Inquiry(Inquiry::Status(reply)));
             let Ok((_, groups)) = status.await else { return };
-            let others = |group: &GroupStatus| group.core.configuration.in_sync.len() > 1;
-            if !groups
-                .iter()
-                .any(|group| group.core.role == Role::Primary && others(group))
-            {
-                return;
+            holds = Holds::of(node, &groups);
+            match holds {
+                Holds::Nothing => return,
+                Holds::Counted if checks_left == 0 => return,
+                Holds::Counted => checks_left -= 1,
+                Holds::Leads => {}
             }
             tokio::time::sleep(DRAIN_CHECK_EVERY).await;
         }
     };
-    if tokio::time::timeout(within, led).await.is_err() {
-        tracing::warn!("stopping while still leading groups: their backups take over");
+    // How far it came is in `holds`.
+    let _ = tokio::time::timeout(within, free).await;
+    match holds {
+        Holds::Leads => tracing::warn!("stopping while still leading groups: their backups take over"),
+        Holds::Counted => tracing::warn!(
+            "stopping while still in sync: writes to groups that need this node wait for it, or for it to be missed"
+        ),
+        Holds::Nothing => {}
     }
 }
 
@@ -195,9 +245,14 @@ async fn start(
     let metrics = Arc::new(NodeMetrics::new().map_err(|error| StartError::Config(error.to_string()))?);
     let registry = metrics.registry().clone();
     let inbox = Arc::new(Inbox::new(config.bounds()));
+    let (failpoints, reading) = Failpoints::of(config.failpoints.as_deref()).unzip();
+    let clock = match &failpoints {
+        Some(failpoints) => failpoints.clock(clock),
+        None => clock,
+    };
     let disk = DiskWatch::new(clock.clone(), &config.data_dir, config.times.sync_overdue);
     let boot = BootId(random_u64());
-    let node = open_node(&config, &cluster_id, boot, &inbox, &disk, &*clock)?;
+    let node = open_node(&config, &cluster_id, boot, &inbox, &disk, failpoints.as_ref(), &*clock)?;
 
     let identity = Identity {
         cluster: cluster_id.clone(),
@@ -285,6 +340,7 @@ async fn start(
             closing,
             _tasks: tasks,
             _metrics: metrics_server,
+            _failpoints: reading,
         },
         event_loop,
         at,
@@ -297,6 +353,7 @@ fn open_node(
     boot: BootId,
     inbox: &Arc<Inbox>,
     disk: &Arc<DiskWatch>,
+    failpoints: Option<&Arc<Failpoints>>,
     clock: &dyn Clock,
 ) -> Result<Node, StartError> {
     let refused = |error| start_error(config, error);
@@ -306,6 +363,10 @@ fn open_node(
     };
     let to = inbox.clone();
     let notifier = notifier(disk.clone(), move |done| to.event(Event::BatchDone(done)));
+    let notifier = match failpoints {
+        Some(failpoints) => failpoints.before(notifier),
+        None => notifier,
+    };
     let (backend, clean) =
         FjallBackend::open(&config.data_dir, &identity, FjallOptions::default(), notifier).map_err(refused)?;
     let store = Store::new(Box::new(Watched {

@@ -61,11 +61,22 @@ pub(crate) fn ensure(root: &Path) -> Result<Etcd> {
 }
 
 /// The program, where the tests look for it, too.
-pub(crate) fn find(root: &Path) -> Option<PathBuf> {
+fn find(root: &Path) -> Option<PathBuf> {
     if let Some(named) = std::env::var_os(VARIABLE) {
         return Some(PathBuf::from(named));
     }
     on_path("etcd").or_else(|| Some(program(&root.join("target/etcd"))).filter(|fetched| fetched.is_file()))
+}
+
+/// The program, for what cannot do without.
+///
+/// # Errors
+/// There is none, and none can be fetched.
+pub(crate) fn required(root: &Path) -> Result<PathBuf> {
+    if let Etcd::LeftOut(reason) = ensure(root)? {
+        bail!("a cluster needs etcd: install it, or name one in {VARIABLE} ({reason})");
+    }
+    find(root).context("etcd was there a moment ago")
 }
 
 fn program(folder: &Path) -> PathBuf {

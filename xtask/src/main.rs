@@ -12,6 +12,7 @@ mod tasks;
 mod policy;
 mod tidy;
 
+mod chaos;
 mod cluster;
 mod dataset;
 mod etcd;
@@ -67,6 +68,12 @@ enum Command {
     /// Measure speed, as ratios within one run (release build)
     #[command(after_help = "`cargo xtask bench -- --help` shows every flag.")]
     Bench(PassThrough),
+    /// Hurt a cluster of real processes, and judge what its clients were told
+    #[command(after_help = "Examples:\n  \
+        cargo xtask chaos --list                            all scenarios\n  \
+        cargo xtask chaos --scenario kill-primary --runs 20 20 runs with fresh seeds\n  \
+        cargo xtask chaos -- --help                         every flag, and what exit codes mean")]
+    Chaos(PassThrough),
     /// Start a cluster of processes on this machine, look at it, end it
     #[command(after_help = "Examples:\n  \
         cargo xtask cluster up                    etcd, 3 shard-nodes, a router and a coordinator; prints what to try\n  \
@@ -123,6 +130,7 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Sim(args) => tasks::run_binary(&tasks::SIM, &args.flags),
         Command::Mutants(args) => tasks::run_binary(&tasks::MUTANTS, &args.flags),
         Command::Bench(args) => tasks::run_binary(&tasks::BENCH, &args.flags),
+        Command::Chaos(args) => chaos::run(&args.flags),
         Command::Cluster(args) => cluster::run(&args),
         Command::Dataset(args) => dataset::rebuild(&args.table, args.output.as_deref()),
     }

@@ -215,7 +215,9 @@ fn surviving_logs(mode: Mode, history: &History, healed: &Healed) -> BTreeMap<Gr
             *first.get_mut() = Index(1);
         }
         for certificate in healed.report.certificates.iter().filter(|c| c.group == group.id) {
-            starts.insert(certificate.new_epoch, certificate.promotion.index.next());
+            if let Some(promotion) = certificate.promotion {
+                starts.insert(certificate.new_epoch, promotion.index.next());
+            }
         }
         let last = group.replicas.iter().map(|replica| replica.last_index).max();
         logs.insert(

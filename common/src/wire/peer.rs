@@ -16,7 +16,7 @@ use fulcrum_types::{
     Payload, ReplicatedTime,
 };
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 const APPEND: u8 = 1;
 const ACKNOWLEDGE: u8 = 2;
@@ -95,11 +95,13 @@ fn put_body(to: &mut BytesMut, body: &Body) {
             echo,
             round,
             own_clock,
+            leaving,
         } => {
             to.put_u8(ACKNOWLEDGE);
             for number in [persisted.0, matched.0, applied.0, echo.0, *round, own_clock.0] {
                 put_varint(to, number);
             }
+            to.put_u8(u8::from(*leaving));
         }
         Body::Mismatch {
             refused,
@@ -165,6 +167,7 @@ fn body_from_bytes(bytes: Bytes) -> Result<Body, Malformed> {
             echo: Mono(from.varint("acknowledge.echo")?),
             round: from.varint("acknowledge.round")?,
             own_clock: Mono(from.varint("acknowledge.own_clock")?),
+            leaving: from.flag("acknowledge.leaving")?,
         },
         MISMATCH => Body::Mismatch {
             refused: from.position("mismatch.refused")?,
@@ -528,6 +531,7 @@ mod tests {
                 echo: Mono(4),
                 round: 5,
                 own_clock: Mono(6),
+                leaving: true,
             },
             Body::Mismatch {
                 refused: at(9, 900),
@@ -647,7 +651,7 @@ mod tests {
 
     #[test]
     fn another_version_is_named() {
-        let error = body_from_bytes(Bytes::from_static(&[2, PROBE, 0, 0])).unwrap_err();
-        assert!(error.to_string().contains("version 2"), "{error}");
+        let error = body_from_bytes(Bytes::from_static(&[1, PROBE, 0, 0])).unwrap_err();
+        assert!(error.to_string().contains("version 1"), "{error}");
     }
 }

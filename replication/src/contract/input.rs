@@ -170,6 +170,9 @@ pub enum Input {
         /// Which.
         node: NodeId,
     },
+    /// This node is about to stop. A primary hands over; a backup asks to be taken out of the in-sync set, which happens if enough others
+    /// are in it. For the rest of this life.
+    Leave,
     /// An operator's word (or the keyspace's named policy) to start from this replica although no listed data is left.
     ForcePromotion,
 }

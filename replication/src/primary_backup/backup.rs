@@ -214,6 +214,7 @@ impl PrimaryBackup {
             echo,
             round: self.backup.round,
             own_clock: now.mono,
+            leaving: self.leaving,
         };
         self.envelope_after_appends(now).send(leader, body, effects);
     }

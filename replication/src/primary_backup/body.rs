@@ -49,6 +49,8 @@ pub enum Body {
         round: u64,
         /// This backup's own clock when it sent.
         own_clock: Mono,
+        /// Its node is about to stop: the primary shall take it out of the in-sync set, so that nothing waits for it then.
+        leaving: bool,
     },
     /// Backup to primary: `refused` (the `previous` of an append) does not match; go back to `try_next`.
     Mismatch {

@@ -44,6 +44,8 @@ pub struct PrimaryBackup {
     pub(super) time: GroupTime,
     pub(super) pauses: Pauses,
     pub(super) next_read_of_configuration: Mono,
+    /// This node is about to stop.
+    pub(super) leaving: bool,
     /// The first step of this life has been taken.
     begun: bool,
     /// The hard state on disk is this data's.
@@ -125,6 +127,7 @@ impl PrimaryBackup {
             time: GroupTime::default(),
             pauses: Pauses::default(),
             next_read_of_configuration: now.mono,
+            leaving: false,
             begun: false,
             recorded,
             hard,
@@ -446,6 +449,7 @@ impl Replica for PrimaryBackup {
             Input::Configuration { configuration } => self.adopt(now, configuration, effects),
             Input::CasOutcome { attempt, outcome } => self.on_cas_outcome(now, attempt, outcome, effects),
             Input::SnapshotPart { to, transfer, chunk } => self.on_snapshot_part(now, to, transfer, chunk, effects),
+            Input::Leave => self.on_leave(now, effects),
             Input::HandOver { to } => self.on_hand_over(now, to, effects),
             Input::LeaseGone { node } => self.on_lease_gone(node),
             Input::ForcePromotion => self.on_force(now, effects),

@@ -4,6 +4,10 @@
 //! 2. Give the lease up, and from then on ask for no promise. Tell the successor: [`Body::TakeOver`] releases its promises for beats up to that moment.
 //! 3. The successor compare-and-swaps at once; the old primary stays in the in-sync set.
 //!
+//! A node that is about to stop hands over what it leads, and then says with every acknowledgement that it is leaving. Its
+//! primaries take it out of the in-sync set while it still acknowledges: commit waits for nobody when it is gone. It is the same
+//! compare-and-swap as for a silent member; where `min_in_sync` needs it, it stays.
+//!
 //! The other backups' promises need no release: each has promised only not to take over *itself*. If no new epoch
 //! shows within `grace`, the old primary goes on; its lease then needs echoes of beats sent later, which the successor does not
 //! take for released.
@@ -24,10 +28,17 @@ pub(super) struct HandOver {
 }
 
 impl PrimaryBackup {
+    pub(super) fn on_leave(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        self.leaving = true;
+        self.on_hand_over(now, None, effects);
+        self.acknowledge(now, effects);
+    }
+
     pub(super) fn on_hand_over(&mut self, now: Now, to: Option<NodeId>, effects: &mut Vec<Effect>) {
         let members = &self.hard.configuration.in_sync;
         let Some(primary) = &mut self.primary else { return };
-        let able = |p: &&Progress| members.iter().any(|m| p.is(*m)) && to.is_none_or(|to| to == p.node);
+        let named = |p: &Progress| to.map_or(!p.leaving, |to| to == p.node);
+        let able = |p: &&Progress| members.iter().any(|m| p.is(*m)) && named(p);
         let best = primary
             .peers
             .values()

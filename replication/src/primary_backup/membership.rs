@@ -1,7 +1,7 @@
 //! The in-sync set: who is removed, who is added, and the compare-and-swap that does it.
 //!
 //! Within an epoch only the primary changes it. A member that is silent, lags for too long, has other data than listed or is no replica any
-//! more is removed: commit passes it only once the compare-and-swap has won. A learner is added by one that is proposed
+//! more is removed, or one whose node is about to stop: commit passes it only once the compare-and-swap has won. A learner is added by one that is proposed
 //! once it has persisted, in this epoch, all committed; from that moment on commit counts it. Under load a learner that is
 //! slower than the members would be behind at every moment: in `sync` commit waits a little for one that is near.
 
@@ -27,7 +27,7 @@ impl PrimaryBackup {
         }
         let mut wanted = self.wanted_in_sync(now.mono, self.options.silent_after);
         if wanted.len() < self.options.min_in_sync {
-            // Too few to write: those on the other side of a partition get the time to take over first.
+            // Too few to write: those on the other side of a partition get the time to take over first, and who leaves is still needed.
             wanted = self.wanted_in_sync(now.mono, self.options.silent_after + self.options.grace);
         }
         let c = &self.hard.configuration;
@@ -69,7 +69,7 @@ impl PrimaryBackup {
             if !outside {
                 peer.transfers = 0;
             }
-            if may_admit && rested && outside && peer.is_near(now, last, c.version, &self.options) {
+            if may_admit && rested && outside && !peer.leaving && peer.is_near(now, last, c.version, &self.options) {
                 peer.awaited = Some(now);
             }
         }
@@ -116,7 +116,8 @@ impl PrimaryBackup {
         let silent = now.since(peer.heard) > patience;
         let stuck = now.since(peer.moved) > options.lag_after;
         let lags = self.is_async() && peer.lagging.is_some_and(|since| now.since(since) > options.lag_after);
-        same_data && !silent && !stuck && !lags
+        let leaves = peer.leaving && patience <= options.silent_after;
+        same_data && !silent && !stuck && !lags && !leaves
     }
 
     fn joins(&self, now: Mono, peer: &Progress) -> bool {
@@ -132,7 +133,7 @@ impl PrimaryBackup {
         let (last, current) = (self.log.last().index, self.hard.configuration.version);
         let near = peer.is_near(now, last, current, &self.options);
         let early = planted!(self, AdmitEarly) && peer.echo.is_some() && peer.version == current;
-        (near && kept && peer.persisted >= holds) || early
+        (near && kept && peer.persisted >= holds && !peer.leaving) || early
     }
 
     pub(super) fn compare_and_swap(&mut self, now: Now, proposal: GroupConfiguration, effects: &mut Vec<Effect>) {

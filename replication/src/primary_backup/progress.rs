@@ -55,6 +55,8 @@ pub(super) struct Progress {
     pub(super) transfers: u32,
     /// When commit last began to wait for this learner.
     pub(super) awaited: Option<Mono>,
+    /// This life of it is about to stop.
+    pub(super) leaving: bool,
     /// Last configuration sent to a peer that shows an older one.
     pub(super) told: Option<Mono>,
 }
@@ -82,6 +84,7 @@ impl Progress {
             behind: None,
             transfers: 0,
             awaited: None,
+            leaving: false,
             told: None,
         }
     }
@@ -115,6 +118,7 @@ impl Progress {
         self.echo = None;
         self.round = 0;
         self.own_clock = None;
+        self.leaving = false;
     }
 
     /// What compaction should keep for it: all behind the snapshot that it is being sent, then all that it still lacks.

@@ -104,6 +104,7 @@ impl PrimaryBackup {
             echo,
             round,
             own_clock,
+            leaving,
         } = *body
         else {
             return;
@@ -133,6 +134,7 @@ impl PrimaryBackup {
             peer.moved = now.mono;
         }
         peer.applied = peer.applied.max(applied);
+        peer.leaving = leaving;
         peer.echo = peer.echo.max(Some(echo));
         peer.round = peer.round.max(round);
         peer.own_clock = peer.own_clock.max(Some(own_clock));

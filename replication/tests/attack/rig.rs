@@ -137,6 +137,7 @@ impl Rig {
             echo: clock,
             round: 0,
             own_clock: clock,
+            leaving: false,
         };
         let epoch = self.status().epoch.0;
         self.hear(from, epoch, version, body)

@@ -142,6 +142,10 @@ fn act(world: &mut World, verb: &str, rest: &[&str]) -> Result<bool, String> {
             world.step(node(rest.first())?, Input::HandOver { to });
             world.settle();
         }
+        "leave" => {
+            world.step(node(rest.first())?, Input::Leave);
+            world.settle();
+        }
         "force" => {
             world.checks.forced = true;
             world.step(node(rest.first())?, Input::ForcePromotion);

@@ -62,7 +62,7 @@ use crate::storage::{BatchDone, Durability, Reader, Space, StorageError, Store};
 use bytes::Buf;
 use fulcrum_replication::primary_backup::PrimaryBackup;
 use fulcrum_replication::{Input, Message, Options, Replica, Restored};
-use fulcrum_types::{BootId, Fsync, GroupId, GroupRequest, Mono, NodeId, Now, Refusal, Role};
+use fulcrum_types::{BootId, Fsync, GroupId, GroupRequest, Mono, NodeId, Now, Refusal};
 use group::{Forgotten, Group};
 use shared::{Failure, Shared};
 use std::collections::{BTreeMap, BTreeSet};
@@ -190,9 +190,8 @@ impl Node {
             Event::HandOver { group, to } => self.step_and_refresh(now, group, Input::HandOver { to }),
             Event::ForcePromotion { group } => self.step_and_refresh(now, group, Input::ForcePromotion),
             Event::Drain => {
-                let led = |group: &&Group| group.view.role == Role::Primary;
-                for group in self.groups.values().filter(led).map(|g| g.id).collect::<Vec<_>>() {
-                    self.step_and_refresh(now, group, Input::HandOver { to: None });
+                for group in self.groups.keys().copied().collect::<Vec<_>>() {
+                    self.step_and_refresh(now, group, Input::Leave);
                 }
             }
         }

@@ -20,7 +20,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 
-use crate::etcd::{self, Etcd};
+use crate::etcd;
 use crate::process;
 use crate::workspace::{cargo, root};
 use ledger::{Ledger, Started};
@@ -90,7 +90,7 @@ fn up(folder: &Path, args: &UpArgs) -> Result<u8> {
     let mut ledger = Ledger::load(folder)?;
     let plan = chosen(args, &ledger)?;
     let programs = programs(args)?;
-    let etcd = etcd_program()?;
+    let etcd = etcd::required(root())?;
     if !ledger.any_running() {
         begin(folder, args.keep_data)?;
         ledger = Ledger::new(folder, plan);
@@ -155,16 +155,6 @@ fn programs(args: &UpArgs) -> Result<PathBuf> {
     }
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
     Ok(target.join(if args.release { "release" } else { "debug" }))
-}
-
-fn etcd_program() -> Result<PathBuf> {
-    if let Etcd::LeftOut(reason) = etcd::ensure(root())? {
-        bail!(
-            "a cluster needs etcd: install it, or name one in {} ({reason})",
-            etcd::VARIABLE
-        );
-    }
-    etcd::find(root()).context("etcd was there a moment ago")
 }
 
 /// Nothing of it runs: what is left of the last time goes, unless it is to be kept. Logs go in any case.

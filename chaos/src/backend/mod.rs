@@ -1,0 +1,179 @@
+//! Where a cluster runs, and how it is hurt: the contract of backends.
+//!
+//! A scenario knows members and links, and nothing of processes, containers or pods. A backend starts members, sends them signals, cuts
+//! links between them, and can tell by a look at the world, not at its own notes, whether a fault is there: a fault that was not
+//! seen to be there makes a run invalid ([`crate::faults`]).
+//!
+//! There is one backend, [`process`]: processes of this machine. Containers (`docker`) and pods (`kind`) fit the same contract: a
+//! member is a container, a link is cut in its network, and what a backend cannot do it does not list in [`Backend::abilities`],
+//! so that scenarios that need it are refused by name.
+
+pub mod process;
+
+use anyhow::Result;
+use async_trait::async_trait;
+use fulcrum_types::NodeId;
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::Path;
+use std::time::Duration;
+
+/// A process of the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Member {
+    /// The metadata store.
+    Etcd,
+    /// A shard-node.
+    Node(NodeId),
+    /// A router, with its coordinator.
+    Router(u64),
+}
+
+impl fmt::Display for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Member::Etcd => f.write_str("etcd"),
+            Member::Node(node) => write!(f, "node-{}", node.0),
+            Member::Router(number) => write!(f, "router-{number}"),
+        }
+    }
+}
+
+/// What goes from one member to another; the other direction is a link of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Link {
+    /// Who sends.
+    pub from: Member,
+    /// Who no longer hears it.
+    pub to: Member,
+}
+
+impl fmt::Display for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} -> {}", self.from, self.to)
+    }
+}
+
+/// What a member can be told by its system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// SIGKILL: nothing is handed over, nothing flushed.
+    Kill,
+    /// SIGSTOP: it stands still.
+    Stop,
+    /// SIGCONT: it goes on.
+    Continue,
+    /// SIGTERM: it shall end in good order.
+    Terminate,
+}
+
+/// How a member is, as its system tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// It runs.
+    Running,
+    /// It stands still.
+    Stopped,
+    /// There is no process.
+    Gone,
+}
+
+/// What a backend may be able to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Ability {
+    /// Links can be cut, each direction for itself.
+    Cut,
+    /// Links can be delayed.
+    Delay,
+    /// The disk of a node can be filled without filling that of the machine.
+    Fill,
+    /// Failpoints of nodes can be set.
+    Failpoints,
+}
+
+impl fmt::Display for Ability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Ability::Cut => "cutting links",
+            Ability::Delay => "delaying links",
+            Ability::Fill => "a small disk for each node (root and namespaces)",
+            Ability::Failpoints => "failpoints",
+        })
+    }
+}
+
+/// What a link was seen to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Passage {
+    /// What is sent arrives.
+    Open,
+    /// Nothing that is sent arrives.
+    Closed,
+}
+
+/// A place where a cluster runs.
+#[async_trait]
+pub trait Backend: Send {
+    /// Its name, for reports.
+    fn name(&self) -> String;
+
+    /// What it can do.
+    fn abilities(&self) -> BTreeSet<Ability>;
+
+    /// All members, in the order in which they start.
+    fn members(&self) -> Vec<Member>;
+
+    /// Where clients find the routers, first that of number 1.
+    fn routers(&self) -> Vec<String>;
+
+    /// Starts a member on the data that it has.
+    async fn start(&mut self, member: Member) -> Result<()>;
+
+    /// Sends a signal to it.
+    async fn signal(&mut self, member: Member, signal: Signal) -> Result<()>;
+
+    /// How it is.
+    async fn condition(&mut self, member: Member) -> Result<Condition>;
+
+    /// Ready, by its own answer; or why not.
+    async fn ready(&mut self, member: Member) -> Result<(), String>;
+
+    /// Lets nothing through any more.
+    async fn cut(&mut self, link: Link) -> Result<()>;
+
+    /// Lets everything through again, at once.
+    async fn mend(&mut self, link: Link) -> Result<()>;
+
+    /// Lets everything through, so much later.
+    async fn delay(&mut self, link: Link, by: Duration) -> Result<()>;
+
+    /// Sees whether something gets through now.
+    async fn passage(&mut self, link: Link) -> Result<Passage>;
+
+    /// Sees how long something takes to get through.
+    async fn transit(&mut self, link: Link) -> Result<Duration>;
+
+    /// Removes all data of a node that does not run.
+    async fn wipe(&mut self, node: NodeId) -> Result<()>;
+
+    /// Fills a node's disk to the last byte.
+    async fn fill(&mut self, node: NodeId) -> Result<()>;
+
+    /// Whether a node's disk takes something now.
+    async fn takes_data(&mut self, node: NodeId) -> Result<bool>;
+
+    /// Gives the room back.
+    async fn unfill(&mut self, node: NodeId) -> Result<()>;
+
+    /// Writes what a node's failpoints shall do, one a line; nothing without a line.
+    async fn set_failpoints(&mut self, node: NodeId, lines: &str) -> Result<()>;
+
+    /// What a node says that its failpoints do, and have done.
+    async fn failpoints(&mut self, node: NodeId) -> Result<String>;
+
+    /// Keeps what members have logged, for people.
+    async fn keep_logs(&mut self, into: &Path) -> Result<()>;
+
+    /// Ends everything that was started.
+    async fn end(&mut self) -> Result<()>;
+}
