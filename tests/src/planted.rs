@@ -40,7 +40,7 @@ const NODE_BUGS: [NodeBug; 9] = [
 
 /// Bugs of the participants: runs with transactions look for them.
 #[cfg(feature = "planted-bugs")]
-const PARTICIPANT_BUGS: [NodeBug; 10] = [
+const PARTICIPANT_BUGS: [NodeBug; 11] = [
     NodeBug::ForgetLocksOnFailover,
     NodeBug::AnswerBeforeDecided,
     NodeBug::ReleaseReadLocksEarly,

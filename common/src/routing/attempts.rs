@@ -8,7 +8,8 @@ use std::time::Duration;
 const PAUSE_MAX: Duration = Duration::from_millis(100);
 /// First pause; doubles from try to try.
 const PAUSE_MIN: Duration = Duration::from_millis(4);
-/// How long a refusal for want of in-sync replicas is retried: a failover heals it within that, an outage does not.
+/// How long a refusal for want of in-sync replicas is retried, from the first one on: a failover heals it within that, an outage does
+/// not. The time before, in which nobody led, says nothing of it.
 const IN_SYNC_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Whether a refusal of several requests in one may be because of one of them, so that each must be asked by itself.
@@ -80,6 +81,8 @@ pub struct Attempts {
     hint: Option<NodeId>,
     /// Replicas that said that they cannot serve it, since the last pause.
     unable: Vec<NodeId>,
+    /// When a want of in-sync replicas was first told, as time spent.
+    short_since: Option<Duration>,
     last: Option<Box<Refusal>>,
     /// What a watch is told if no other replica has kept more of the log.
     compacted: Option<Box<Refusal>>,
@@ -99,6 +102,7 @@ impl Attempts {
             in_doubt: false,
             hint: None,
             unable: Vec::new(),
+            short_since: None,
             last: None,
             compacted: None,
         }
@@ -183,7 +187,9 @@ impl Attempts {
         };
         let final_word = match &refusal {
             Refusal::Overloaded | Refusal::DeadlineExceeded => true,
-            Refusal::NotEnoughReplicas { .. } => spent >= IN_SYNC_PATIENCE,
+            Refusal::NotEnoughReplicas { .. } => {
+                spent.saturating_sub(*self.short_since.get_or_insert(spent)) >= IN_SYNC_PATIENCE
+            }
             _ => !matches!(act, Act::Redirect | Act::Retry),
         };
         self.last = Some(Box::new(refusal));
@@ -409,9 +415,10 @@ mod tests {
         let few = || refused(Refusal::NotEnoughReplicas { have: 1, need: 2 });
         let mut write = Attempts::new(group, SAFE, 0);
         write.next(&view);
-        assert!(matches!(write.after(&view, NodeId(1), few(), EARLY), Next::Pause(_)));
+        let first = 2 * IN_SYNC_PATIENCE;
+        assert!(matches!(write.after(&view, NodeId(1), few(), first), Next::Pause(_)));
         write.next(&view);
-        let next = write.after(&view, NodeId(1), few(), IN_SYNC_PATIENCE);
+        let next = write.after(&view, NodeId(1), few(), first + IN_SYNC_PATIENCE);
         assert_eq!(next, Next::Fail(Refusal::NotEnoughReplicas { have: 1, need: 2 }));
     }
 

@@ -9,6 +9,7 @@ use crate::event::{Observation, Output, RequestId};
 use crate::storage::Durability;
 use fulcrum_replication::{Divergence, Effect, LogChange, Message};
 use fulcrum_types::{Index, NodeId, Now, Refusal, WriteId};
+use std::sync::Arc;
 
 impl Group {
     pub(super) fn run(&mut self, shared: &mut Shared, now: Now, effect: Effect) -> Result<(), Failure> {
@@ -24,11 +25,11 @@ impl Group {
                 by,
                 recheck_before,
             } => {
-                let by = by.into();
+                let by = in_order(by);
                 self.acknowledge(shared, now, through, &Acknowledged { by, recheck_before });
             }
             Effect::AcknowledgeAlone { at, by } => {
-                let (by, recheck_before) = (by.into(), None);
+                let (by, recheck_before) = (in_order(by), None);
                 self.acknowledge_alone(shared, now.mono, &at, &Acknowledged { by, recheck_before });
             }
             Effect::Abandon { through, reason } => self.abandon(shared, through, reason),
@@ -149,4 +150,10 @@ impl Group {
             acknowledged: usize::try_from(divergence.acknowledged_lost()).unwrap_or(usize::MAX),
         });
     }
+}
+
+/// As receipts have them, whatever the order in which a group lists its replicas.
+fn in_order(mut nodes: Vec<NodeId>) -> Arc<[NodeId]> {
+    nodes.sort_unstable();
+    nodes.into()
 }

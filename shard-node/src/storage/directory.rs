@@ -253,10 +253,10 @@ mod tests {
             refusal(path, &identity("one", 2)),
             StorageError::OtherNode { .. }
         ));
-        fs::write(path.join("identity"), "format 3\ncluster one\nnode 1\n").unwrap();
+        fs::write(path.join("identity"), "format 4\ncluster one\nnode 1\n").unwrap();
         assert!(matches!(
             refusal(path, &identity("one", 1)),
-            StorageError::NewerFormat { found: 3, .. }
+            StorageError::NewerFormat { found: 4, .. }
         ));
         fs::write(path.join("identity"), "format 1\ncluster one\nnode 1\n").unwrap();
         assert!(matches!(
