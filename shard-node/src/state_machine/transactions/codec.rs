@@ -22,7 +22,7 @@ mod cause {
     pub(super) const TOO_OLD: u8 = 10;
 }
 
-/// Tags of [`Decision`] and [`Verdict`].
+/// Tags of [`Verdict`].
 mod verdict {
     pub(super) const COMMIT: u8 = 1;
     pub(super) const ABORT: u8 = 2;
