@@ -9,6 +9,7 @@
 
 pub mod args;
 pub mod context;
+pub mod evidence;
 pub mod exit;
 
 pub mod commands;

@@ -15,11 +15,12 @@ use crate::load::{BOUND, seen};
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use fulcrum_checker::bank::{self, Ledger};
-use fulcrum_checker::durability::{self, Certificates};
+use fulcrum_checker::durability;
 use fulcrum_checker::receipts::{self, Promise};
-use fulcrum_checker::{History, Seen, SurvivingLog, Violation, epochs, linearizability, sessions, staleness};
+use fulcrum_checker::{History, Seen, Violation, epochs, linearizability, sessions, staleness};
+use fulcrum_cli::evidence::{losses, surviving_logs};
 use fulcrum_client::{Certificate, Client, ClusterStatus, Range};
-use fulcrum_types::{Epoch, Fsync, GroupId, Index, Level, Mode};
+use fulcrum_types::{Fsync, Level, Mode};
 use futures::TryStreamExt;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -213,52 +214,4 @@ fn final_check(name: String, history: &History, finals: &BTreeMap<Bytes, Seen>, 
     let gone = gone.map(|operation| format!("key {} lacks {operation}", operation.key.escape_ascii()));
     check.shown.extend(gone.take(SHOWN));
     check
-}
-
-fn losses(ours: &[&Certificate]) -> Certificates {
-    let mut losses = Certificates::default();
-    for certificate in ours {
-        if !certificate.extent_known {
-            losses.open.insert(certificate.group);
-        }
-        for entry in certificate.entries.iter().filter(|entry| entry.acknowledged) {
-            let at = entry.position;
-            losses.lost.insert((certificate.group, at.epoch, at.index));
-        }
-    }
-    losses
-}
-
-fn surviving_logs(
-    name: &str,
-    history: &History,
-    status: &ClusterStatus,
-    ours: &[&Certificate],
-) -> BTreeMap<GroupId, SurvivingLog> {
-    let mut first_seen: BTreeMap<GroupId, BTreeMap<Epoch, Index>> = BTreeMap::new();
-    for (group, at) in history.operations().iter().filter_map(|operation| operation.position()) {
-        let first = first_seen.entry(group).or_default().entry(at.epoch).or_insert(at.index);
-        *first = at.index.min(*first);
-    }
-    let mut logs = BTreeMap::new();
-    for group in status.groups.iter().filter(|group| group.keyspace == name) {
-        let mut starts = first_seen.remove(&group.id).unwrap_or_default();
-        starts.remove(&Epoch::ZERO);
-        // The first epoch of all owns the log from its beginning.
-        if let Some(mut first) = starts.first_entry() {
-            *first.get_mut() = Index(1);
-        }
-        for certificate in ours.iter().filter(|c| c.group == group.id) {
-            if let Some(promotion) = certificate.promotion {
-                starts.insert(certificate.new_epoch, promotion.index.next());
-            }
-        }
-        let last = group.replicas.iter().map(|replica| replica.last_index).max();
-        let log = SurvivingLog {
-            starts,
-            last: last.unwrap_or_default(),
-        };
-        logs.insert(group.id, log);
-    }
-    logs
 }

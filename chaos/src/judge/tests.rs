@@ -4,7 +4,8 @@ use super::*;
 use fulcrum_checker::{Call, ClientLog, Facts, Outcome, ValueId};
 use fulcrum_client::{GroupStatus, LostEntry, ReplicaStatus};
 use fulcrum_types::{
-    ClientId, Condition, ConfigVersion, LogPosition, MapVersion, Mutation, NodeId, Role, StalenessBasis, WriteOp,
+    ClientId, Condition, ConfigVersion, Epoch, GroupId, Index, LogPosition, MapVersion, Mutation, NodeId, Role,
+    StalenessBasis, WriteOp,
 };
 use std::time::Duration;
 

@@ -10,7 +10,7 @@ use crate::replay::{Fate, LostKey, LostWrite, lost_keys};
 use crate::value::Encoding;
 use fulcrum_client::{Certificate, Client, Error, Keyspace, Outcome, UnfinishedWrite, WriteOutcome};
 use fulcrum_common::clock::{Clock, SystemClock};
-use fulcrum_types::{Condition, GroupId, Level, Version};
+use fulcrum_types::{Condition, GroupId, Level};
 use futures::{StreamExt, stream};
 use serde_json::json;
 use std::time::Duration;
@@ -204,16 +204,12 @@ impl Job<'_> {
         if !self.args.yes {
             return Ok(done);
         }
-        let written = write.only_if(unchanged_since(lost.common)).await?;
+        let written = write.only_if(Condition::UnchangedSince(lost.common)).await?;
         Ok(match written.outcome {
             WriteOutcome::Applied { .. } => done,
             WriteOutcome::ConditionFailed { .. } => Done::WrittenSince,
         })
     }
-}
-
-const fn unchanged_since(version: Version) -> Condition {
-    Condition::UnchangedSince(version)
 }
 
 impl Tally {

@@ -6,15 +6,16 @@
 use super::incident::Healed;
 use super::load::seen;
 use super::plan::{BOUND, keyspace_of, spec_of};
+use crate::evidence::{losses, surviving_logs};
 use crate::exit::Failure;
 use crate::render::count;
 use bytes::Bytes;
-use fulcrum_checker::durability::{self, Certificates};
+use fulcrum_checker::durability;
 use fulcrum_checker::receipts::{self, Promise};
 use fulcrum_checker::staleness::{self, Served};
-use fulcrum_checker::{History, Seen, SurvivingLog, Violation, epochs, linearizability, sessions};
-use fulcrum_client::{Client, Range};
-use fulcrum_types::{ClientId, Epoch, Fsync, GroupId, Index, Level, Mode};
+use fulcrum_checker::{History, Seen, Violation, epochs, linearizability, sessions};
+use fulcrum_client::{Certificate, Client, Range};
+use fulcrum_types::{ClientId, Fsync, Level, Mode};
 use futures::TryStreamExt;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -81,8 +82,14 @@ pub(super) async fn final_reads(client: &Client, mode: Mode) -> Result<BTreeMap<
 
 /// Judges the history of one keyspace.
 pub(super) fn judge(mode: Mode, history: &History, finals: &BTreeMap<Bytes, Seen>, healed: &Healed) -> Judged {
-    let logs = surviving_logs(mode, history, healed);
-    let certificates = certificates(mode, healed);
+    let ours: Vec<&Certificate> = healed
+        .report
+        .certificates
+        .iter()
+        .filter(|certificate| certificate.keyspace == keyspace_of(mode))
+        .collect();
+    let logs = surviving_logs(keyspace_of(mode), history, &healed.status, &ours);
+    let certificates = losses(&ours);
     let mut checks = Vec::new();
     if mode == Mode::Sync {
         let report = linearizability::check(history);
@@ -174,59 +181,4 @@ fn final_check(history: &History, finals: &BTreeMap<Bytes, Seen>, lost: &BTreeSe
     let gone = gone.map(|operation| format!("key {} lacks {operation}", operation.key.escape_ascii()));
     check.shown.extend(gone.take(SHOWN));
     check
-}
-
-fn certificates(mode: Mode, healed: &Healed) -> Certificates {
-    let mut certificates = Certificates::default();
-    for certificate in healed
-        .report
-        .certificates
-        .iter()
-        .filter(|c| c.keyspace == keyspace_of(mode))
-    {
-        if !certificate.extent_known {
-            certificates.open.insert(certificate.group);
-        }
-        for entry in certificate.entries.iter().filter(|entry| entry.acknowledged) {
-            let at = entry.position;
-            certificates.lost.insert((certificate.group, at.epoch, at.index));
-        }
-    }
-    certificates
-}
-
-fn surviving_logs(mode: Mode, history: &History, healed: &Healed) -> BTreeMap<GroupId, SurvivingLog> {
-    let mut first_seen: BTreeMap<GroupId, BTreeMap<Epoch, Index>> = BTreeMap::new();
-    for (group, at) in history.operations().iter().filter_map(|operation| operation.position()) {
-        let first = first_seen.entry(group).or_default().entry(at.epoch).or_insert(at.index);
-        *first = at.index.min(*first);
-    }
-    let mut logs = BTreeMap::new();
-    for group in healed
-        .status
-        .groups
-        .iter()
-        .filter(|group| group.keyspace == keyspace_of(mode))
-    {
-        let mut starts = first_seen.remove(&group.id).unwrap_or_default();
-        starts.remove(&Epoch::ZERO);
-        // The first epoch of all owns the log from its beginning.
-        if let Some(mut first) = starts.first_entry() {
-            *first.get_mut() = Index(1);
-        }
-        for certificate in healed.report.certificates.iter().filter(|c| c.group == group.id) {
-            if let Some(promotion) = certificate.promotion {
-                starts.insert(certificate.new_epoch, promotion.index.next());
-            }
-        }
-        let last = group.replicas.iter().map(|replica| replica.last_index).max();
-        logs.insert(
-            group.id,
-            SurvivingLog {
-                starts,
-                last: last.unwrap_or_default(),
-            },
-        );
-    }
-    logs
 }
