@@ -4,6 +4,7 @@
 mod support;
 
 use fulcrum_client::{Act, Client, Config, Error, Outcome, Range, Refusal, Session};
+use fulcrum_common::sockets::ReservedPort;
 use futures::TryStreamExt;
 use std::time::Duration;
 use support::{Fake, Reaction};
@@ -90,11 +91,8 @@ async fn an_id_too_old_for_the_keyspace_is_renewed() {
 async fn another_router_takes_over() {
     let fake = Fake::new(1);
     let address = fake.start().await;
-    let nobody = tokio::net::TcpListener::bind("127.0.0.1:0")
-        .await
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let port = ReservedPort::any().unwrap();
+    let nobody = port.address().unwrap();
     let config = Config::new(nobody.to_string()).or(address.to_string());
     let client = Client::connect(config).await.unwrap();
     client.keyspace("k").put("a", "1").await.unwrap();
@@ -103,11 +101,8 @@ async fn another_router_takes_over() {
 
 #[tokio::test]
 async fn with_no_router_the_error_says_so() {
-    let nobody = tokio::net::TcpListener::bind("127.0.0.1:0")
-        .await
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let port = ReservedPort::any().unwrap();
+    let nobody = port.address().unwrap();
     let connecting = Client::connect(Config::new(nobody.to_string()).deadline(SHORT));
     let error = connecting.await.err().expect("nobody listens");
     assert!(matches!(error, Error::Unreachable { .. }), "{error}");

@@ -4,6 +4,7 @@
 mod support;
 
 use fulcrum_client::{Client, Config, NodeId, Refusal};
+use fulcrum_common::sockets::ReservedPort;
 use support::{Fake, Reaction};
 
 struct Cluster {
@@ -60,11 +61,8 @@ async fn what_the_map_does_not_know_goes_through_the_router() {
 
 #[tokio::test]
 async fn nodes_that_cannot_be_reached_are_reached_through_the_router() {
-    let nobody = tokio::net::TcpListener::bind("127.0.0.1:0")
-        .await
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let port = ReservedPort::any().unwrap();
+    let nobody = port.address().unwrap();
     let unreachable = [(1, nobody), (2, nobody)];
     let router = Fake::new(99);
     router.publish(1, &unreachable, 1);

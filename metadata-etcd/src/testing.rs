@@ -9,9 +9,10 @@ mod certificates;
 pub use certificates::{Authority, Holds, Signed};
 
 use crate::{EtcdConfig, EtcdMetadata};
+use fulcrum_common::sockets::ReservedPort;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -40,10 +41,10 @@ pub struct Etcd {
     program: PathBuf,
     setup: Setup,
     directory: TempDir,
-    clients: SocketAddr,
-    peers: SocketAddr,
+    clients: ReservedPort,
+    peers: ReservedPort,
     /// Where it tells how it is, without encryption.
-    health: SocketAddr,
+    health: ReservedPort,
     child: Option<Child>,
 }
 
@@ -72,9 +73,8 @@ pub fn program() -> Option<PathBuf> {
     Some(found.expect("this test needs etcd: run `cargo xtask test`, which fetches it, or name one in FULCRUM_ETCD"))
 }
 
-fn free_port() -> SocketAddr {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    listener.local_addr().unwrap()
+fn at(port: &ReservedPort) -> SocketAddr {
+    port.address().unwrap()
 }
 
 impl Setup {
@@ -113,9 +113,9 @@ impl Etcd {
                 program: program.clone(),
                 setup: setup.clone(),
                 directory: tempfile::tempdir().unwrap(),
-                clients: free_port(),
-                peers: free_port(),
-                health: free_port(),
+                clients: ReservedPort::any().unwrap(),
+                peers: ReservedPort::any().unwrap(),
+                health: ReservedPort::any().unwrap(),
                 child: None,
             };
             if etcd.run().await {
@@ -128,13 +128,13 @@ impl Etcd {
 
     /// Starts it, at first or again; false if it does not come up.
     async fn run(&mut self) -> bool {
-        let (clients, peers) = (self.endpoint(), format!("http://{}", self.peers));
+        let (clients, peers) = (self.endpoint(), format!("http://{}", at(&self.peers)));
         let log = File::options().create(true).append(true).open(self.log_file()).unwrap();
         let child = Command::new(&self.program)
             .args(["--name", "test", "--initial-cluster", &format!("test={peers}")])
             .args(["--listen-client-urls", &clients, "--advertise-client-urls", &clients])
             .args(["--listen-peer-urls", &peers, "--initial-advertise-peer-urls", &peers])
-            .args(["--listen-metrics-urls", &format!("http://{}", self.health)])
+            .args(["--listen-metrics-urls", &format!("http://{}", at(&self.health))])
             .args(["--heartbeat-interval", "50", "--election-timeout", "500"])
             .args(self.setup.own_arguments())
             .arg("--data-dir")
@@ -162,7 +162,7 @@ impl Etcd {
     }
 
     fn is_healthy(&self) -> std::io::Result<bool> {
-        let mut stream = TcpStream::connect(self.health)?;
+        let mut stream = TcpStream::connect(at(&self.health))?;
         stream.set_read_timeout(Some(ANSWER_WITHIN))?;
         stream.write_all(b"GET /health HTTP/1.0\r\n\r\n")?;
         let mut answer = String::new();
@@ -182,7 +182,7 @@ impl Etcd {
     #[must_use]
     pub fn endpoint(&self) -> String {
         let scheme = self.setup.certificate.as_ref().map_or("http", |_| "https");
-        format!("{scheme}://{}", self.clients)
+        format!("{scheme}://{}", at(&self.clients))
     }
 
     /// Settings to reach it.

@@ -4,8 +4,8 @@ use super::{compact, put};
 use crate::testing::Etcd;
 use crate::{EtcdConfig, EtcdMetadata};
 use fulcrum_common::metadata::{LeaseId, Metadata, MetadataError, Op, Revision, WatchError};
+use fulcrum_common::sockets::ReservedPort;
 use futures::StreamExt;
-use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
 
@@ -19,9 +19,11 @@ fn at(endpoints: &[String]) -> EtcdMetadata {
     .unwrap()
 }
 
-fn nobody() -> String {
-    let address: SocketAddr = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap();
-    format!("http://{address}")
+/// Nobody listens there for as long as it lives.
+fn nobody() -> (ReservedPort, String) {
+    let port = ReservedPort::any().unwrap();
+    let endpoint = format!("http://{}", port.address().unwrap());
+    (port, endpoint)
 }
 
 fn unavailable<T: std::fmt::Debug>(result: Result<T, MetadataError>) -> String {
@@ -37,7 +39,8 @@ fn unknown<T: std::fmt::Debug>(result: Result<T, MetadataError>) {
 
 #[tokio::test]
 async fn where_nobody_listens_nothing_was_applied_and_the_reason_is_told() {
-    let store = at(&[nobody()]);
+    let (_port, nobody) = nobody();
+    let store = at(&[nobody]);
     let reason = unavailable(store.txn(vec![], vec![Op::put("/a", "1")]).await);
     assert!(reason.to_lowercase().contains("refused"), "{reason}");
     unavailable(store.get("/a").await);
@@ -104,7 +107,8 @@ async fn what_may_have_arrived_is_unknown() {
 #[tokio::test]
 async fn a_dead_endpoint_among_living_ones_is_not_noticed() {
     let Some(etcd) = Etcd::start().await else { return };
-    let store = at(&[nobody(), etcd.endpoint(), nobody()]);
+    let (_port, nobody) = nobody();
+    let store = at(&[nobody.clone(), etcd.endpoint(), nobody]);
     for _ in 0..20 {
         put(&store, "/a", "1").await;
         store.get("/a").await.unwrap();

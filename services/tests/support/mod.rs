@@ -1,6 +1,7 @@
 //! A cluster of real processes: an etcd, shard-nodes, a router and a coordinator, each in a process of its own, killed when dropped.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+use fulcrum_common::sockets::ReservedPort;
 use fulcrum_common::{Clock, SystemClock};
 use fulcrum_metadata_etcd::testing::Etcd;
 use fulcrum_types::Mono;
@@ -8,7 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc;
@@ -48,11 +49,6 @@ pub fn probe(address: &str, path: &str) -> (u16, String) {
     let answer = ask().unwrap_or_else(|error| format!("HTTP/1.1 0 {error}"));
     let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
     (status.unwrap_or(0), answer)
-}
-
-fn free_address() -> String {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    listener.local_addr().unwrap().to_string()
 }
 
 /// A service in a process of its own.
@@ -144,14 +140,16 @@ pub struct World {
     folder: TempDir,
     pub etcd: Etcd,
     pub nodes: Vec<Service>,
-    /// Addresses of the nodes, the same in every life.
-    listen: Vec<String>,
+    /// Ports of the nodes, the same in every life.
+    listen: Vec<ReservedPort>,
     /// Where the nodes are probed; another place in every life.
     pub probed: Vec<String>,
     pub router: Option<Service>,
     pub router_address: String,
     /// Where the router is probed, even before it serves.
     pub router_probed: String,
+    /// The router may be started again: it is probed where it was.
+    _router_probed: ReservedPort,
     /// Zones that nodes are in by turns; 0: each in its own.
     pub zones: usize,
     /// Settings of the nodes, as environment variables.
@@ -161,6 +159,7 @@ pub struct World {
 impl World {
     /// Nothing but etcd; none where tests shall do without.
     pub async fn new() -> Option<Self> {
+        let router_probed = ReservedPort::any().unwrap();
         Some(Self {
             etcd: Etcd::start().await?,
             folder: tempfile::tempdir().unwrap(),
@@ -169,7 +168,8 @@ impl World {
             probed: Vec::new(),
             router: None,
             router_address: String::new(),
-            router_probed: free_address(),
+            router_probed: router_probed.address().unwrap().to_string(),
+            _router_probed: router_probed,
             zones: 0,
             settings: Vec::new(),
         })
@@ -222,16 +222,18 @@ impl World {
     /// Starts the next node of the cluster.
     pub fn add_node(&mut self) {
         let node = self.nodes.len() + 1;
-        let service = self.shard_node(node, "test", &self.data_dir(node), "127.0.0.1:0");
-        let (listen, probed) = service.addresses();
-        self.listen.push(listen);
-        self.probed.push(probed.unwrap());
+        let port = ReservedPort::any().unwrap();
+        let listen = port.address().unwrap().to_string();
+        let service = self.shard_node(node, "test", &self.data_dir(node), &listen);
+        self.listen.push(port);
+        self.probed.push(service.addresses().1.unwrap());
         self.nodes.push(service);
     }
 
     /// Starts a node again that has ended.
     pub fn restart_node(&mut self, node: usize) {
-        let service = self.shard_node(node, "test", &self.data_dir(node), &self.listen[node - 1]);
+        let listen = self.listen[node - 1].address().unwrap().to_string();
+        let service = self.shard_node(node, "test", &self.data_dir(node), &listen);
         self.probed[node - 1] = service.addresses().1.unwrap();
         self.nodes[node - 1] = service;
     }

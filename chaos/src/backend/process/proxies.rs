@@ -10,6 +10,7 @@
 use super::super::{Link, Member, Passage};
 use super::members::Address;
 use anyhow::{Context, Result};
+use fulcrum_common::sockets::ReservedPort;
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -55,6 +56,8 @@ pub(super) struct Proxies {
     pids: Pids,
     gates: Gates,
     _serving: JoinSet<()>,
+    /// Members are dead now and then: their ports stay theirs.
+    _members_ports: Vec<ReservedPort>,
 }
 
 impl Proxies {
@@ -63,14 +66,13 @@ impl Proxies {
         let gates = Gates::default();
         let mut serving = JoinSet::new();
         let mut fronts = BTreeMap::new();
-        let mut held = Vec::new();
+        let mut members_ports = Vec::new();
         for member in members {
             let proxy = TcpListener::bind(("127.0.0.1", 0)).await.context("make a proxy")?;
             let front = proxy.local_addr()?;
-            // Held until all are chosen, so that none is chosen twice.
-            let ports = [free().await?, free().await?, free().await?];
-            let addresses = [ports[0].local_addr()?, ports[1].local_addr()?, ports[2].local_addr()?];
-            held.push(ports);
+            let ports = [reserved()?, reserved()?, reserved()?];
+            let addresses = [ports[0].address()?, ports[1].address()?, ports[2].address()?];
+            members_ports.extend(ports);
             let door = Door {
                 member: *member,
                 back: addresses[0],
@@ -104,6 +106,7 @@ impl Proxies {
             pids,
             gates,
             _serving: serving,
+            _members_ports: members_ports,
         })
     }
 
@@ -164,8 +167,8 @@ impl State {
     };
 }
 
-async fn free() -> Result<TcpListener> {
-    TcpListener::bind(("127.0.0.1", 0)).await.context("find a free port")
+fn reserved() -> Result<ReservedPort> {
+    ReservedPort::any().context("reserve a port")
 }
 
 fn gate(gates: &Gates, link: Link) -> Arc<Gate> {
