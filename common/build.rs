@@ -15,16 +15,19 @@ const FILES: [&str; 7] = [
 ];
 
 /// Messages that are nothing but a repeated field: `src/wire/batch.rs` has them.
-const BATCHES: [&str; 4] = [
+const BATCHES: [&str; 6] = [
     ".fulcrum.v1.PipelineRequest",
     ".fulcrum.v1.PipelineResponse",
+    ".fulcrum.v1.TransactionPipelineRequest",
+    ".fulcrum.v1.TransactionPipelineResponse",
     ".fulcrum.internal.v1.RequestBatch",
     ".fulcrum.internal.v1.ResponseBatch",
 ];
 
 /// Rare and large parts of messages that are handled by the million: boxed, they do not make all the others large.
-const BOXED: [&str; 6] = [
+const BOXED: [&str; 7] = [
     ".fulcrum.v1.PipelineAnswer.answer.error",
+    ".fulcrum.v1.TransactionAnswer.answer.error",
     ".fulcrum.internal.v1.Request.operation.transaction",
     ".fulcrum.internal.v1.Response.result.error",
     ".fulcrum.internal.v1.Response.result.changes",

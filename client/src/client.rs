@@ -9,7 +9,7 @@ use crate::identity::{self, Held, Identities, Identity};
 use crate::keyspace::Keyspace;
 use crate::pipeline::Pipeline;
 use crate::retry::{Next, Retries, Verdict};
-use crate::routers::{Routers, attempt};
+use crate::routers::Routers;
 use crate::rpc::Unary;
 use crate::smart::{Direct, Smart};
 use crate::transport::Transport;
@@ -158,7 +158,7 @@ impl Shared {
                 return Err(retries.out_of_time());
             }
             let chosen = self.routers.choose();
-            let failure = match attempt(chosen.channel.clone(), request.clone(), left).await {
+            let failure = match request.clone().ask(&chosen, left).await {
                 Ok(answer) => return Ok(answer),
                 Err(failure) => failure,
             };

@@ -1,10 +1,12 @@
 //! Connections to routers: one is used until it fails, then the next.
 
+use crate::calls::Calls;
 use crate::config::Config;
 use crate::error::Error;
 use crate::rpc::{self, Unary};
 use crate::transport::Transport;
 use fulcrum_common::routing::Failure;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tonic::Request;
@@ -12,33 +14,45 @@ use tonic::Request;
 /// All routers that the client may use. Routers keep no state: any of them will do.
 #[derive(Debug)]
 pub(crate) struct Routers {
-    channels: Vec<(String, Transport)>,
+    routers: Vec<Router>,
     current: AtomicUsize,
+}
+
+#[derive(Debug)]
+struct Router {
+    address: String,
+    channel: Transport,
+    calls: Arc<Calls>,
 }
 
 /// The router in use, and how to say that it failed.
 pub(crate) struct Chosen {
     pub(crate) channel: Transport,
+    pub(crate) calls: Arc<Calls>,
     at: usize,
 }
 
 impl Routers {
     pub(crate) fn new(config: &Config) -> Result<Self, Error> {
-        let channels = config
-            .routers()
-            .iter()
-            .map(|address| Ok((address.clone(), config.transport(address)?)))
-            .collect::<Result<Vec<_>, Error>>()?;
+        let router = |address: &String| {
+            Ok(Router {
+                address: address.clone(),
+                channel: config.transport(address)?,
+                calls: Arc::default(),
+            })
+        };
         Ok(Self {
-            channels,
+            routers: config.routers().iter().map(router).collect::<Result<_, Error>>()?,
             current: AtomicUsize::new(0),
         })
     }
 
     pub(crate) fn choose(&self) -> Chosen {
         let at = self.current.load(Ordering::Relaxed);
+        let router = &self.routers[at % self.routers.len()];
         Chosen {
-            channel: self.channels[at % self.channels.len()].1.clone(),
+            channel: router.channel.clone(),
+            calls: router.calls.clone(),
             at,
         }
     }
@@ -52,7 +66,7 @@ impl Routers {
     }
 
     pub(crate) fn addresses(&self) -> String {
-        let addresses: Vec<&str> = self.channels.iter().map(|(address, _)| address.as_str()).collect();
+        let addresses: Vec<&str> = self.routers.iter().map(|router| router.address.as_str()).collect();
         addresses.join(", ")
     }
 }

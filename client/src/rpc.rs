@@ -1,15 +1,20 @@
-//! The unary calls of the API, so that retries and routing are written once for all of them.
+//! The calls of the API that have one answer, so that retries and routing are written once for all of them.
 
+use crate::calls::misplaced;
+use crate::routers::{Chosen, attempt};
 use crate::transport::Transport;
 use fulcrum_common::limits::MAX_MESSAGE_BYTES;
 use fulcrum_common::routing::Failure;
 use fulcrum_common::wire::v1::admin_client::AdminClient;
 use fulcrum_common::wire::v1::kv_client::KvClient;
+use fulcrum_common::wire::v1::transaction_answer::Answer;
+use fulcrum_common::wire::v1::transaction_call::Call;
 use fulcrum_common::wire::v1::transactions_client::TransactionsClient;
 use fulcrum_common::wire::{status, v1};
 use fulcrum_types::{Level, Refusal};
 use std::error::Error as _;
 use std::future::Future;
+use std::time::Duration;
 use tonic::{Request, Response, Status};
 
 /// A request with its method.
@@ -24,6 +29,11 @@ pub(crate) trait Unary: Clone + Send + Sync {
         channel: Transport,
         request: Request<Self>,
     ) -> impl Future<Output = Result<Response<Self::Answer>, Status>> + Send;
+
+    /// Sends it to a router once, with so much time left.
+    fn ask(self, router: &Chosen, left: Duration) -> impl Future<Output = Result<Self::Answer, Failure>> + Send {
+        attempt(router.channel.clone(), self, left)
+    }
 
     /// What tells which group can serve it, if one group can.
     fn one_key(&self) -> Option<OneKey<'_>> {
@@ -54,7 +64,7 @@ pub(crate) fn transactions(channel: Transport) -> TransactionsClient<Transport> 
 }
 
 macro_rules! unary {
-    ($service:ident.$method:ident($request:ident) -> $answer:ident, write: $write:literal $(, $one_key:item)?) => {
+    ($service:ident.$method:ident($request:ident) -> $answer:ident, write: $write:literal $(, $item:item)?) => {
         impl Unary for v1::$request {
             type Answer = v1::$answer;
             const WRITE: bool = $write;
@@ -63,7 +73,7 @@ macro_rules! unary {
                 $service(channel).$method(request).await
             }
 
-            $($one_key)?
+            $($item)?
         }
     };
 }
@@ -104,8 +114,22 @@ unary!(kv.delete(DeleteRequest) -> WriteResponse, write: true,
 unary!(kv.batch_get(BatchGetRequest) -> BatchGetResponse, write: false);
 unary!(kv.batch_write(BatchWriteRequest) -> BatchWriteResponse, write: true);
 unary!(kv.get_outcome(GetOutcomeRequest) -> GetOutcomeResponse, write: false);
-unary!(transactions.read(TransactionReadRequest) -> TransactionReadResponse, write: false);
-unary!(transactions.commit(CommitRequest) -> CommitResponse, write: true);
+unary!(transactions.read(TransactionReadRequest) -> TransactionReadResponse, write: false,
+    async fn ask(self, router: &Chosen, left: Duration) -> Result<Self::Answer, Failure> {
+        match router.calls.ask(&router.channel, Call::Read(self), left).await? {
+            Answer::Read(values) => Ok(values),
+            _ => Err(misplaced()),
+        }
+    }
+);
+unary!(transactions.commit(CommitRequest) -> CommitResponse, write: true,
+    async fn ask(self, router: &Chosen, left: Duration) -> Result<Self::Answer, Failure> {
+        match router.calls.ask(&router.channel, Call::Commit(self), left).await? {
+            Answer::Commit(committed) => Ok(committed),
+            _ => Err(misplaced()),
+        }
+    }
+);
 unary!(transactions.get_outcome(TransactionOutcomeRequest) -> TransactionOutcomeResponse, write: false);
 unary!(transactions.list_in_doubt(ListInDoubtRequest) -> ListInDoubtResponse, write: false);
 unary!(transactions.resolve(ResolveRequest) -> ResolveResponse, write: false);

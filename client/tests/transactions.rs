@@ -324,6 +324,54 @@ async fn a_commit_whose_answer_was_lost_is_sent_again_as_it_was() {
 }
 
 #[tokio::test]
+async fn all_callers_share_a_stream_and_each_is_given_its_own_answer() {
+    let (fake, client) = connected().await;
+    let callers = (0..200).map(|caller| {
+        let client = client.clone();
+        async move {
+            let key = format!("account-{caller}");
+            client.commit().put("accounts", key.clone(), key.clone()).await.unwrap();
+            let read = client.transaction(async |t| t.get("accounts", key.clone()).await);
+            assert_eq!(read.await.unwrap().outcome.unwrap().unwrap(), key);
+        }
+    });
+    futures::future::join_all(callers).await;
+    assert_eq!(fake.with(|state| state.transactions.streams), 1);
+    assert_eq!(fake.with(|state| state.transactions.version), 202, "each applied once");
+}
+
+#[tokio::test]
+async fn a_stream_that_breaks_costs_nobody_an_answer() {
+    let (fake, client) = connected().await;
+    let broken = [Reaction::Answer, Reaction::Hang, Reaction::Lose];
+    fake.react(broken.into_iter().cycle().take(90));
+    let callers = (0..60).map(|caller| {
+        let commit = client.commit().put("accounts", format!("account-{caller}"), "1");
+        async move { commit.await.unwrap() }
+    });
+    futures::future::join_all(callers).await;
+    let (streams, version) = fake.with(|state| (state.transactions.streams, state.transactions.version));
+    assert!(streams > 1);
+    assert_eq!(version, 62, "each applied once");
+}
+
+#[test]
+fn the_stream_of_a_runtime_that_has_ended_is_begun_anew() {
+    let serving = tokio::runtime::Runtime::new().unwrap();
+    let (fake, client) = serving.block_on(connected());
+    for round in 1..=3 {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime
+            .block_on(async { client.transaction(write_anne).await })
+            .unwrap();
+        assert_eq!(fake.with(|state| state.transactions.version), 2 + round);
+    }
+}
+
+#[tokio::test]
 async fn an_abort_is_known_for_certain_whatever_was_lost_before() {
     let (fake, client) = connected().await;
     let aborted = |cause| Refusal::Aborted {

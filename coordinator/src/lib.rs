@@ -4,7 +4,7 @@
 //! when, locks and intents are gone within 5 s of the moment from which the home group and the participant each have a
 //! primary that can commit.
 //!
-//! **The path.** `service` decodes a call and takes its deadline; [`plan()`] turns a client's [`CommitRequest`] into a
+//! **The path.** `service` decodes a call and takes its deadline, `pipeline` many calls of one stream; [`plan()`] turns a client's [`CommitRequest`] into a
 //! [`Plan`](fulcrum_two_phase::Plan) by group and refuses what breaks a limit. The pure core in `two_phase/` carries it out:
 //! `event_loop` gives it what happened, and `effects` asks the questions that it names, of groups that
 //! [`Groups`](fulcrum_common::routing::Groups) finds. `contents` puts the answer together. What is in doubt (`in_doubt`) is asked of all
@@ -24,6 +24,7 @@ mod event;
 mod event_loop;
 mod in_doubt;
 mod metrics;
+mod pipeline;
 mod plan;
 mod server;
 mod service;

@@ -177,12 +177,17 @@ async fn serve(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use fulcrum_common::wire::status::refusal_from_status;
+    use fulcrum_common::limits::MAX_BATCH_OPS;
+    use fulcrum_common::wire::batch::TransactionPipelineRequest;
+    use fulcrum_common::wire::status::{refusal_from_status, refusal_from_wire};
     use fulcrum_common::wire::v1;
+    use fulcrum_common::wire::v1::transaction_answer::Answer;
+    use fulcrum_common::wire::v1::transaction_call::Call;
     use fulcrum_common::wire::v1::transactions_client::TransactionsClient;
     use fulcrum_common::{ClusterId, EmbeddedMetadata, SystemClock};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpStream;
+    use tonic::Status;
     use tonic::transport::Channel;
     use tonic_health::pb::HealthCheckRequest;
     use tonic_health::pb::health_check_response::ServingStatus;
@@ -238,5 +243,71 @@ mod tests {
         assert!(get(at, "/readyz").await.starts_with("HTTP/1.1 200"));
         tokio::task::spawn_blocking(move || running.shutdown()).await.unwrap();
         assert!(TransactionsClient::connect(url).await.is_err(), "it still listens");
+    }
+
+    fn call(id: u64, call: Option<Call>) -> v1::TransactionCall {
+        v1::TransactionCall {
+            id,
+            call,
+            deadline_ms: 500,
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn calls_of_one_stream_are_answered_each_by_itself() {
+        let id = ClusterId::new("test").unwrap();
+        let metadata = EmbeddedMetadata::in_memory(id.clone(), Arc::new(SystemClock));
+        let store = ClusterStore::open(Arc::new(metadata), id).await.unwrap();
+        let config = CoordinatorConfig {
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            metrics_listen: None,
+            ..CoordinatorConfig::default()
+        };
+        let running = RunningCoordinator::start(config, store, Arc::new(SystemClock))
+            .await
+            .unwrap();
+        let url = format!("http://{}", running.address());
+        let mut transactions = TransactionsClient::connect(url).await.unwrap();
+
+        let (read, commit) = (v1::TransactionReadRequest::default(), v1::CommitRequest::default());
+        // The same as calls by themselves are told.
+        let told = |status: Status| refusal_from_status(&status).to_string();
+        let read_alone = told(transactions.read(read.clone()).await.unwrap_err());
+        let commit_alone = told(transactions.commit(commit.clone()).await.unwrap_err());
+        let calls = [
+            call(7, None),
+            call(8, Some(Call::Read(read))),
+            call(9, Some(Call::Commit(commit))),
+        ];
+        let asked = tokio_stream::iter([calls.into_iter().collect::<TransactionPipelineRequest>()]);
+        let answers = transactions.pipeline(asked).await.unwrap().into_inner();
+        let messages: Vec<_> = answers.map(Result::unwrap).collect().await;
+        let mut refusals: Vec<_> = messages
+            .into_iter()
+            .flat_map(|message| message.items().map(Result::unwrap))
+            .map(|answer| match answer.answer {
+                Some(Answer::Error(error)) => (answer.id, refusal_from_wire(*error).to_string()),
+                other => panic!("{}: {other:?}", answer.id),
+            })
+            .collect();
+        refusals.sort_unstable();
+        let [missing, read, commit] = &refusals[..] else {
+            panic!("{refusals:?}");
+        };
+        assert!(missing.0 == 7 && missing.1.contains("call is missing"), "{missing:?}");
+        assert_eq!((read, commit), (&(8, read_alone), &(9, commit_alone)));
+
+        let many = (0..=MAX_BATCH_OPS as u64)
+            .map(|id| call(id, None))
+            .collect::<TransactionPipelineRequest>();
+        let mut answers = transactions
+            .pipeline(tokio_stream::iter([many]))
+            .await
+            .unwrap()
+            .into_inner();
+        let refused = answers.message().await.unwrap_err();
+        assert_eq!(refusal_from_status(&refused).code(), "INVALID");
+        assert!(refused.message().contains("split it"), "{refused}");
+        tokio::task::spawn_blocking(move || running.shutdown()).await.unwrap();
     }
 }

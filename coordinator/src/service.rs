@@ -1,18 +1,24 @@
 //! The public API of transactions at the door: decode, take the deadline, hand over, encode.
 
 use crate::coordinator::Coordinator;
+use crate::pipeline;
 use fulcrum_common::limits::MAX_MESSAGE_BYTES;
+use fulcrum_common::wire::batch::{TransactionPipelineRequest, TransactionPipelineResponse};
 use fulcrum_common::wire::v1::transactions_server::{Transactions, TransactionsServer};
 use fulcrum_common::wire::{status, timeout, v1};
 use fulcrum_types::{CommitRequest, OutcomeRequest, Refusal, ResolveRequest, TransactionRead};
 use std::time::Duration;
+use tokio::sync::mpsc;
 use tokio::time::Instant;
-use tonic::{Request, Response, Status};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
 
 /// No request may hold on for longer than this, whatever it says.
 const LONGEST_DEADLINE: Duration = Duration::from_secs(60);
 /// What an answer needs to reach a client before its own clock rings: a tenth of its time, at most this.
 const WAY_BACK: Duration = Duration::from_millis(50);
+/// Messages of a stream that may wait inside the transport.
+const MESSAGES_AHEAD: usize = 8;
 
 /// The `Transactions` service.
 #[derive(Clone)]
@@ -39,13 +45,31 @@ impl TransactionsService {
             .max_encoding_message_size(MAX_MESSAGE_BYTES)
     }
 
-    /// When a request's answer must leave: by the client's `grpc-timeout`, else by the default.
-    fn until<T>(&self, request: &Request<T>) -> Instant {
-        let time = match timeout::asked(request) {
+    /// When an answer must leave: by the time that the client gives, else by the default.
+    pub(crate) fn until(&self, asked: Option<Duration>) -> Instant {
+        let time = match asked {
             Some(given) => given - (given / 10).min(WAY_BACK),
             None => self.default_deadline,
         };
         Instant::now() + time.min(LONGEST_DEADLINE)
+    }
+
+    pub(crate) async fn read_by(
+        &self,
+        request: v1::TransactionReadRequest,
+        until: Instant,
+    ) -> Result<v1::TransactionReadResponse, Refusal> {
+        let read = TransactionRead::try_from(request)?;
+        Ok(self.coordinator.read(read, until).await?.into())
+    }
+
+    pub(crate) async fn commit_by(
+        &self,
+        request: v1::CommitRequest,
+        until: Instant,
+    ) -> Result<v1::CommitResponse, Refusal> {
+        let commit = CommitRequest::try_from(request)?;
+        Ok(self.coordinator.commit(commit, until).await?.into())
     }
 }
 
@@ -62,28 +86,31 @@ impl Transactions for TransactionsService {
         &self,
         request: Request<v1::TransactionReadRequest>,
     ) -> Result<Response<v1::TransactionReadResponse>, Status> {
-        let until = self.until(&request);
-        let read = async {
-            let read = TransactionRead::try_from(request.into_inner())?;
-            self.coordinator.read(read, until).await
-        };
-        respond(read.await)
+        let until = self.until(timeout::asked(&request));
+        respond(self.read_by(request.into_inner(), until).await)
     }
 
     async fn commit(&self, request: Request<v1::CommitRequest>) -> Result<Response<v1::CommitResponse>, Status> {
-        let until = self.until(&request);
-        let commit = async {
-            let commit = CommitRequest::try_from(request.into_inner())?;
-            self.coordinator.commit(commit, until).await
-        };
-        respond(commit.await)
+        let until = self.until(timeout::asked(&request));
+        respond(self.commit_by(request.into_inner(), until).await)
+    }
+
+    type PipelineStream = ReceiverStream<Result<TransactionPipelineResponse, Status>>;
+
+    async fn pipeline(
+        &self,
+        request: Request<Streaming<TransactionPipelineRequest>>,
+    ) -> Result<Response<Self::PipelineStream>, Status> {
+        let (answers, outbound) = mpsc::channel(MESSAGES_AHEAD);
+        tokio::spawn(pipeline::serve(self.clone(), request.into_inner(), answers));
+        Ok(Response::new(ReceiverStream::new(outbound)))
     }
 
     async fn get_outcome(
         &self,
         request: Request<v1::TransactionOutcomeRequest>,
     ) -> Result<Response<v1::TransactionOutcomeResponse>, Status> {
-        let until = self.until(&request);
+        let until = self.until(timeout::asked(&request));
         let outcome = async {
             let wanted = OutcomeRequest::try_from(request.into_inner())?;
             self.coordinator.outcome(wanted, until).await
@@ -95,12 +122,12 @@ impl Transactions for TransactionsService {
         &self,
         request: Request<v1::ListInDoubtRequest>,
     ) -> Result<Response<v1::ListInDoubtResponse>, Status> {
-        let until = self.until(&request);
+        let until = self.until(timeout::asked(&request));
         respond(self.coordinator.list(request.into_inner().into(), until).await)
     }
 
     async fn resolve(&self, request: Request<v1::ResolveRequest>) -> Result<Response<v1::ResolveResponse>, Status> {
-        let until = self.until(&request);
+        let until = self.until(timeout::asked(&request));
         let resolve = async {
             let wanted = ResolveRequest::try_from(request.into_inner())?;
             self.coordinator.resolve(wanted, until).await

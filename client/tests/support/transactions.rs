@@ -1,6 +1,9 @@
 //! Transactions of the fake: one group in which everything is decided at once.
 
 use super::{Fake, conclude};
+use fulcrum_common::wire::batch::{TransactionPipelineRequest, TransactionPipelineResponse};
+use fulcrum_common::wire::v1::transaction_answer::Answer;
+use fulcrum_common::wire::v1::transaction_call::Call;
 use fulcrum_common::wire::v1::transactions_server::Transactions;
 use fulcrum_common::wire::{status, v1};
 use fulcrum_types::{
@@ -8,8 +11,10 @@ use fulcrum_types::{
     KeyspaceId, ListInDoubt, Mutation, NamedKey, Observed, OutcomeRequest, Participant, Refusal, ResolveRequest, Told,
     TransactionId, TransactionOutcome, TransactionRead, TransactionValues, Version, Versioned,
 };
+use futures::stream::{self, BoxStream};
+use futures::{StreamExt, TryStreamExt};
 use std::collections::BTreeMap;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 /// What became of a transaction.
 type Decided = Result<CommitOutcome, AbortCause>;
@@ -23,6 +28,8 @@ pub struct Transacting {
     pub reads: Vec<TransactionRead>,
     pub commits: Vec<CommitRequest>,
     pub look_ups: Vec<OutcomeRequest>,
+    /// Streams of calls that were opened.
+    pub streams: usize,
     /// Whether it answers when it is asked for outcomes.
     pub forgetful: bool,
     /// Whether outcomes name a second group.
@@ -206,6 +213,26 @@ impl Transactions for Fake {
         }
     }
 
+    type PipelineStream = BoxStream<'static, Result<TransactionPipelineResponse, Status>>;
+
+    /// Each call as one by itself. [`Reaction::Lose`] and [`Reaction::Vanish`] break the stream.
+    async fn pipeline(
+        &self,
+        request: Request<Streaming<TransactionPipelineRequest>>,
+    ) -> Result<Response<Self::PipelineStream>, Status> {
+        let fake = self.clone();
+        self.with(|state| state.transactions.streams += 1);
+        let calls = request
+            .into_inner()
+            .map_ok(|batch| stream::iter(batch.items().map(|call| Ok(call.unwrap()))));
+        let answers = calls
+            .try_flatten()
+            .map_ok(move |call| fake.clone().called(call))
+            .try_buffer_unordered(1_000)
+            .map_ok(|answer| [answer].into_iter().collect());
+        Ok(Response::new(answers.boxed()))
+    }
+
     async fn get_outcome(
         &self,
         request: Request<v1::TransactionOutcomeRequest>,
@@ -246,5 +273,31 @@ impl Transactions for Fake {
         });
         let receipt = self.receipt(1).try_into().unwrap();
         Ok(Response::new(Told { outcome, receipt }.into()))
+    }
+}
+
+impl Fake {
+    async fn called(self, call: v1::TransactionCall) -> Result<v1::TransactionAnswer, Status> {
+        let answer = match call.call.unwrap() {
+            Call::Read(read) => {
+                let values = Transactions::read(&self, Request::new(read)).await;
+                values.map(|values| Answer::Read(values.into_inner()))
+            }
+            Call::Commit(commit) => {
+                let committed = self.commit(Request::new(commit)).await;
+                committed.map(|committed| Answer::Commit(committed.into_inner()))
+            }
+        };
+        let answer = match answer {
+            Err(broken) if broken.details().is_empty() => return Err(broken),
+            Err(refusal) => Answer::Error(Box::new(status::refusal_to_wire(&status::refusal_from_status(
+                &refusal,
+            )))),
+            Ok(answer) => answer,
+        };
+        Ok(v1::TransactionAnswer {
+            id: call.id,
+            answer: Some(answer),
+        })
     }
 }

@@ -21,6 +21,10 @@ use std::time::Duration;
 pub type PipelineRequest = Batch<v1::PipelineOp>;
 /// `fulcrum.v1.PipelineResponse`.
 pub type PipelineResponse = Batch<v1::PipelineAnswer>;
+/// `fulcrum.v1.TransactionPipelineRequest`.
+pub type TransactionPipelineRequest = Batch<v1::TransactionCall>;
+/// `fulcrum.v1.TransactionPipelineResponse`.
+pub type TransactionPipelineResponse = Batch<v1::TransactionAnswer>;
 /// `fulcrum.internal.v1.RequestBatch`.
 pub type RequestBatch = Batch<internal::Request>;
 /// `fulcrum.internal.v1.ResponseBatch`.
