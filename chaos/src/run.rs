@@ -180,7 +180,9 @@ pub async fn run(cluster: &mut Cluster, scenario: &Scenario, shape: &Shape, seed
         .collect();
     outcome.measured = measure(&samples, &struck, began, ended);
     outcome.measured.operations = told.logs.values().flatten().map(|log| log.len() as u64).sum();
-    outcome.missed = missed(scenario, &outcome, &bank);
+    let failures = bank.errors.iter().map(|(code, number)| ((*code).to_owned(), *number));
+    outcome.measured.bank_failures = failures.collect();
+    outcome.missed = missed(scenario, &outcome);
     outcome.checks = checks;
     for name in &grounds.names {
         let dropped = cluster.client.admin().drop_keyspace(name).await;
@@ -415,7 +417,7 @@ fn wholeness(whole: &Result<Whole>) -> Check {
     }
 }
 
-fn missed(scenario: &Scenario, outcome: &Outcome, bank: &BankTold) -> Vec<String> {
+fn missed(scenario: &Scenario, outcome: &Outcome) -> Vec<String> {
     let bars = scenario.bars;
     let measured = &outcome.measured;
     let mut missed = Vec::new();
@@ -453,10 +455,10 @@ fn missed(scenario: &Scenario, outcome: &Outcome, bank: &BankTold) -> Vec<String
             millis(bar)
         ));
     }
-    if bars.no_failure && !(measured.failures.is_empty() && bank.errors.is_empty()) {
+    if bars.no_failure && !(measured.failures.is_empty() && measured.bank_failures.is_empty()) {
         missed.push(format!(
             "requests failed: {:?}, of the bank {:?}",
-            measured.failures, bank.errors
+            measured.failures, measured.bank_failures
         ));
     }
     if bars.no_failover && outcome.failovers > 0 {

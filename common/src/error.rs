@@ -53,6 +53,17 @@ pub enum StartError {
         /// What was to be written.
         path: PathBuf,
     },
+    /// A data directory that cannot be made, read or written.
+    #[error(
+        "cannot use data directory {path} ({reason}): make it readable and writable for this process, or choose another one",
+        path = path.display()
+    )]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        reason: String,
+    },
     /// What was written before cannot be what is read now.
     #[error("{path} is corrupt at byte {offset} ({detail}): {remedy}", path = path.display())]
     Corrupt {

@@ -5,7 +5,7 @@
 //! it, behind a trait that etcd fits. [`routing`] decides where a request goes and when it may go again. [`wire`] is the only
 //! module that knows protocol buffers. [`clock`] and [`entropy`] are the only places where real time and chance come in.
 //! [`tickets`] and [`budget`] hold what is under way.
-//! [`error`], [`config`], [`telemetry`] and [`metrics`] with its [`metrics_server`] are what a service needs to start.
+//! [`error`], [`config`], [`telemetry`], [`lifecycle`] and [`metrics`] with its [`metrics_server`] are what a service needs to start and to stop.
 
 pub mod limits;
 
@@ -22,6 +22,7 @@ pub mod tickets;
 
 pub mod config;
 pub mod error;
+pub mod lifecycle;
 pub mod metrics;
 pub mod metrics_server;
 pub mod sockets;

@@ -4,6 +4,7 @@ use crate::config::CoordinatorConfig;
 use crate::coordinator::{Bounds, Coordinator};
 use crate::metrics::Metrics;
 use crate::service::TransactionsService;
+use fulcrum_common::lifecycle::Lifecycle;
 use fulcrum_common::metadata::{ClusterStore, StoreError};
 use fulcrum_common::metrics::Metrics as Registry;
 use fulcrum_common::metrics_server::MetricsServer;
@@ -21,12 +22,13 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
 
 /// A coordinator told to stop lets calls under way end for so long. What is under way then is left to the groups.
-const DRAIN: Duration = Duration::from_millis(500);
+const DRAIN: Duration = Duration::from_secs(5);
 
 /// A coordinator process at work. Stops when told, or when dropped.
 pub struct RunningCoordinator {
     address: SocketAddr,
     metrics_server: Option<MetricsServer>,
+    life: Lifecycle,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -38,6 +40,7 @@ struct Parts {
     table: Arc<RoutingTable>,
     clock: Arc<dyn Clock>,
     metrics: Metrics,
+    life: Lifecycle,
 }
 
 impl RunningCoordinator {
@@ -57,8 +60,9 @@ impl RunningCoordinator {
         let listener = std::net::TcpListener::bind(config.listen).map_err(cannot)?;
         let address = listener.local_addr().map_err(cannot)?;
         listener.set_nonblocking(true).map_err(cannot)?;
+        let life = Lifecycle::of("coordinator");
         let metrics_server = match config.metrics_listen {
-            Some(at) => Some(MetricsServer::start(at, registry.registry().clone(), Arc::new(|| Ok(()))).await?),
+            Some(at) => Some(MetricsServer::start(at, registry.registry().clone(), life.readiness()).await?),
             None => None,
         };
         let parts = Parts {
@@ -67,6 +71,7 @@ impl RunningCoordinator {
             table: Arc::new(RoutingTable::new(map)),
             clock,
             metrics,
+            life: life.clone(),
         };
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::Builder::new()
@@ -80,6 +85,7 @@ impl RunningCoordinator {
         Ok(Self {
             address,
             metrics_server,
+            life,
             stop: Some(stop),
             thread: Some(thread),
         })
@@ -97,12 +103,13 @@ impl RunningCoordinator {
         self.metrics_server.as_ref().map(MetricsServer::address)
     }
 
-    /// Stops taking requests, and waits until the thread has ended.
+    /// Is not ready any more, takes no more requests, answers those under way, and waits until the thread has ended.
     pub fn shutdown(mut self) {
         self.stop();
     }
 
     fn stop(&mut self) {
+        self.life.stops();
         if let Some(stop) = self.stop.take() {
             let _ = stop.send(());
         }
@@ -129,9 +136,11 @@ fn run(parts: Parts, listener: std::net::TcpListener, stopped: oneshot::Receiver
     };
     runtime.block_on(async {
         tokio::spawn(follow(parts.store.clone(), parts.table.clone(), |_| {}));
+        let life = parts.life.clone();
         if let Err(error) = serve(parts, listener, stopped).await {
             tracing::error!(%error, "the coordinator has stopped");
         }
+        life.stops();
     });
 }
 
@@ -164,9 +173,14 @@ async fn serve(
         });
     let told = async {
         let _ = stopped.await;
+        health
+            .set_not_serving::<TransactionsServer<TransactionsService>>()
+            .await;
         let _ = drain.send(());
         tokio::time::sleep(DRAIN).await;
+        tracing::warn!("calls still under way are broken off");
     };
+    parts.life.serves();
     tokio::select! {
         served = serving => served?,
         () = told => {}

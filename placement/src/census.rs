@@ -8,7 +8,7 @@ use std::time::Duration;
 /// Everybody and everything, at one revision.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Census {
-    /// All nodes of the cluster map.
+    /// All nodes of the cluster map, and those that only a group names: they are not alive.
     pub nodes: BTreeMap<NodeId, NodeEntry>,
     /// All groups.
     pub groups: BTreeMap<GroupId, GroupEntry>,

@@ -182,10 +182,9 @@ impl Metrics {
         self.watch_changes.with_label_values(&[keyspace]).inc_by(changes as u64);
     }
 
-    /// A watch has ended: by a refusal, or because its client went away.
-    pub(crate) fn watch_ended(&self, keyspace: &str, refusal: Option<&Refusal>) {
+    /// A watch has ended: by a refusal, because its client went away, or because the router stops.
+    pub(crate) fn watch_ended(&self, keyspace: &str, cause: &str) {
         self.watches.with_label_values(&[keyspace]).dec();
-        let cause = refusal.map_or("client", cause);
         self.watches_ended.with_label_values(&[keyspace, cause]).inc();
     }
 
@@ -215,7 +214,7 @@ fn outcome_name(refusal: &Refusal) -> &'static str {
 }
 
 /// Causes of unavailability as dashboards group them (DESIGN section 10); a caller's mistake is its own cause.
-fn cause(refusal: &Refusal) -> &'static str {
+pub(crate) fn cause(refusal: &Refusal) -> &'static str {
     match refusal {
         Refusal::NotEnoughReplicas { .. } | Refusal::NoDataLeft => "no_quorum",
         Refusal::NotPrimary { .. } | Refusal::NotReady | Refusal::Fenced => "fenced",

@@ -2,6 +2,7 @@
 //!
 //! An operation is submitted as it comes in and its answer put in the outbox when it comes up; the task sends all that are
 //! there in one message. Gets of a message that agree go jointly, and so do writes. The stream is read on only while few enough are under way, and while the client reads answers.
+//! A router that stops reads no further, answers what it has taken in and ends the stream: the client goes on at another one.
 
 use crate::dispatch::{Dispatch, Order};
 use crate::identity::Held;
@@ -19,6 +20,7 @@ use fulcrum_common::wire::shard::Reply;
 use fulcrum_common::wire::v1::pipeline_op::Op;
 use fulcrum_common::wire::{status, v1};
 use fulcrum_types::{MapVersion, Refusal};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
@@ -148,6 +150,8 @@ pub(crate) async fn serve(
     });
     let mut under_way = 0;
     let mut open = true;
+    let life = service.life.clone();
+    let mut stopped = pin!(life.stopped());
     while open || under_way > 0 {
         tokio::select! {
             () = outbox.filled.notified() => {
@@ -170,6 +174,7 @@ pub(crate) async fn serve(
                 Ok(None) => open = false,
                 Err(_) => return,
             },
+            () = &mut stopped, if open => open = false,
         }
     }
 }

@@ -10,6 +10,7 @@ use crate::service::KvService;
 use crate::watch::Watches;
 use fulcrum_common::clock::Clock;
 use fulcrum_common::error::StartError;
+use fulcrum_common::lifecycle::Lifecycle;
 use fulcrum_common::metadata::{ClusterStore, StoreError};
 use fulcrum_common::metrics::Metrics as Registry;
 use fulcrum_common::metrics_server::MetricsServer;
@@ -31,8 +32,8 @@ use tokio_stream::StreamExt;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
 
-/// A router told to stop lets calls under way end for so long; streams may be open for ever.
-const DRAIN: Duration = Duration::from_millis(500);
+/// A router told to stop lets calls under way end for so long. Pipelines and watches, which could last for ever, end by themselves.
+const DRAIN: Duration = Duration::from_secs(5);
 
 /// How a router ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +50,7 @@ pub struct RunningRouter {
     address: SocketAddr,
     metrics_server: Option<MetricsServer>,
     registry: PrometheusRegistry,
+    life: Lifecycle,
     stop: Option<oneshot::Sender<Stop>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -72,7 +74,7 @@ impl RunningRouter {
         self.metrics_server.as_ref().map(MetricsServer::address)
     }
 
-    /// Stops taking requests, and waits until the thread has ended.
+    /// Is not ready any more, takes no more requests, answers those under way, and waits until the thread has ended.
     pub fn shutdown(mut self) {
         self.stop(Stop::InGoodOrder);
     }
@@ -83,6 +85,9 @@ impl RunningRouter {
     }
 
     fn stop(&mut self, how: Stop) {
+        if how == Stop::InGoodOrder {
+            self.life.stops();
+        }
         if let Some(stop) = self.stop.take() {
             let _ = stop.send(how);
         }
@@ -119,11 +124,13 @@ impl Router {
         let listener = std::net::TcpListener::bind(config.listen).map_err(cannot)?;
         let address = listener.local_addr().map_err(cannot)?;
         listener.set_nonblocking(true).map_err(cannot)?;
+        let life = Lifecycle::of("router");
         let metrics_server = match config.metrics_listen {
-            Some(at) => Some(MetricsServer::start(at, registry.registry().clone(), Arc::new(|| Ok(()))).await?),
+            Some(at) => Some(MetricsServer::start(at, registry.registry().clone(), life.readiness()).await?),
             None => None,
         };
         let (stop, stopped) = oneshot::channel::<Stop>();
+        let of_thread = life.clone();
         let thread = std::thread::Builder::new()
             .name("fulcrum-router".into())
             .spawn(move || {
@@ -133,6 +140,7 @@ impl Router {
                     dispatch,
                     clock,
                     transactions,
+                    life: of_thread,
                 };
                 run(parts, listener, stopped);
             })
@@ -145,6 +153,7 @@ impl Router {
             address,
             metrics_server,
             registry: registry.registry().clone(),
+            life,
             stop: Some(stop),
             thread: Some(thread),
         })
@@ -162,6 +171,7 @@ struct Parts {
     dispatch: Arc<Dispatch>,
     clock: Arc<dyn Clock>,
     transactions: TransactionMetrics,
+    life: Lifecycle,
 }
 
 fn run(parts: Parts, listener: std::net::TcpListener, stopped: oneshot::Receiver<Stop>) {
@@ -173,9 +183,11 @@ fn run(parts: Parts, listener: std::net::TcpListener, stopped: oneshot::Receiver
         let metric = parts.dispatch.metrics.map_version.clone();
         let newer = move |version: MapVersion| metric.set(i64::try_from(version.0).unwrap_or(i64::MAX));
         tokio::spawn(follow(parts.store.clone(), parts.dispatch.table.clone(), newer));
+        let life = parts.life.clone();
         if let Err(error) = serve(parts, listener, stopped).await {
             tracing::error!(%error, "the router has stopped");
         }
+        life.stops();
     });
 }
 
@@ -190,6 +202,7 @@ async fn serve(
         dispatch,
         clock,
         transactions,
+        life,
     } = parts;
     let default_deadline = config.default_deadline;
     let bounds = Bounds {
@@ -211,6 +224,7 @@ async fn serve(
         dispatch,
         watches,
         default_deadline,
+        life: life.clone(),
     };
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<KvServer<KvService>>().await;
@@ -235,9 +249,15 @@ async fn serve(
         if stopped.await == Ok(Stop::AtOnce) {
             return;
         }
+        health.set_not_serving::<KvServer<KvService>>().await;
+        health
+            .set_not_serving::<TransactionsServer<TransactionsService>>()
+            .await;
         let _ = drain.send(());
         tokio::time::sleep(DRAIN).await;
+        tracing::warn!("calls still under way are broken off");
     };
+    life.serves();
     tokio::select! {
         served = serving => served?,
         () = told => {}

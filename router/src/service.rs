@@ -7,6 +7,7 @@ use crate::pipeline;
 use crate::scan;
 use crate::watch::{self, Watches};
 use fulcrum_common::Keyspace;
+use fulcrum_common::lifecycle::Lifecycle;
 use fulcrum_common::routing::{View, understood};
 use fulcrum_common::wire::batch::{PipelineRequest, PipelineResponse};
 use fulcrum_common::wire::shard::Reply;
@@ -32,6 +33,8 @@ pub(crate) struct KvService {
     pub(crate) default_deadline: Duration,
     /// The open watches.
     pub(crate) watches: Watches,
+    /// Streams end when it stops.
+    pub(crate) life: Lifecycle,
 }
 
 /// When a request's time is up: the client's `grpc-timeout`, else the default.

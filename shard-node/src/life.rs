@@ -401,6 +401,7 @@ fn start_error(config: &ShardNodeConfig, error: StorageError) -> StartError {
         }
         StorageError::OtherCluster { found, expected, .. } => StartError::OtherCluster { path, found, expected },
         StorageError::Full { .. } => StartError::DiskFull { path },
+        StorageError::Io { reason, .. } => StartError::Directory { path, reason },
         StorageError::CorruptStore { .. } => StartError::CorruptStore {
             reason: error.to_string(),
         },

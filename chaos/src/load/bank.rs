@@ -5,7 +5,7 @@ use bytes::Bytes;
 use fulcrum_checker::bank::{Account as Opened, BankLog, Ledger};
 use fulcrum_checker::transactions::{TransactionKey, TransactionOutcome as Outcome};
 use fulcrum_cli::workload::Rng;
-use fulcrum_client::{Act, Client, Error, TransactionOutcome, UnfinishedTransaction};
+use fulcrum_client::{Client, Error, TransactionOutcome, UnfinishedTransaction};
 use fulcrum_types::{ClientId, KeyspaceId, Versioned};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -38,14 +38,12 @@ pub struct Account {
 pub struct BankTold {
     /// What was asked and told.
     pub logs: Vec<BankLog>,
-    /// What was not done, by code; what was aborted at every attempt is counted apart.
+    /// What was not answered as asked, by code: refused, aborted at every attempt, or unknown, though it be told later what became of it.
     pub errors: BTreeMap<&'static str, u64>,
     /// The first of each code, in words.
     pub failed_like: BTreeMap<&'static str, String>,
     /// Transfers committed.
     pub moved: u64,
-    /// Given up after many aborts.
-    pub aborted: u64,
 }
 
 impl BankTold {
@@ -53,7 +51,6 @@ impl BankTold {
     pub fn join(&mut self, other: BankTold) {
         self.logs.extend(other.logs);
         self.moved += other.moved;
-        self.aborted += other.aborted;
         for (code, words) in other.failed_like {
             self.failed_like.entry(code).or_insert(words);
         }
@@ -63,14 +60,9 @@ impl BankTold {
     }
 
     fn failed(&mut self, error: &Error) {
-        match error.act() {
-            Act::Abort => self.aborted += 1,
-            _ => {
-                *self.errors.entry(error.code()).or_default() += 1;
-                let words = || format!("of the bank: {error}");
-                self.failed_like.entry(error.code()).or_insert_with(words);
-            }
-        }
+        *self.errors.entry(error.code()).or_default() += 1;
+        let words = || format!("of the bank: {error}");
+        self.failed_like.entry(error.code()).or_insert_with(words);
     }
 
     /// All of it, as the checker takes it.
@@ -106,13 +98,9 @@ pub async fn transfers(shared: Arc<Shared>, client: Client, accounts: Arc<Vec<Ac
         let outcome = match transfer(&client, &accounts[from], &accounts[to], amount).await {
             Ok(true) => Outcome::Committed,
             Ok(false) => Outcome::Failed,
-            Err(Error::UnknownTransaction { transaction, .. }) => look_up(&client, &transaction).await,
             Err(error) => {
                 told.failed(&error);
-                match error.nothing_applied() {
-                    true => Outcome::Failed,
-                    false => Outcome::Unknown,
-                }
+                became(&client, &error).await
             }
         };
         log.end(ticket, now(), outcome);
@@ -142,6 +130,15 @@ async fn transfer(client: &Client, from: &Account, to: &Account, amount: u64) ->
         })
         .await?;
     Ok(done.outcome == Ok(true))
+}
+
+/// What became of a transfer that was answered with an error.
+async fn became(client: &Client, error: &Error) -> Outcome {
+    match error {
+        Error::UnknownTransaction { transaction, .. } => look_up(client, transaction).await,
+        error if error.nothing_applied() => Outcome::Failed,
+        _ => Outcome::Unknown,
+    }
 }
 
 async fn look_up(client: &Client, transaction: &UnfinishedTransaction) -> Outcome {
@@ -181,4 +178,31 @@ pub async fn statement(client: &Client, accounts: &[Account], log: &mut BankLog)
     };
     log.statement(began, now(), seen.values.iter().map(value).collect());
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fulcrum_client::Refusal;
+    use fulcrum_types::TransactionId;
+
+    #[test]
+    fn whatever_was_not_answered_as_asked_is_a_failure() {
+        let locked = Refusal::Locked {
+            by: TransactionId::default(),
+        };
+        let mut told = BankTold::default();
+        told.failed(&Error::Refused(locked.clone()));
+        told.failed(&Error::GaveUp {
+            attempts: 9,
+            last: locked,
+        });
+        let mut other = BankTold::default();
+        other.failed(&Error::Unreachable {
+            reason: "refused".to_owned(),
+        });
+        told.join(other);
+        assert_eq!(told.errors, BTreeMap::from([("LOCKED", 2), ("UNREACHABLE", 1)]));
+        assert!(told.failed_like["UNREACHABLE"].starts_with("of the bank: "));
+    }
 }

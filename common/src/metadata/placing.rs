@@ -208,6 +208,10 @@ fn fill(
         let (Some(keyspace), Some(configuration)) = (map.keyspace_of(*id), configurations.remove(id)) else {
             continue;
         };
+        // A node that groups name and the map does not register is one that is gone: its replicas are to be replaced, too.
+        for node in group.replicas.iter().chain(&configuration.replicas) {
+            census.nodes.entry(*node).or_default();
+        }
         let entry = GroupEntry {
             wanted: keyspace.options.replication_factor as usize,
             placed: group.replicas.clone(),

@@ -16,7 +16,7 @@ mod current;
 mod follow;
 
 use crate::dispatch::Order;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, cause};
 use crate::service::{KvService, unexpected};
 use bytes::Bytes;
 use follow::{FRESH, Follower};
@@ -226,12 +226,14 @@ impl Watch {
             }
         };
         let responses = self.responses.clone();
-        let refusal = tokio::select! {
-            refusal = self.follow_all() => Some(refusal),
-            () = time_up => Some(Refusal::DeadlineExceeded),
-            () = responses.closed() => None,
+        let (cause, refusal) = tokio::select! {
+            refusal = self.follow_all() => (cause(&refusal), Some(refusal)),
+            () = time_up => (cause(&Refusal::DeadlineExceeded), Some(Refusal::DeadlineExceeded)),
+            () = responses.closed() => ("client", None),
+            // The client goes on at another router, from what it was told.
+            () = self.service.life.stopped() => ("stopped", None),
         };
-        metrics.watch_ended(&name, refusal.as_ref());
+        metrics.watch_ended(&name, cause);
         if let Some(refusal) = refusal {
             tracing::debug!(keyspace = name, %refusal, "watch ended");
             // The client may have gone.

@@ -106,8 +106,21 @@ impl Service {
     }
 
     pub fn ask_to_stop(&self) {
+        self.signal(Signal::TERM);
+    }
+
+    /// It does nothing until it is resumed.
+    pub fn pause(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    pub fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(self.child.id().try_into().unwrap()).unwrap();
-        kill_process(pid, Signal::TERM).unwrap();
+        kill_process(pid, signal).unwrap();
     }
 
     /// Waits for its end.
@@ -148,8 +161,10 @@ pub struct World {
     pub router_address: String,
     /// Where the router is probed, even before it serves.
     pub router_probed: String,
-    /// The router may be started again: it is probed where it was.
-    _router_probed: ReservedPort,
+    /// The same of a coordinator.
+    pub coordinator_probed: String,
+    /// They may be started again: they are probed where they were.
+    _probed: [ReservedPort; 2],
     /// Zones that nodes are in by turns; 0: each in its own.
     pub zones: usize,
     /// Settings of the nodes, as environment variables.
@@ -159,7 +174,8 @@ pub struct World {
 impl World {
     /// Nothing but etcd; none where tests shall do without.
     pub async fn new() -> Option<Self> {
-        let router_probed = ReservedPort::any().unwrap();
+        let probed = [ReservedPort::any().unwrap(), ReservedPort::any().unwrap()];
+        let address = |port: &ReservedPort| port.address().unwrap().to_string();
         Some(Self {
             etcd: Etcd::start().await?,
             folder: tempfile::tempdir().unwrap(),
@@ -168,8 +184,9 @@ impl World {
             probed: Vec::new(),
             router: None,
             router_address: String::new(),
-            router_probed: router_probed.address().unwrap().to_string(),
-            _router_probed: router_probed,
+            router_probed: address(&probed[0]),
+            coordinator_probed: address(&probed[1]),
+            _probed: probed,
             zones: 0,
             settings: Vec::new(),
         })
@@ -253,7 +270,7 @@ impl World {
     /// A coordinator on its own.
     pub fn coordinator(&self) -> Service {
         let mut arguments = self.shared("test");
-        let own = ["--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"];
+        let own = ["--listen", "127.0.0.1:0", "--metrics-listen", &self.coordinator_probed];
         arguments.extend(own.map(str::to_owned));
         Service::spawn(COORDINATOR, &arguments, &[], self.log("coordinator"))
     }

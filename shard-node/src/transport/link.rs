@@ -14,6 +14,8 @@ use tokio::sync::watch;
 use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 
+/// A peer that is not in the map by then is named in the log.
+const MAP_WITHIN: Duration = Duration::from_secs(2);
 const CONNECT_WITHIN: Duration = Duration::from_secs(1);
 /// A peer that answers no ping for the sum of these is taken for gone.
 const PING_EVERY: Duration = Duration::from_secs(1);
@@ -57,7 +59,16 @@ pub(super) async fn run(
 
 /// The peer's address, once the map has one; none if nobody maintains the map any more.
 async fn address_of(peer: NodeId, map: &mut watch::Receiver<Arc<ClusterMap>>) -> Option<String> {
-    let map = map.wait_for(|map| map.address(peer).is_some()).await.ok()?;
+    let is_known = |map: &Arc<ClusterMap>| map.address(peer).is_some();
+    // A configuration may come before the map that it goes with.
+    if tokio::time::timeout(MAP_WITHIN, map.wait_for(is_known)).await.is_err() {
+        tracing::warn!(
+            %peer,
+            "a group here has a replica on a node that is not in the cluster map: start that node, or wait until the replica is \
+             rebuilt elsewhere (`fulcrum placement show`: rebuild_after)"
+        );
+    }
+    let map = map.wait_for(is_known).await.ok()?;
     map.address(peer).map(str::to_owned)
 }
 

@@ -91,6 +91,22 @@ async fn a_view_shows_who_lives_where_and_what_is_drained() {
 }
 
 #[tokio::test]
+async fn a_node_that_only_a_group_names_counts_as_gone() {
+    let here = cluster(3).await;
+    here.store.create_keyspace("a", one_group()).await.unwrap();
+    let leader = led(&here, 1).await;
+    let before = here.store.configuration(GROUP).await.unwrap().unwrap();
+    let change = with(&before.replicas[..2], before.version, 9);
+    assert!(here.store.replace_replicas(leader, &change).await.unwrap());
+    let census = here.store.placement_view().await.unwrap().census;
+    assert_eq!(
+        census.nodes.get(&NodeId(9)).map(|n| (n.alive, n.draining)),
+        Some((false, false))
+    );
+    assert_eq!(census.nodes.len(), 4);
+}
+
+#[tokio::test]
 async fn replicas_change_in_map_and_configuration_at_once_or_not_at_all() {
     let here = cluster(4).await;
     let (_, map) = here.store.create_keyspace("a", one_group()).await.unwrap();
