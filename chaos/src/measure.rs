@@ -95,9 +95,9 @@ pub struct Measured {
     pub availability: Availability,
     /// Operations that failed, by code.
     pub failures: BTreeMap<String, u64>,
-    /// Transfers and statements that were not answered as asked, by code.
+    /// Transactions that were not answered as asked, by code.
     #[serde(default)]
-    pub bank_failures: BTreeMap<String, u64>,
+    pub transaction_failures: BTreeMap<String, u64>,
 }
 
 /// Counts. The load lasted from `from` to `to`.

@@ -4,6 +4,7 @@ use crate::cluster::{Cluster, Whole};
 use crate::faults::{Fault, Striker, Struck};
 use crate::judge::{self, Check, Healed};
 use crate::load::bank::{self, BankTold};
+use crate::load::lists::{self, ListsTold};
 use crate::load::setup::{Grounds, prepare};
 use crate::load::{DEADLINE, Kind, Shared, Told, client, nanos, now, probe};
 use crate::measure::{Measured, measure};
@@ -22,6 +23,7 @@ use tokio::task::JoinSet;
 const CLIENTS: u64 = 8;
 const TRANSFERS: u64 = 4;
 const STATEMENTS: u64 = 2;
+const APPENDERS: u64 = 3;
 /// A history shorter than that proves little: the load goes on until it is long enough.
 pub const OPERATIONS: u64 = 5_000;
 /// But not for longer than this.
@@ -32,6 +34,7 @@ const WHOLE_WITHIN: Duration = Duration::from_secs(60);
 const DOUBT_AT_MOST: Duration = Duration::from_secs(5);
 /// Beyond all clients of the load.
 const LAST_TELLER: ClientId = ClientId(1_000_000);
+const LAST_READER: ClientId = ClientId(1_000_001);
 
 /// How a run ended.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -123,7 +126,7 @@ pub async fn run(cluster: &mut Cluster, scenario: &Scenario, shape: &Shape, seed
     let conducted = conduct(cluster, &plan, &grounds.names, &shared, began).await;
     shared.over.store(true, Ordering::SeqCst);
     let ended = now();
-    let (mut told, mut bank) = load.finish().await?;
+    let (mut told, mut bank, mut lists) = load.finish().await?;
     let (struck, events) = conducted?;
     told.join(grounds.told);
 
@@ -136,6 +139,8 @@ pub async fn run(cluster: &mut Cluster, scenario: &Scenario, shape: &Shape, seed
     let statement = bank::statement(&cluster.client, &grounds.accounts, &mut last).await;
     statement.context("take the last statement")?;
     bank.logs.push(last);
+    let last = lists::read_all(&cluster.client, &grounds.shelves, &lists, LAST_READER).await;
+    lists.logs.push(last.context("read all lists at the end")?);
 
     let mut checks = vec![certainty(&certain), wholeness(&whole)];
     let mut outcome = Outcome {
@@ -144,7 +149,8 @@ pub async fn run(cluster: &mut Cluster, scenario: &Scenario, shape: &Shape, seed
         failed_like: told
             .failed_like
             .values()
-            .chain(bank.failed_like.values())
+            .chain(bank.failures.like.values())
+            .chain(lists.failures.like.values())
             .cloned()
             .collect(),
         certain_after_ms: certain.map_or(0, millis),
@@ -170,6 +176,15 @@ pub async fn run(cluster: &mut Cluster, scenario: &Scenario, shape: &Shape, seed
     let (ledger, told) = (bank.ledger(&grounds.accounts), told);
     let money = tokio::task::spawn_blocking(move || judge::money(&ledger)).await;
     checks.push(money.context("the checker of the bank ended early")?);
+    let failures = std::mem::take(&mut lists.failures);
+    let history = lists.history();
+    let judging = tokio::task::spawn_blocking(move || (judge::lists(&history), history)).await;
+    let (listed, history) = judging.context("the checker of lists ended early")?;
+    if !listed.holds() {
+        let lines: Vec<String> = history.transactions().iter().map(ToString::to_string).collect();
+        evidence.histories.insert("lists".to_owned(), lines.join("\n"));
+    }
+    checks.push(listed);
 
     // What the setup did is no load.
     let samples: Vec<_> = told
@@ -180,8 +195,9 @@ pub async fn run(cluster: &mut Cluster, scenario: &Scenario, shape: &Shape, seed
         .collect();
     outcome.measured = measure(&samples, &struck, began, ended);
     outcome.measured.operations = told.logs.values().flatten().map(|log| log.len() as u64).sum();
-    let failures = bank.errors.iter().map(|(code, number)| ((*code).to_owned(), *number));
-    outcome.measured.bank_failures = failures.collect();
+    bank.failures.join(failures);
+    let failures = bank.failures.by_code.iter();
+    outcome.measured.transaction_failures = failures.map(|(code, number)| ((*code).to_owned(), *number)).collect();
     outcome.missed = missed(scenario, &outcome);
     outcome.checks = checks;
     for name in &grounds.names {
@@ -209,6 +225,7 @@ async fn epochs(cluster: &Cluster, keyspaces: &[String]) -> Result<BTreeMap<Grou
 struct Load {
     clients: JoinSet<Told>,
     tellers: JoinSet<BankTold>,
+    appenders: JoinSet<ListsTold>,
 }
 
 impl Load {
@@ -216,6 +233,7 @@ impl Load {
         let mut load = Load {
             clients: JoinSet::new(),
             tellers: JoinSet::new(),
+            appenders: JoinSet::new(),
         };
         // Two connections, one to each router first.
         let connections = [cluster.connect(1, DEADLINE).await?, cluster.connect(0, DEADLINE).await?];
@@ -246,18 +264,31 @@ impl Load {
                     .spawn(bank::statements(shared, client, accounts, number + teller)),
             };
         }
+        number += TRANSFERS + STATEMENTS;
+        let began = now();
+        for appender in 0..APPENDERS {
+            let client = cluster
+                .connect(usize::try_from(appender % 2).unwrap_or(0), DEADLINE)
+                .await?;
+            let (shared, shelves) = (shared.clone(), grounds.shelves.clone());
+            load.appenders
+                .spawn(lists::appends(shared, client, shelves, number + appender, began));
+        }
         Ok(load)
     }
 
-    async fn finish(&mut self) -> Result<(Told, BankTold)> {
-        let (mut told, mut bank) = (Told::default(), BankTold::default());
+    async fn finish(&mut self) -> Result<(Told, BankTold, ListsTold)> {
+        let (mut told, mut bank, mut lists) = (Told::default(), BankTold::default(), ListsTold::default());
         while let Some(ended) = self.clients.join_next().await {
             told.join(ended.context("a client of the load ended early")?);
         }
         while let Some(ended) = self.tellers.join_next().await {
             bank.join(ended.context("a teller ended early")?);
         }
-        Ok((told, bank))
+        while let Some(ended) = self.appenders.join_next().await {
+            lists.join(ended.context("an appender ended early")?);
+        }
+        Ok((told, bank, lists))
     }
 }
 
@@ -455,10 +486,10 @@ fn missed(scenario: &Scenario, outcome: &Outcome) -> Vec<String> {
             millis(bar)
         ));
     }
-    if bars.no_failure && !(measured.failures.is_empty() && measured.bank_failures.is_empty()) {
+    if bars.no_failure && !(measured.failures.is_empty() && measured.transaction_failures.is_empty()) {
         missed.push(format!(
-            "requests failed: {:?}, of the bank {:?}",
-            measured.failures, measured.bank_failures
+            "requests failed: {:?}, transactions {:?}",
+            measured.failures, measured.transaction_failures
         ));
     }
     if bars.no_failover && outcome.failovers > 0 {

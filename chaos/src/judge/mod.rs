@@ -17,7 +17,8 @@ use bytes::Bytes;
 use fulcrum_checker::bank::{self, Ledger};
 use fulcrum_checker::durability;
 use fulcrum_checker::receipts::{self, Promise};
-use fulcrum_checker::{History, Seen, Violation, epochs, linearizability, sessions, staleness};
+use fulcrum_checker::{History, Seen, TransactionHistory, Violation};
+use fulcrum_checker::{epochs, linearizability, serializability, sessions, staleness};
 use fulcrum_cli::evidence::{losses, surviving_logs};
 use fulcrum_client::{Certificate, Client, ClusterStatus, Range};
 use fulcrum_types::{Fsync, Level, Mode};
@@ -191,6 +192,21 @@ pub fn money(ledger: &Ledger) -> Check {
         judged: report.statements + report.transfers,
         violations: report.violations.len() + report.more,
         shown: shown.map(|violation| ledger.describe(violation)).collect(),
+        undecided: report.undecided.len(),
+    }
+}
+
+/// Judges the lists.
+#[must_use]
+pub fn lists(history: &TransactionHistory) -> Check {
+    let report = serializability::check(history);
+    let found: usize = report.counts.values().sum();
+    let shown = report.violations.iter().take(SHOWN);
+    Check {
+        name: "lists: strictly serializable".to_owned(),
+        judged: report.transactions,
+        violations: found.max(report.violations.len()),
+        shown: shown.map(|violation| history.describe(violation)).collect(),
         undecided: report.undecided.len(),
     }
 }

@@ -184,3 +184,32 @@ fn certificates_hold_what_clients_wrote_and_admit_what_nobody_knows() {
     assert_eq!(violations("unknown", true, &[GROUP]), 1);
     assert_eq!(violations("unknown", false, &[GROUP]), 0);
 }
+
+#[test]
+fn a_list_that_lost_an_append_is_not_serializable() {
+    use fulcrum_checker::{Element, Step, TransactionKey, TransactionLog, TransactionOutcome};
+    let key = TransactionKey {
+        keyspace: fulcrum_types::KeyspaceId(1),
+        key: "list".into(),
+    };
+    for (seen, broken) in [(vec![Element(1)], 0), (Vec::new(), 1)] {
+        let mut log = TransactionLog::new(ClientId(1));
+        let (key, element) = (key.clone(), Element(1));
+        let append = log.begin(10);
+        log.step(
+            &append,
+            Step::Append {
+                key: key.clone(),
+                element,
+            },
+        );
+        log.end(append, 20, TransactionOutcome::Committed);
+        let read = log.begin(30);
+        log.step(&read, Step::Read { key, seen });
+        log.end(read, 40, TransactionOutcome::Committed);
+        let check = lists(&TransactionHistory::merge([log]));
+        assert_eq!((check.judged, check.violations), (2, broken));
+        assert_eq!(check.holds(), broken == 0);
+        assert_eq!(check.shown.len(), broken);
+    }
+}

@@ -1,19 +1,18 @@
 //! Tellers: money moves between accounts of two keyspaces in transactions, and statements are taken of all accounts at one moment.
 
-use super::{Place, Shared, now};
+use super::{Failures, Place, Shared, now};
 use bytes::Bytes;
 use fulcrum_checker::bank::{Account as Opened, BankLog, Ledger};
 use fulcrum_checker::transactions::{TransactionKey, TransactionOutcome as Outcome};
 use fulcrum_cli::workload::Rng;
 use fulcrum_client::{Client, Error, TransactionOutcome, UnfinishedTransaction};
 use fulcrum_types::{ClientId, KeyspaceId, Versioned};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Of one transfer or statement, all attempts together: longer than a failover takes.
-const DEADLINE: Duration = Duration::from_secs(4);
-/// To be told what became of a transfer whose answer was lost.
+/// Of one transaction, all attempts together: longer than a failover takes.
+pub(super) const DEADLINE: Duration = Duration::from_secs(4);
+/// To be told what became of a transaction whose answer was lost.
 const LOOK_UP_WITHIN: Duration = Duration::from_secs(6);
 const TRANSFER_EVERY: Duration = Duration::from_millis(100);
 /// A statement of all accounts is of one moment only if no transfer ends within it.
@@ -21,6 +20,9 @@ const STATEMENT_EVERY: Duration = Duration::from_millis(120);
 const LARGEST: u64 = 100;
 /// On each account at the beginning.
 pub const OPENING: u64 = 1_000;
+
+/// In what is told of failures.
+const WHOSE: &str = "of the bank";
 
 /// An account.
 #[derive(Clone, Debug)]
@@ -38,10 +40,8 @@ pub struct Account {
 pub struct BankTold {
     /// What was asked and told.
     pub logs: Vec<BankLog>,
-    /// What was not answered as asked, by code: refused, aborted at every attempt, or unknown, though it be told later what became of it.
-    pub errors: BTreeMap<&'static str, u64>,
-    /// The first of each code, in words.
-    pub failed_like: BTreeMap<&'static str, String>,
+    /// What was not answered as asked.
+    pub failures: Failures,
     /// Transfers committed.
     pub moved: u64,
 }
@@ -51,18 +51,7 @@ impl BankTold {
     pub fn join(&mut self, other: BankTold) {
         self.logs.extend(other.logs);
         self.moved += other.moved;
-        for (code, words) in other.failed_like {
-            self.failed_like.entry(code).or_insert(words);
-        }
-        for (code, number) in other.errors {
-            *self.errors.entry(code).or_default() += number;
-        }
-    }
-
-    fn failed(&mut self, error: &Error) {
-        *self.errors.entry(error.code()).or_default() += 1;
-        let words = || format!("of the bank: {error}");
-        self.failed_like.entry(error.code()).or_insert_with(words);
+        self.failures.join(other.failures);
     }
 
     /// All of it, as the checker takes it.
@@ -99,7 +88,7 @@ pub async fn transfers(shared: Arc<Shared>, client: Client, accounts: Arc<Vec<Ac
             Ok(true) => Outcome::Committed,
             Ok(false) => Outcome::Failed,
             Err(error) => {
-                told.failed(&error);
+                told.failures.note(WHOSE, &error);
                 became(&client, &error).await
             }
         };
@@ -132,8 +121,8 @@ async fn transfer(client: &Client, from: &Account, to: &Account, amount: u64) ->
     Ok(done.outcome == Ok(true))
 }
 
-/// What became of a transfer that was answered with an error.
-async fn became(client: &Client, error: &Error) -> Outcome {
+/// What became of a transaction that was answered with an error.
+pub(super) async fn became(client: &Client, error: &Error) -> Outcome {
     match error {
         Error::UnknownTransaction { transaction, .. } => look_up(client, transaction).await,
         error if error.nothing_applied() => Outcome::Failed,
@@ -156,7 +145,7 @@ pub async fn statements(shared: Arc<Shared>, client: Client, accounts: Arc<Vec<A
     let mut told = BankTold::default();
     while !shared.is_over() {
         if let Err(error) = statement(&client, &accounts, &mut log).await {
-            told.failed(&error);
+            told.failures.note(WHOSE, &error);
         }
         tokio::time::sleep(STATEMENT_EVERY).await;
     }
@@ -178,31 +167,4 @@ pub async fn statement(client: &Client, accounts: &[Account], log: &mut BankLog)
     };
     log.statement(began, now(), seen.values.iter().map(value).collect());
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use fulcrum_client::Refusal;
-    use fulcrum_types::TransactionId;
-
-    #[test]
-    fn whatever_was_not_answered_as_asked_is_a_failure() {
-        let locked = Refusal::Locked {
-            by: TransactionId::default(),
-        };
-        let mut told = BankTold::default();
-        told.failed(&Error::Refused(locked.clone()));
-        told.failed(&Error::GaveUp {
-            attempts: 9,
-            last: locked,
-        });
-        let mut other = BankTold::default();
-        other.failed(&Error::Unreachable {
-            reason: "refused".to_owned(),
-        });
-        told.join(other);
-        assert_eq!(told.errors, BTreeMap::from([("LOCKED", 2), ("UNREACHABLE", 1)]));
-        assert!(told.failed_like["UNREACHABLE"].starts_with("of the bank: "));
-    }
 }

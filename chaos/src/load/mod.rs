@@ -1,18 +1,21 @@
 //! The clients: what they ask, all the time, and what they write down.
 //!
-//! Three kinds. *Probes*, one a group, write one key each without a pause: from them the first acknowledged write after a fault and the
+//! Four kinds. *Probes*, one a group, write one key each without a pause: from them the first acknowledged write after a fault and the
 //! longest pause are known. *Clients* do everything on a few hot keys of both keyspaces, at every level, each in a session. *Tellers* move money
-//! and take statements ([`bank`]). Each asks one thing after the other and waits for the answer, or for its deadline.
+//! and take statements ([`bank`]); *appenders* read and append to lists ([`lists`]). Each asks one thing after the other and waits for the answer, or for its deadline.
 //!
 //! Everything goes into the histories that are judged afterwards; what is counted (availability, pauses) comes from the same
 //! operations, as [`Sample`]s.
 
 pub mod bank;
 mod client;
+mod failures;
+pub mod lists;
 mod probe;
 pub mod setup;
 
 pub use client::client;
+pub use failures::Failures;
 pub use probe::probe;
 
 use bytes::Bytes;

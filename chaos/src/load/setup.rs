@@ -3,6 +3,7 @@
 //! Which group a key belongs to is told by the receipt of its first write, which is also the beginning of the history.
 
 use super::bank::{Account, OPENING};
+use super::lists::Shelf;
 use super::{Ground, Kind, Place, Scribe, Shared, Told, Write};
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
@@ -27,6 +28,8 @@ pub struct Grounds {
     pub all: Vec<Arc<Ground>>,
     /// The accounts.
     pub accounts: Arc<Vec<Account>>,
+    /// Where lists are.
+    pub shelves: Arc<Vec<Shelf>>,
     /// All keyspaces, to be dropped.
     pub names: Vec<String>,
     /// The first writes.
@@ -60,6 +63,7 @@ pub async fn prepare(client: &Client, shared: &Arc<Shared>, tag: &str) -> Result
     let mut grounds = Grounds {
         all: Vec::new(),
         accounts: Arc::default(),
+        shelves: Arc::default(),
         names: Vec::new(),
         told: Told::default(),
     };
@@ -82,6 +86,11 @@ pub async fn prepare(client: &Client, shared: &Arc<Shared>, tag: &str) -> Result
     let keyspace = client.keyspace(&grounds.names[2]).within(WITHIN);
     let (bank, _) = plant(shared, keyspace, Mode::Sync, GROUPS[2].2, ACCOUNTS).await?;
     grounds.accounts = Arc::new(open(client, &bank, ids[2]).await?);
+    let shelf = |place: usize| Shelf {
+        keyspace: grounds.names[place].clone(),
+        id: ids[place],
+    };
+    grounds.shelves = Arc::new([0, 2].map(shelf).into());
     Ok(grounds)
 }
 
