@@ -4,6 +4,7 @@ use crate::client::Client;
 use crate::error::Error;
 use crate::placement::{self, PlacementStatus};
 use crate::rpc::Unary;
+use fulcrum_common::failover_budget::FailoverPauses;
 use fulcrum_common::keyspace::{KeyspaceOptions, KeyspaceSpec};
 use fulcrum_common::wire::{Malformed, types, v1};
 use fulcrum_types::{
@@ -74,6 +75,8 @@ pub struct NodeStatus {
     pub leased: bool,
     /// It is to be empty.
     pub draining: bool,
+    /// What keeps failovers of one group apart; none if it did not say.
+    pub failover_pauses: Option<FailoverPauses>,
 }
 
 /// A shard group.
@@ -331,6 +334,7 @@ fn status(wire: v1::StatusResponse) -> Result<ClusterStatus, Error> {
         replicas: node.replicas,
         leased: node.leased,
         draining: node.draining,
+        failover_pauses: node.failover_pauses.map(Into::into),
     });
     Ok(ClusterStatus {
         cluster_id: wire.cluster_id,

@@ -4,10 +4,10 @@
 //! and named so that an operator knows which setting moves it. What depends on machines and networks (a round, an fsync, a
 //! compare-and-swap) is counted as nothing here: the metrics and logs of real failovers have it.
 //!
-//! Left out: the pause of a failover that comes soon after another one of the same group while the primary's node still has its lease. That is no
-//! part of a failover but what keeps failovers apart; nodes set it (`times.failover_pause`).
+//! Beside the sum stand the [pauses](FailoverPauses) of a failover that comes soon after another one of the same group while the primary's
+//! node still has its lease. They are no part of a failover that stands alone but what keeps failovers apart; nodes set them, not keyspaces.
 //!
-//! Sources: `replication/src/primary_backup/{candidate,membership}.rs`, and `shard-node/src/node/settings.rs`, which hands these
+//! Sources: `replication/src/primary_backup/{candidate,membership,pauses}.rs`, and `shard-node/src/node/settings.rs`, which hands these
 //! values on.
 
 use crate::keyspace::{CANDIDACY_PAUSE, KeyspaceOptions};
@@ -30,6 +30,26 @@ pub struct Wait {
     pub least: Duration,
     /// If one more replica, or its answer, is missing.
     pub most: Duration,
+}
+
+/// What keeps failovers of one group apart, as a node goes by it (`times.failover_pause`, `times.failover_pause_max`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FailoverPauses {
+    /// After the last failover. Zero: none.
+    pub first: Duration,
+    /// Doubled after each failover that came within twice the last pause, up to this.
+    pub longest: Duration,
+}
+
+impl FailoverPauses {
+    /// The longer of each: what a failover may have to wait, whoever stands.
+    #[must_use]
+    pub fn or_longer(self, other: Self) -> Self {
+        Self {
+            first: self.first.max(other.first),
+            longest: self.longest.max(other.longest),
+        }
+    }
 }
 
 /// A phase of a failover, as it is logged and exported.

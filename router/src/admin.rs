@@ -163,6 +163,7 @@ fn node_line(
     match answer {
         Some(Ok(status)) => {
             node.reachable = true;
+            node.failover_pauses = status.failover_pauses;
             node.replicas = u32::try_from(status.replicas.len()).unwrap_or(u32::MAX);
             let led = status
                 .replicas

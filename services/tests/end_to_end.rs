@@ -83,6 +83,11 @@ async fn keeps_what_it_is_given(world: &World) {
     world.ok(&["--deadline", "20s", "put", "users", "alice", "1"]);
     until("all nodes are ready", || world.all_ready()).await;
     assert!(world.all_in_sync(), "ready means in sync: {}", world.group());
+    let budget = world.ok(&["failover", "budget", "users"])[0]["between_failovers"].clone();
+    assert_eq!(
+        (&budget["first_ms"], &budget["longest_ms"]),
+        (&2_000.into(), &30_000.into())
+    );
     let got = world.ok(&["get", "users", "alice"]);
     assert_eq!(
         (&got["value"], &got["receipt"]["achieved"]),

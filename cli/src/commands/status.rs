@@ -286,6 +286,7 @@ mod tests {
             replicas: 2,
             leased: unreachable.is_none(),
             draining: false,
+            failover_pauses: None,
         };
         let group = GroupStatus {
             id: GroupId(1),

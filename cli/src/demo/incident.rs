@@ -226,6 +226,7 @@ mod tests {
             replicas: 0,
             leased: true,
             draining: false,
+            failover_pauses: None,
         };
         let group = |(at, (primary, keyspace)): (usize, &(u64, &str))| GroupStatus {
             id: GroupId(at as u64 + 1),

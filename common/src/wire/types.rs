@@ -1,6 +1,7 @@
 //! Conversions of what all services share: levels, receipts, tokens, conditions, writes.
 
 use super::{Malformed, v1};
+use crate::failover_budget::FailoverPauses;
 use fulcrum_types::{
     ClientId, Condition, Epoch, Fsync, GroupId, IdempotencyKey, Index, Level, LogPosition, MapVersion, Mode, Mutation,
     NodeId, Receipt, Role, Sequence, SessionToken, StalenessBasis, Version, Versioned, WriteOp, WriteOutcome,
@@ -17,6 +18,24 @@ pub fn micros(duration: Duration) -> u64 {
 #[must_use]
 pub fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl From<FailoverPauses> for v1::FailoverPauses {
+    fn from(pauses: FailoverPauses) -> Self {
+        Self {
+            first_ms: millis(pauses.first),
+            longest_ms: millis(pauses.longest),
+        }
+    }
+}
+
+impl From<v1::FailoverPauses> for FailoverPauses {
+    fn from(wire: v1::FailoverPauses) -> Self {
+        Self {
+            first: Duration::from_millis(wire.first_ms),
+            longest: Duration::from_millis(wire.longest_ms),
+        }
+    }
 }
 
 impl From<Level> for v1::Consistency {

@@ -2,6 +2,7 @@
 
 use super::Node;
 use crate::storage::{Certificate, StorageError, certificates};
+use fulcrum_common::failover_budget::FailoverPauses;
 use fulcrum_replication::Status;
 use fulcrum_types::{
     BootId, GroupId, Index, KeyspaceId, MapVersion, Mode, NodeId, Now, Participant, TransactionId, Verdict,
@@ -30,6 +31,8 @@ pub struct NodeStatus {
     pub staged_bytes: usize,
     /// Why the node is to stop, if it is.
     pub fatal: Option<String>,
+    /// What keeps failovers of one group apart.
+    pub failover_pauses: FailoverPauses,
 }
 
 /// A replica at one moment.
@@ -91,6 +94,10 @@ impl Node {
             watching: self.groups.values().map(|group| group.watches.len()).sum(),
             staged_bytes: self.shared.store.pending_bytes(),
             fatal: self.fatal.clone(),
+            failover_pauses: FailoverPauses {
+                first: self.shared.settings.failover_pause,
+                longest: self.shared.settings.failover_pause_max,
+            },
         }
     }
 

@@ -234,6 +234,7 @@ fn status_to_wire(node: NodeStatus, groups: Vec<GroupStatus>) -> internal::NodeS
         boot: node.boot.0,
         map_version: node.map_version.0,
         replicas: working.chain(stopped).collect(),
+        failover_pauses: Some(node.failover_pauses.into()),
     }
 }
 
