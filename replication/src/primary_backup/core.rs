@@ -275,8 +275,9 @@ impl PrimaryBackup {
             return;
         }
         self.step_down("a newer epoch began", effects);
+        self.note_unled(effects);
         self.hard.epoch = epoch;
-        self.backup.enter_epoch(now.mono + self.options.grace);
+        self.backup.enter_epoch(epoch, now.mono + self.options.grace);
         self.persist_hard_state(effects);
         self.next_read_of_configuration = now.mono;
     }
@@ -287,13 +288,17 @@ impl PrimaryBackup {
         if configuration.version <= self.hard.configuration.version || fenced {
             return;
         }
-        self.note_succession(&configuration);
+        self.open_certificate(&configuration, effects);
+        self.note_leaseless(&configuration, effects);
+        self.note_missed(&configuration, effects);
         self.note_failover(now, &configuration);
         self.changes.moved();
         if configuration.epoch > self.hard.epoch {
             self.step_down("a newer epoch began", effects);
+            self.note_unled(effects);
             self.hard.epoch = configuration.epoch;
-            self.backup.enter_epoch(now.mono + self.options.grace);
+            self.backup
+                .enter_epoch(configuration.epoch, now.mono + self.options.grace);
         }
         if configuration.epoch == Epoch::ZERO {
             self.backup.patience_until = now.mono;

@@ -333,6 +333,7 @@ fn divergence() -> Divergence {
         common: position(1, 3),
         entries: vec![entry],
         acknowledged_through: Index(4),
+        complete: true,
     }
 }
 
