@@ -274,6 +274,7 @@ impl PrimaryBackup {
         if self.primary.is_some() {
             self.tell_configuration(now, from, effects);
             self.beat_one(now, from, effects);
+            self.tell_history(now, from, effects);
             return;
         }
         let last = self.log.last();

@@ -13,12 +13,16 @@
 //! Below the commit index the state holds what the surviving history lacks: then the state goes, too, and the replica takes a new data
 //! id, so that nobody counts it as the member it was (rule 5).
 //!
-//! A member of the in-sync set never does that: a compare-and-swap that promotes it, perhaps of an earlier life, might yet land and find
+//! Who was replaced while it was away is no peer of any primary that could show it where the histories part. It probes, as every
+//! replica that hears no primary, is told the history that goes on ([`Body::History`]), and gives its account before its node lets it go.
+//!
+//! A member of the in-sync set never drops its state: a compare-and-swap that promotes it, perhaps of an earlier life, might yet land and find
 //! its data gone. It answers nothing instead, is removed for its silence, and lets go then.
 
+use super::body::Body;
 use super::core::PrimaryBackup;
 use crate::contract::{Divergence, Effect, LogChange, SnapshotMeta};
-use fulcrum_types::{BootId, DataId, Epoch, GroupConfiguration, Index, LogPosition};
+use fulcrum_types::{BootId, DataId, Epoch, GroupConfiguration, Index, LogPosition, NodeId, Now};
 
 /// A data id that the earlier one and this moment determine: splitmix64.
 fn next_data_id(data: DataId, boot: BootId, epoch: Epoch) -> DataId {
@@ -184,13 +188,58 @@ impl PrimaryBackup {
         self.write(LogChange::Diverged(divergence), effects);
     }
 
+    /// Who asks and is no peer may have led this group before it was replaced.
+    pub(super) fn tell_history(&self, now: Now, to: NodeId, effects: &mut Vec<Effect>) {
+        let ready = self.primary.as_ref().is_some_and(|p| p.ready);
+        if !self.is_async() || !ready || self.peers().any(|peer| peer == to) {
+            return;
+        }
+        let starts = self.log.starts().iter().copied();
+        let body = Body::History {
+            committed: self.log.position_at(self.commit).unwrap_or_default(),
+            epoch_starts: starts.filter(|(_, first)| *first <= self.commit).collect(),
+        };
+        self.envelope(now).send(to, body, effects);
+    }
+
+    /// The history that goes on without this replica, which was replaced: it gives account of what it led, and keeps its data until its node
+    /// lets it go. The sender has committed all that it inherited: what is not there of an epoch before its own is lost.
+    pub(super) fn on_history(
+        &mut self,
+        from: NodeId,
+        committed: LogPosition,
+        epoch_starts: &[(Epoch, Index)],
+        effects: &mut Vec<Effect>,
+    ) {
+        let led = self.hard.led;
+        let c = &self.hard.configuration;
+        let replaced = c.epoch == self.hard.epoch && !c.replicas.contains(&self.me.node) && !self.is_member();
+        if !self.is_async() || !replaced || led == Epoch::ZERO || led >= self.hard.epoch || !self.follows(from) {
+            return;
+        }
+        let Some((new_epoch, _)) = epoch_starts.iter().find(|(epoch, _)| *epoch > led) else {
+            return;
+        };
+        match self.first_outside(committed, epoch_starts) {
+            Some(from) => self.record_divergence(from, *new_epoch, effects),
+            None => self.record_nothing_lost(*new_epoch, self.log.last(), effects),
+        }
+        self.hard.led = Epoch::ZERO;
+        self.persist_hard_state(effects);
+    }
+
     /// The first index here that is not in the history of a snapshot.
     pub(super) fn first_beyond(&self, meta: &SnapshotMeta) -> Option<Index> {
+        self.first_outside(meta.position, &meta.epoch_starts)
+    }
+
+    /// The first index here that is not in a history that ends at `end`.
+    fn first_outside(&self, end: LogPosition, epoch_starts: &[(Epoch, Index)]) -> Option<Index> {
         let mut common = LogPosition::default();
         let last = self.log.last().index;
-        let reach = last.min(meta.position.index);
-        for (i, (epoch, first)) in meta.epoch_starts.iter().enumerate() {
-            let next = meta.epoch_starts.get(i + 1).map_or(Index(u64::MAX), |(_, n)| *n);
+        let reach = last.min(end.index);
+        for (i, (epoch, first)) in epoch_starts.iter().enumerate() {
+            let next = epoch_starts.get(i + 1).map_or(Index(u64::MAX), |(_, n)| *n);
             let end = self.log.last_within(next.prev().min(reach), *epoch);
             if end.epoch == *epoch && end.index >= *first {
                 common = end;

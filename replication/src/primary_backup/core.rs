@@ -205,6 +205,10 @@ impl PrimaryBackup {
             }
             Body::Probe { last } => self.on_probe(now, from, header, last, effects),
             Body::ProbeReply { last, eligible } => self.on_probe_reply(now, from, header, last, eligible, effects),
+            Body::History {
+                committed,
+                epoch_starts,
+            } => self.on_history(from, committed, &epoch_starts, effects),
             Body::TakeOver { last, given_up_at } => self.on_take_over(now, from, last, given_up_at, effects),
         }
     }

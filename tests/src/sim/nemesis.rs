@@ -25,7 +25,11 @@ impl World {
             return;
         }
         let drains = self.plan.drains && self.nemesis.percent(25);
-        let drawn = if drains { Some(Fault::Drain) } else { self.nemesis.pick(&self.plan.faults) };
+        let drawn = if drains {
+            Some(Fault::Drain)
+        } else {
+            self.nemesis.pick(&self.plan.faults)
+        };
         if let Some(fault) = drawn {
             let lasts = self.nemesis.skewed(20 * MS, self.plan.fault_max);
             self.inflict(fault, lasts);
