@@ -368,6 +368,7 @@ fn a_replica_that_was_replaced_gives_account_of_what_it_led_before_it_goes() {
         bench.turn(ms);
     }
     assert_eq!(bench.node.status().replicas, 1, "it knows alone what it led");
+    assert_eq!(bench.node.readiness(at(20), true), Ok(()), "and nobody waits for it");
     let paid = HardState {
         led: Epoch::ZERO,
         ..led
