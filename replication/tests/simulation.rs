@@ -6,7 +6,7 @@
 
 mod world;
 
-use fulcrum_replication::{Input, Options, ReadWanted};
+use fulcrum_replication::{Input, LogChange, Options, ReadWanted};
 use fulcrum_types::{Epoch, GroupConfiguration, GroupId, Index, LogPosition, Mode, NodeId};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -351,11 +351,58 @@ impl Simulation {
             self.world.pass(250);
         }
         self.agree()?;
+        self.certificates_are_true()?;
         self.world
             .checks
             .broken
             .first()
             .map_or(Ok(()), |broken| Err(broken.clone()))
+    }
+
+    /// No disk was lost in `async`: whatever happened, every certificate knows its extent in the end. And if any one disk had never come back
+    /// they would know it only if the others have all that is lost on record.
+    fn certificates_are_true(&self) -> Result<(), String> {
+        let w = &self.world;
+        if w.options.mode == Mode::Sync {
+            return Ok(());
+        }
+        if let Some((old, new, _)) = w.certificates(None).into_iter().find(|(_, _, known)| !known) {
+            return Err(format!(
+                "the extent of {old} -> {new} is unknown, and every disk is there"
+            ));
+        }
+        let lost = self.lost();
+        for id in &self.ids {
+            let on_record = self.on_record(Some(*id));
+            let certain = w.certificates(Some(*id)).into_iter().all(|(_, _, known)| known);
+            if let Some(hidden) = lost.iter().find(|at| certain && !on_record.contains(at)) {
+                return Err(format!(
+                    "{hidden:?} is lost, only {id} knows, and all certificates seem complete"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// The entries that the disks have on record as lost, one of them left out perhaps.
+    fn on_record(&self, without: Option<NodeId>) -> BTreeSet<(Index, Epoch)> {
+        let disks = self.world.nodes.values().filter(|n| Some(n.id) != without);
+        let changes = disks.flat_map(|node| &node.volatile.certificates);
+        let entries = changes.flat_map(|change| match change {
+            LogChange::Diverged(record) => record.entries.as_slice(),
+            _ => &[],
+        });
+        entries.map(|e| (e.position.index, e.position.epoch)).collect()
+    }
+
+    /// What was acknowledged and is in no history at the end.
+    fn lost(&self) -> Vec<(Index, Epoch)> {
+        let history = self.world.nodes.values().next().map(|n| n.volatile.state.as_slice());
+        let kept: BTreeSet<(Index, Epoch)> = (history.unwrap_or_default().iter())
+            .map(|e| (e.position.index, e.position.epoch))
+            .collect();
+        let acknowledged = self.world.checks.acknowledged.keys();
+        acknowledged.filter(|at| !kept.contains(*at)).copied().collect()
     }
 
     fn agree(&self) -> Result<(), String> {
@@ -368,20 +415,9 @@ impl Simulation {
                 histories[0].len()
             ));
         }
-        let kept: BTreeSet<(Index, Epoch)> = histories[0]
-            .iter()
-            .map(|e| (e.position.index, e.position.epoch))
-            .collect();
-        let on_record: BTreeSet<_> = w
-            .nodes
-            .values()
-            .flat_map(|n| n.volatile.diverged.iter())
-            .flat_map(|d| d.entries.iter().map(|e| (e.position.index, e.position.epoch)))
-            .collect();
-        let lost = w.checks.acknowledged.keys().filter(|k| !kept.contains(*k));
-        let lost: Vec<_> = lost
-            .filter(|k| w.options.mode == Mode::Sync || !on_record.contains(*k))
-            .collect();
+        let on_record = self.on_record(None);
+        let mut lost = self.lost();
+        lost.retain(|at| w.options.mode == Mode::Sync || !on_record.contains(at));
         if lost.is_empty() {
             Ok(())
         } else {

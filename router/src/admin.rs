@@ -3,6 +3,7 @@
 //! Keyspaces live in the metadata store; everything else is asked of the shard-nodes and put together here. A node that
 //! cannot be asked is named in the answer instead of failing the whole.
 
+use crate::certificates::Parts;
 use crate::dispatch::Dispatch;
 use crate::service::until;
 use crate::succession::{Order, Succession};
@@ -242,30 +243,6 @@ fn replica_line(
     }
 }
 
-/// Parts of one certificate from several nodes make one: the new primary opened it, the old one knows the extent. A planned hand-over
-/// opens none: the word of its old primary that it has lost nothing is no certificate by itself.
-fn merge_certificates(
-    parts: Vec<v1::failover_report_response::Certificate>,
-) -> Vec<v1::failover_report_response::Certificate> {
-    let mut merged: BTreeMap<(u64, u64, u64), v1::failover_report_response::Certificate> = BTreeMap::new();
-    for part in parts {
-        let whole = merged
-            .entry((part.group, part.old_epoch, part.new_epoch))
-            .or_insert_with(|| part.clone());
-        if part.extent_known && !whole.extent_known {
-            let promotion = whole.promotion.or(part.promotion);
-            *whole = part;
-            whole.promotion = promotion;
-        } else if whole.promotion.is_none() {
-            whole.promotion = part.promotion;
-        }
-    }
-    let is_one = |whole: &v1::failover_report_response::Certificate| {
-        whole.promotion.is_some() || whole.acknowledged_lost + whole.never_acknowledged > 0
-    };
-    merged.into_values().filter(is_one).collect()
-}
-
 #[tonic::async_trait]
 impl v1::admin_server::Admin for AdminService {
     async fn create_keyspace(
@@ -378,14 +355,20 @@ impl v1::admin_server::Admin for AdminService {
             .keys()
             .map(|node| async { (*node, self.certificates(&view, *node, ask).await) });
         let mut response = v1::FailoverReportResponse::default();
-        let mut parts = Vec::new();
+        let mut parts = Parts::default();
         for (node, answer) in join_all(asked).await {
             match answer {
-                Ok(answer) => parts.extend(answer.parts),
+                Ok(answer) => parts.add(answer),
                 Err(_) => response.unreachable.push(node.0),
             }
         }
-        response.certificates = merge_certificates(parts);
+        response.certificates = parts.whole();
+        for certificate in &mut response.certificates {
+            // Who holds no replica any more does not know the keyspace.
+            let group = view.map.groups().get(&GroupId(certificate.group));
+            let keyspace = group.and_then(|group| view.map.keyspace(group.keyspace));
+            certificate.keyspace = keyspace.map_or_else(String::new, |keyspace| keyspace.name.clone());
+        }
         Ok(Response::new(response))
     }
 
@@ -467,46 +450,4 @@ fn late() -> Status {
 
 fn known(node: u64) -> Option<NodeId> {
     (node != 0).then_some(NodeId(node))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::merge_certificates;
-    use fulcrum_common::wire::v1::LogPosition;
-    use fulcrum_common::wire::v1::failover_report_response::Certificate;
-
-    fn part(new_epoch: u64, extent_known: bool, lost: u64) -> Certificate {
-        Certificate {
-            group: 1,
-            old_epoch: new_epoch - 1,
-            new_epoch,
-            extent_known,
-            acknowledged_lost: lost,
-            ..Certificate::default()
-        }
-    }
-
-    fn opening(new_epoch: u64) -> Certificate {
-        Certificate {
-            promotion: Some(LogPosition { epoch: 1, index: 5 }),
-            ..part(new_epoch, false, 0)
-        }
-    }
-
-    #[test]
-    fn parts_make_one_certificate_in_whatever_order_they_come() {
-        for parts in [vec![opening(2), part(2, true, 3)], vec![part(2, true, 3), opening(2)]] {
-            let whole = merge_certificates(parts);
-            assert_eq!(whole.len(), 1);
-            assert_eq!((whole[0].extent_known, whole[0].acknowledged_lost), (true, 3));
-            assert!(whole[0].promotion.is_some());
-        }
-    }
-
-    #[test]
-    fn a_planned_hand_over_has_no_certificate_and_a_loss_is_told_even_if_nobody_knows_from_where() {
-        assert_eq!(merge_certificates(vec![part(2, true, 0)]), []);
-        assert_eq!(merge_certificates(vec![part(2, true, 1)]).len(), 1);
-        assert_eq!(merge_certificates(vec![opening(2)]).len(), 1);
-    }
 }

@@ -19,6 +19,7 @@ pub mod admin;
 pub mod service;
 
 mod batch;
+mod certificates;
 mod dispatch;
 mod joints;
 mod order;

@@ -38,4 +38,10 @@ impl GroupConfiguration {
     pub fn has_member(&self, member: Member) -> bool {
         self.in_sync.contains(&member)
     }
+
+    /// The primary, with the data that it is listed with.
+    #[must_use]
+    pub fn listed_primary(&self) -> Option<Member> {
+        self.in_sync.iter().find(|m| Some(m.node) == self.primary).copied()
+    }
 }

@@ -3,12 +3,14 @@
 //! Every crate speaks in these words; the protocol cores depend on nothing else. Reading order: [`ids`] names things,
 //! [`time`] says what a core may know of time, [`mode`] holds the choices of a keyspace and of a request,
 //! [`configuration`] is a group's membership as the metadata store holds it, [`entry`] is one position of a group's log,
+//! [`certificate`] says whose loss a failover has to account for,
 //! [`operation`], [`transaction`] and [`error`] are what clients ask and why they may be refused, [`receipt`] and [`session`] what they are told
 //! and carry back, [`watch`] what a watch asks and is told, [`transaction_request`] what transactions are to clients, who know no groups.
 
 pub mod ids;
 pub mod time;
 
+pub mod certificate;
 pub mod configuration;
 pub mod entry;
 pub mod error;
@@ -20,6 +22,7 @@ pub mod transaction;
 pub mod transaction_request;
 pub mod watch;
 
+pub use certificate::Accounts;
 pub use configuration::{GroupConfiguration, Member};
 pub use entry::{Entry, LogPosition, Payload};
 pub use error::{Act, Refusal};

@@ -27,6 +27,7 @@ const SNAPSHOT_PROGRESS: u8 = 6;
 const PROBE: u8 = 7;
 const PROBE_REPLY: u8 = 8;
 const TAKE_OVER: u8 = 9;
+const HISTORY: u8 = 10;
 
 const NOOP: u8 = 0;
 const COMMAND: u8 = 1;
@@ -136,6 +137,14 @@ fn put_body(to: &mut BytesMut, body: &Body) {
             put_position(to, *last);
             to.put_u8(u8::from(*eligible));
         }
+        Body::History {
+            committed,
+            epoch_starts,
+        } => {
+            to.put_u8(HISTORY);
+            put_position(to, *committed);
+            put_starts(to, epoch_starts);
+        }
         Body::TakeOver { last, given_up_at } => {
             to.put_u8(TAKE_OVER);
             put_position(to, *last);
@@ -191,6 +200,10 @@ fn body_from_bytes(bytes: Bytes) -> Result<Body, Malformed> {
         PROBE_REPLY => Body::ProbeReply {
             last: from.position("probe_reply.last")?,
             eligible: from.flag("probe_reply.eligible")?,
+        },
+        HISTORY => Body::History {
+            committed: from.position("history.committed")?,
+            epoch_starts: from.starts("history.epoch_starts")?,
         },
         TAKE_OVER => Body::TakeOver {
             last: from.position("take_over.last")?,
@@ -275,11 +288,15 @@ fn put_chunk(to: &mut BytesMut, chunk: &SnapshotChunk) {
     if let Some(meta) = &chunk.last {
         put_position(to, meta.position);
         put_varint(to, meta.time.0);
-        put_list(to, &meta.epoch_starts, |to, (epoch, first)| {
-            put_varint(to, epoch.0);
-            put_varint(to, first.0);
-        });
+        put_starts(to, &meta.epoch_starts);
     }
+}
+
+fn put_starts(to: &mut BytesMut, starts: &[(Epoch, Index)]) {
+    put_list(to, starts, |to, (epoch, first)| {
+        put_varint(to, epoch.0);
+        put_varint(to, first.0);
+    });
 }
 
 /// What is left to read.
@@ -427,14 +444,17 @@ impl Fields {
     fn snapshot_meta(&mut self) -> Result<SnapshotMeta, Malformed> {
         let position = self.position("snapshot.position")?;
         let time = ReplicatedTime(self.varint("snapshot.time")?);
-        let epoch_starts = self.list("snapshot.epoch_starts", 2, |from| {
-            let epoch = Epoch(from.varint("snapshot.epoch_starts")?);
-            Ok((epoch, Index(from.varint("snapshot.epoch_starts")?)))
-        })?;
         Ok(SnapshotMeta {
             position,
             time,
-            epoch_starts,
+            epoch_starts: self.starts("snapshot.epoch_starts")?,
+        })
+    }
+
+    fn starts(&mut self, name: &'static str) -> Result<Vec<(Epoch, Index)>, Malformed> {
+        self.list(name, 2, |from| {
+            let epoch = Epoch(from.varint(name)?);
+            Ok((epoch, Index(from.varint(name)?)))
         })
     }
 
@@ -558,6 +578,10 @@ mod tests {
             Body::ProbeReply {
                 last: at(1, 128),
                 eligible: true,
+            },
+            Body::History {
+                committed: at(2, 300),
+                epoch_starts: vec![(Epoch(1), Index(1)), (Epoch(2), Index(200))],
             },
             Body::TakeOver {
                 last: at(1, 2),

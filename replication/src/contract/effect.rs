@@ -4,7 +4,7 @@ use super::input::{CasId, ProposalId, ReadId, SnapshotChunk, TransferId};
 use super::message::Message;
 use super::status::HardState;
 use fulcrum_types::{
-    ConfigVersion, Entry, Epoch, GroupConfiguration, Index, LogPosition, Mono, NodeId, Payload, ReplicatedTime,
+    ConfigVersion, Entry, Epoch, GroupConfiguration, Index, LogPosition, Member, Mono, NodeId, Payload, ReplicatedTime,
     StalenessBasis, WriteId,
 };
 
@@ -22,7 +22,7 @@ pub struct SnapshotMeta {
 /// Entries that one replica held and the surviving history does not: part of a loss certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Divergence {
-    /// The epoch in which the entries were ordered by the old primary.
+    /// The last epoch that this replica led, if it gives account of that; else the one in which the last entry was ordered.
     pub old_epoch: Epoch,
     /// The epoch whose history took their place.
     pub new_epoch: Epoch,
@@ -32,6 +32,8 @@ pub struct Divergence {
     pub entries: Vec<Entry>,
     /// Up to here the old primary may have acknowledged (in doubt: acknowledged).
     pub acknowledged_through: Index,
+    /// By who led `old_epoch`: nothing else that was acknowledged there is lost. Others may have held less.
+    pub complete: bool,
 }
 
 impl Divergence {
@@ -83,9 +85,27 @@ pub enum LogChange {
         new_epoch: Epoch,
         /// The new primary's last entry when it was promoted: what it lacks of the old epoch may be lost.
         promotion: LogPosition,
+        /// Who had won the epoch that ended, as far as known.
+        deposed: Option<Member>,
     },
     /// Diverged entries, kept before they are truncated.
     Diverged(Divergence),
+    /// In this epoch nothing was acknowledged, surely: certificates are due on what was before it.
+    VoidEpoch {
+        /// The epoch.
+        epoch: Epoch,
+    },
+    /// This replica has missed these epochs: it led none of them, even if it had won one.
+    Unled {
+        /// This replica.
+        who: Member,
+        /// The first of them.
+        first: Epoch,
+        /// The last of them.
+        last: Epoch,
+        /// Who had won the epoch before the first, if any.
+        before: Option<Member>,
+    },
     /// The staged snapshot becomes the state and the log is empty behind it: all or nothing. Permits to read that were
     /// given before and not used yet are void, as with [`LogChange::DropState`]: ask again.
     InstallSnapshot {

@@ -6,12 +6,14 @@ use super::core::PrimaryBackup;
 use super::snapshot::Incoming;
 use super::staleness::Staleness;
 use crate::contract::{Effect, HardState, Header, LogChange, Options};
-use fulcrum_types::{Entry, Index, LogPosition, Member, Mono, NodeId, Now};
+use fulcrum_types::{Entry, Epoch, Index, LogPosition, Member, Mono, NodeId, Now};
 
 #[derive(Clone, Debug)]
 pub(super) struct Backup {
     /// Who orders entries in `hard.epoch`, as far as known; never this replica.
     pub(super) leader: Option<NodeId>,
+    /// The epoch that this life has seen begin, if it is the present one.
+    pub(super) entered: Option<Epoch>,
     /// Up to here the log is known to equal the primary's, in this epoch.
     pub(super) matched: Index,
     /// Up to here every member of the in-sync set holds the log, as last heard in this epoch.
@@ -46,6 +48,7 @@ impl Backup {
         let free = if promised_nothing { now } else { now + options.grace };
         Self {
             leader: c.primary.filter(|p| c.epoch == hard.epoch && *p != me.node),
+            entered: None,
             matched: Index::ZERO,
             held: Index::ZERO,
             leader_commit: Index::ZERO,
@@ -62,8 +65,9 @@ impl Backup {
     }
 
     /// What was matched, echoed and proved in one epoch says nothing in the next. Promises stay.
-    pub(super) fn enter_epoch(&mut self, patience_until: Mono) {
+    pub(super) fn enter_epoch(&mut self, epoch: Epoch, patience_until: Mono) {
         self.leader = None;
+        self.entered = Some(epoch);
         self.matched = Index::ZERO;
         self.held = Index::ZERO;
         self.leader_commit = Index::ZERO;

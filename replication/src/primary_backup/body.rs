@@ -1,7 +1,7 @@
 //! What primary and backups say to each other.
 
 use crate::contract::{SnapshotChunk, TransferId};
-use fulcrum_types::{BootId, Entry, GroupConfiguration, Index, LogPosition, Mono, ReplicatedTime};
+use fulcrum_types::{BootId, Entry, Epoch, GroupConfiguration, Index, LogPosition, Mono, ReplicatedTime};
 
 /// A primary's clock reading on its way to a backup and back: the base of leases and staleness bounds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -91,6 +91,14 @@ pub enum Body {
         last: LogPosition,
         /// In the in-sync set, disk and clock in order: it would stand as soon as its promise allows.
         eligible: bool,
+    },
+    /// Primary to a prober that is no replica any more: this is the history that goes on, as far as it is committed. Of what the prober
+    /// led and does not find there it can give account before it goes.
+    History {
+        /// The last committed position.
+        committed: LogPosition,
+        /// First index of each epoch up to there.
+        epoch_starts: Vec<(Epoch, Index)>,
     },
     /// Primary to its chosen successor: I have given my lease up, you hold everything, take over at once (rule 7).
     TakeOver {

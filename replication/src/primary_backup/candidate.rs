@@ -16,10 +16,8 @@ const MAX_DEFERRALS: u32 = 3;
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Candidacy {
-    /// The promotion to this epoch loses nothing: it opens no certificate.
-    pub(super) lossless: Option<Epoch>,
     /// The primary has given its lease up for us.
-    planned: bool,
+    pub(super) planned: bool,
     /// An operator's word, as long as this life lasts.
     forced: bool,
     probing: Option<Probing>,
@@ -91,7 +89,7 @@ impl PrimaryBackup {
 
     /// An epoch belongs to one life: what this one leads is marked, durably, before it does (rule 3).
     fn mark_as_led(&mut self, effects: &mut Vec<Effect>) {
-        self.open_certificate(effects);
+        self.account_for_own(effects);
         self.marked = self.hard.epoch;
         self.hard.led = self.hard.epoch;
         self.persist_hard_state(effects);
@@ -130,19 +128,14 @@ impl PrimaryBackup {
             return;
         }
         let Some(ground) = self.ground() else { return };
-        if !self.changes.may_try(now.mono) {
+        // A crash must not forget what the proposal rests on: the data that it lists, an operator's word, who is deposed by it.
+        if !self.changes.may_try(now.mono) || self.disk.after_hard_state().is_some() {
             return;
         }
         let ready = match ground {
-            // What it proposes lists its data, which must be there after a crash.
-            Ground::NewGroup => {
-                let turn = self.backup.patience_until + self.options.retry_after * (2 * self.rank());
-                now.mono >= turn && self.disk.after_hard_state().is_none()
-            }
+            Ground::NewGroup => now.mono >= self.backup.patience_until + self.options.retry_after * (2 * self.rank()),
             Ground::PrimarySilent => self.pause_is_over(now, effects) && self.is_my_turn(now, effects),
-            // The operator's word is durable before it can have an effect: the certificate is owed after a crash, too.
-            Ground::Forced => self.disk.after_hard_state().is_none(),
-            Ground::Restarted | Ground::Planned => true,
+            Ground::Forced | Ground::Restarted | Ground::Planned => true,
         };
         if ready && !self.wall_is_suspect(now) {
             self.propose_self(now, ground, effects);
@@ -253,19 +246,6 @@ impl PrimaryBackup {
         self.compare_and_swap(now, proposal, effects);
     }
 
-    /// What is lost by the step from one configuration to the next, if that makes this replica primary: nothing, if it was
-    /// primary before, if there was none, or if the old one handed over.
-    pub(super) fn note_succession(&mut self, next: &GroupConfiguration) {
-        let current = &self.hard.configuration;
-        let ours = next.primary == Some(self.me.node) && next.epoch == current.epoch.next();
-        let kept = current
-            .primary
-            .is_none_or(|p| p == self.me.node && self.is_member() && self.hard.led == current.epoch);
-        if ours && (kept || self.backup.candidacy.planned) {
-            self.backup.candidacy.lossless = Some(next.epoch);
-        }
-    }
-
     // ---- the search for data and for the most advanced ----
 
     /// Without a primary for long, replicas show each other their data: so a group that has lost it all is known to be stranded.
@@ -294,6 +274,7 @@ impl PrimaryBackup {
         if self.primary.is_some() {
             self.tell_configuration(now, from, effects);
             self.beat_one(now, from, effects);
+            self.tell_history(now, from, effects);
             return;
         }
         let last = self.log.last();

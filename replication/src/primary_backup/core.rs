@@ -205,6 +205,10 @@ impl PrimaryBackup {
             }
             Body::Probe { last } => self.on_probe(now, from, header, last, effects),
             Body::ProbeReply { last, eligible } => self.on_probe_reply(now, from, header, last, eligible, effects),
+            Body::History {
+                committed,
+                epoch_starts,
+            } => self.on_history(from, committed, &epoch_starts, effects),
             Body::TakeOver { last, given_up_at } => self.on_take_over(now, from, last, given_up_at, effects),
         }
     }
@@ -275,8 +279,9 @@ impl PrimaryBackup {
             return;
         }
         self.step_down("a newer epoch began", effects);
+        self.note_unled(effects);
         self.hard.epoch = epoch;
-        self.backup.enter_epoch(now.mono + self.options.grace);
+        self.backup.enter_epoch(epoch, now.mono + self.options.grace);
         self.persist_hard_state(effects);
         self.next_read_of_configuration = now.mono;
     }
@@ -287,13 +292,17 @@ impl PrimaryBackup {
         if configuration.version <= self.hard.configuration.version || fenced {
             return;
         }
-        self.note_succession(&configuration);
+        self.open_certificate(&configuration, effects);
+        self.note_leaseless(&configuration, effects);
+        self.note_missed(&configuration, effects);
         self.note_failover(now, &configuration);
         self.changes.moved();
         if configuration.epoch > self.hard.epoch {
             self.step_down("a newer epoch began", effects);
+            self.note_unled(effects);
             self.hard.epoch = configuration.epoch;
-            self.backup.enter_epoch(now.mono + self.options.grace);
+            self.backup
+                .enter_epoch(configuration.epoch, now.mono + self.options.grace);
         }
         if configuration.epoch == Epoch::ZERO {
             self.backup.patience_until = now.mono;

@@ -31,6 +31,7 @@
 //! | `Stale` | anyone, who is behind | my configuration is newer: here it is |
 //! | `Snapshot`, `SnapshotProgress` | primary, learner and back | a part; parts held |
 //! | `Probe`, `ProbeReply` | between replicas without a primary | how far are you, what data have you, would you stand? |
+//! | `History` | primary, who was replaced | the epochs that go on: of what you led, what is not in them? |
 //! | `TakeOver` | primary, its successor | my lease is given up, you hold everything: go (rule 7) |
 //!
 //! Messages may be lost, doubled, reordered and late. Each carries epoch, configuration version, boot id and data id of its

@@ -81,6 +81,8 @@ bugs! {
     ForgetDivergence,
     /// A primary that hands over keeps its lease.
     KeepLeaseAtHandOver,
+    /// Commit waits no longer for a member that is leaving, before it has left.
+    ForgetLeaving,
     /// Writes are acknowledged although fewer than `min_in_sync` are in sync.
     IgnoreMinInSync,
     /// An `async` primary acknowledges without its lease.

@@ -233,6 +233,9 @@ impl PrimaryBackup {
         let mut reach = own;
         self.each_counted(|member| {
             let peer = primary.peers.get(&member.node).filter(|p| p.is(member));
+            if planted!(self, ForgetLeaving) && peer.is_some_and(|p| p.leaving) {
+                return;
+            }
             reach = reach.min(peer.map_or(Index::ZERO, |p| p.persisted));
         });
         let awaited = primary.peers.values().filter(|p| p.is_awaited(now, &self.options));

@@ -111,6 +111,7 @@ fn what_was_compacted_away_counts_as_lost_and_a_no_op_does_not() {
         common: at(10, 1),
         entries: entries(18..=20, 1),
         acknowledged_through: Index(19),
+        complete: true,
     };
     assert_eq!(loss.acknowledged_lost(), 9);
     loss.entries.clear();

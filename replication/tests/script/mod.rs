@@ -288,6 +288,13 @@ fn look(world: &World, verb: &str, rest: &[&str]) -> Result<Option<Vec<String>>,
             let disk = &world.nodes.get(&id).ok_or("no such node")?.volatile;
             vec![format!("{id} [{}]", show::entries(&disk.history_to(Index(u64::MAX))))]
         }
+        "certificates" => {
+            let line = |(old, new, known): (Epoch, Epoch, bool)| {
+                let extent = if known { "known" } else { "unknown" };
+                format!("certificate {old} -> {new}: extent {extent}")
+            };
+            world.certificates(None).into_iter().map(line).collect()
+        }
         "peers" => {
             let id = node(rest.first())?;
             let peers = statuses().filter(|(n, _)| *n == id).flat_map(|(_, s)| s.peers);

@@ -2,7 +2,7 @@
 
 use super::World;
 use fulcrum_replication::{Answered, Input, LogChange, ReadId, ReadPermit, ReadWanted, Replica, Status};
-use fulcrum_types::{Entry, Epoch, GroupConfiguration, Index, Mode, NodeId, Payload};
+use fulcrum_types::{Accounts, Entry, Epoch, GroupConfiguration, Index, Mode, NodeId, Payload};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -93,6 +93,45 @@ pub fn succession(old: &GroupConfiguration, new: &GroupConfiguration) -> Option<
 }
 
 impl World {
+    /// Every certificate that was opened on a disk, and whether its extent is known by what the disks have together, one of them left
+    /// out perhaps.
+    pub fn certificates(&self, without: Option<NodeId>) -> Vec<(Epoch, Epoch, bool)> {
+        let disks = || {
+            self.nodes
+                .values()
+                .filter(|n| Some(n.id) != without)
+                .map(|n| &n.volatile)
+        };
+        let mut accounts = Accounts::default();
+        for change in disks().flat_map(|disk| &disk.certificates) {
+            match change {
+                LogChange::OpenCertificate { old_epoch, deposed, .. } => {
+                    deposed.iter().for_each(|by| accounts.won(*old_epoch, *by));
+                }
+                LogChange::Diverged(record) if record.complete => accounts.given(record.old_epoch),
+                LogChange::VoidEpoch { epoch } => accounts.void(*epoch),
+                LogChange::Unled {
+                    who,
+                    first,
+                    last,
+                    before,
+                } => {
+                    accounts.unled(*who, *first, *last);
+                    before.iter().for_each(|by| accounts.won(first.prev(), *by));
+                }
+                _ => {}
+            }
+        }
+        let written = self.nodes.values().flat_map(|node| &node.volatile.certificates);
+        let opened = written.filter_map(|change| match change {
+            LogChange::OpenCertificate {
+                old_epoch, new_epoch, ..
+            } => Some((*old_epoch, *new_epoch, accounts.extent_known(*new_epoch))),
+            _ => None,
+        });
+        opened.collect()
+    }
+
     /// What ends doubt is answered ahead of others: committed, and durable where it says.
     pub fn acknowledged_alone(&mut self, id: NodeId, at: &[Index], by: &[NodeId]) {
         for index in at {

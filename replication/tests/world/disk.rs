@@ -1,7 +1,7 @@
 //! One replica's storage: as the runner sees it (volatile) or as a crash leaves it (durable).
 
-use fulcrum_replication::{Divergence, HardState, LogChange, Restored};
-use fulcrum_types::{BootId, DataId, Entry, Epoch, Index, LogPosition, ReplicatedTime};
+use fulcrum_replication::{HardState, LogChange, Restored};
+use fulcrum_types::{BootId, DataId, Entry, Index, LogPosition, ReplicatedTime};
 
 #[derive(Clone, Debug)]
 pub struct Disk {
@@ -12,8 +12,8 @@ pub struct Disk {
     pub log: Vec<Entry>,
     /// The state machine: the list of all entries applied.
     pub state: Vec<Entry>,
-    pub diverged: Vec<Divergence>,
-    pub certificates: Vec<(Epoch, Epoch, LogPosition)>,
+    /// All that was written of certificates.
+    pub certificates: Vec<LogChange>,
 }
 
 impl Disk {
@@ -25,7 +25,6 @@ impl Disk {
             compacted_time: ReplicatedTime::default(),
             log: Vec::new(),
             state: Vec::new(),
-            diverged: Vec::new(),
             certificates: Vec::new(),
         }
     }
@@ -107,12 +106,10 @@ impl Disk {
                 }
                 self.log.retain(|e| e.position.index > through.index);
             }
-            LogChange::OpenCertificate {
-                old_epoch,
-                new_epoch,
-                promotion,
-            } => self.certificates.push((*old_epoch, *new_epoch, *promotion)),
-            LogChange::Diverged(divergence) => self.diverged.push(divergence.clone()),
+            LogChange::OpenCertificate { .. }
+            | LogChange::VoidEpoch { .. }
+            | LogChange::Unled { .. }
+            | LogChange::Diverged(_) => self.certificates.push(change.clone()),
             LogChange::InstallSnapshot { meta, .. } => {
                 let cut = cut.expect("a staged snapshot");
                 self.state = cut.state.clone();

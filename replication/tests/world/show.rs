@@ -34,14 +34,18 @@ fn change(change: &LogChange) -> Option<String> {
             old_epoch,
             new_epoch,
             promotion,
+            ..
         } => format!("opens a certificate: {old_epoch} -> {new_epoch} at {promotion}"),
+        LogChange::Unled { first, last, .. } => format!("records that it led none of {first} to {last}"),
+        LogChange::VoidEpoch { epoch } => format!("records that {epoch} acknowledged nothing"),
         LogChange::Diverged(d) => format!(
-            "records {} -> {} diverged after {}: [{}], acknowledged through {}",
+            "records {} -> {} diverged after {}: [{}], acknowledged through {}{}",
             d.old_epoch,
             d.new_epoch,
             d.common,
             entries(&d.entries),
-            d.acknowledged_through
+            d.acknowledged_through,
+            if d.complete { "" } else { ", others may have had more" }
         ),
         LogChange::InstallSnapshot { meta, .. } => format!("installs a snapshot at {}", meta.position),
         LogChange::DropState => "drops its state".to_string(),

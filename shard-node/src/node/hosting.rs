@@ -2,6 +2,7 @@
 
 use super::Node;
 use super::group::Group;
+use super::leaving::Belonging;
 use super::restart::Opener;
 use super::shared::Failure;
 use crate::event::Observation;
@@ -20,15 +21,16 @@ impl Node {
         self.shared.map = Some(map.clone());
         let here = self.groups.keys().chain(self.stopped.keys()).copied();
         for group in here.collect::<Vec<GroupId>>() {
-            if !self.is_done_with(&map, group) {
-                continue;
+            match self.belonging(&map, group) {
+                Belonging::Here => {}
+                // One that has stopped gives no account any more.
+                Belonging::InDebt if self.groups.contains_key(&group) => {
+                    self.debtors.insert(group);
+                }
+                Belonging::InDebt | Belonging::Elsewhere => self.dismiss(group),
             }
-            self.give_up(group, "the group is no longer placed on this node");
-            self.stopped.remove(&group);
-            self.leave(group);
-            self.shared.observe(Observation::ReplicaRemoved { group });
         }
-        self.leave_orphans(&map);
+        self.leave_orphans(now, &map);
         for group in map.groups_on(self.shared.settings.node) {
             let Some(keyspace) = map.keyspace_of(group).cloned() else {
                 continue;
@@ -50,7 +52,7 @@ impl Node {
         map.replicas(group).contains(&self.shared.settings.node)
     }
 
-    fn place(&mut self, now: Now, id: GroupId, keyspace: Arc<Keyspace>) {
+    pub(super) fn place(&mut self, now: Now, id: GroupId, keyspace: Arc<Keyspace>) {
         if let Some(group) = self.groups.get_mut(&id) {
             group.keyspace = keyspace;
             return;

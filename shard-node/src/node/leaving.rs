@@ -6,31 +6,77 @@
 //! are versioned by revisions of one store, and who is placed anew gets both in one transaction: a map that does not place it
 //! and is newer than its configuration was made after it was taken out. And who is taken out has left the in-sync set before.
 //!
+//! In `async`, who led the group and has not seen since what became of it may alone know what a failover lost. Such a replica is **in
+//! debt**: it is hosted until it has asked the group's primary and given its account (`replication/src/primary_backup/certificate.rs`), and
+//! goes then. It is in no map, so nobody reads from it, and in no in-sync set, so nobody waits for it.
+//!
 //! Loss certificates stay when the group goes on elsewhere; they go only with the group.
 
 use super::Node;
+use crate::event::Observation;
 use crate::storage::{GroupStore, Kept};
 use fulcrum_common::map::ClusterMap;
-use fulcrum_types::{GroupConfiguration, GroupId};
+use fulcrum_replication::HardState;
+use fulcrum_types::{Epoch, GroupId, Mode, Now};
+
+/// What is to become of a replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Belonging {
+    /// It is placed here, or the map may be too old to say so.
+    Here,
+    /// It belongs elsewhere, and owes an account of what it led.
+    InDebt,
+    /// It belongs elsewhere: its data may go.
+    Elsewhere,
+}
 
 impl Node {
-    /// Whether the map does not place a group here, and that is no older than what the replica knows.
-    pub(super) fn is_done_with(&mut self, map: &ClusterMap, group: GroupId) -> bool {
+    /// Where a group belongs by a map that is no older than what the replica knows.
+    pub(super) fn belonging(&mut self, map: &ClusterMap, group: GroupId) -> Belonging {
         if self.is_placed(map, group) {
-            return false;
+            return Belonging::Here;
         }
-        let Some(known) = self.known_configuration(group) else {
-            return false;
+        let Some(known) = self.known_state(group) else {
+            return Belonging::Here;
         };
         let me = self.shared.settings.node;
-        let named = known.replicas.contains(&me) || known.is_in_sync(me);
-        !named || map.version().0 > known.version.0
+        let configuration = &known.configuration;
+        let named = configuration.replicas.contains(&me) || configuration.is_in_sync(me);
+        if named && map.version().0 <= configuration.version.0 {
+            return Belonging::Here;
+        }
+        let may_lose = map.keyspace_of(group).is_some_and(|k| k.options.mode == Mode::Async);
+        match may_lose && known.led > Epoch::ZERO {
+            true => Belonging::InDebt,
+            false => Belonging::Elsewhere,
+        }
     }
 
-    /// The newest configuration that a replica has accepted; none if the disk cannot tell.
-    fn known_configuration(&mut self, group: GroupId) -> Option<GroupConfiguration> {
+    /// Replicas that are hosted only for their debts go when they have paid.
+    pub(super) fn leave_debtors(&mut self) {
+        let Some(map) = self.shared.map.clone() else { return };
+        for group in self.debtors.clone() {
+            match self.belonging(&map, group) {
+                Belonging::InDebt => continue,
+                Belonging::Elsewhere => self.dismiss(group),
+                Belonging::Here => {}
+            }
+            self.debtors.remove(&group);
+        }
+    }
+
+    /// Ends a replica that belongs elsewhere, and its data.
+    pub(super) fn dismiss(&mut self, group: GroupId) {
+        self.give_up(group, "the group is no longer placed on this node");
+        self.stopped.remove(&group);
+        self.leave(group);
+        self.shared.observe(Observation::ReplicaRemoved { group });
+    }
+
+    /// What a replica has on disk besides its log; none if the disk cannot tell.
+    fn known_state(&mut self, group: GroupId) -> Option<HardState> {
         match GroupStore::hard_state(&self.shared.store, group) {
-            Ok(hard_state) => Some(hard_state.map(|h| h.configuration).unwrap_or_default()),
+            Ok(hard_state) => Some(hard_state.unwrap_or_default()),
             Err(error) => {
                 self.die(error.to_string());
                 None
@@ -39,11 +85,18 @@ impl Node {
     }
 
     /// Lets go of what the disk held at the start, or still holds of groups that left, and no map places here.
-    pub(super) fn leave_orphans(&mut self, map: &ClusterMap) {
+    pub(super) fn leave_orphans(&mut self, now: Now, map: &ClusterMap) {
         for group in self.found.clone() {
-            if self.is_done_with(map, group) {
-                self.found.remove(&group);
-                self.leave(group);
+            match (self.belonging(map, group), map.keyspace_of(group)) {
+                (Belonging::Here, _) => {}
+                (Belonging::InDebt, Some(keyspace)) => {
+                    self.debtors.insert(group);
+                    self.place(now, group, keyspace.clone());
+                }
+                (Belonging::InDebt | Belonging::Elsewhere, _) => {
+                    self.found.remove(&group);
+                    self.leave(group);
+                }
             }
         }
         // Group ids are given in order and never again: a map that knows a later one is not too old to know this one.

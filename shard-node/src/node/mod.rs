@@ -89,6 +89,8 @@ pub struct Node {
     found: BTreeSet<GroupId>,
     /// Groups that left, or had left before the start, of which there may be loss certificates.
     certified: BTreeSet<GroupId>,
+    /// Groups that belong elsewhere and are hosted until they have given account of what they led.
+    debtors: BTreeSet<GroupId>,
     /// Groups whose data is being removed, step by step.
     leaving: BTreeSet<GroupId>,
     cores: Cores,
@@ -141,6 +143,7 @@ impl Node {
             stopped: BTreeMap::new(),
             found,
             certified,
+            debtors: BTreeSet::new(),
             leaving: BTreeSet::new(),
             cores,
             entropy: Box::new(entropy),
@@ -252,6 +255,7 @@ impl Node {
             group.log.sweep(&mut shared.store, sweep)?;
             Ok(())
         });
+        self.leave_debtors();
         self.remove_leaving();
         if now.mono >= self.next_sync {
             self.next_sync = now.mono + self.shared.settings.sync_interval;

@@ -35,7 +35,9 @@ impl Node {
         if let Some((group, reason)) = self.stopped.first_key_value() {
             return Err(format!("the replica of {group} has stopped: {reason}"));
         }
-        self.groups.values().try_for_each(|group| group.readiness(node, now))
+        // Nobody waits for a replica that belongs elsewhere.
+        let mut placed = self.groups.values().filter(|group| !self.debtors.contains(&group.id));
+        placed.try_for_each(|group| group.readiness(node, now))
     }
 }
 

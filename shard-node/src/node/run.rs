@@ -78,7 +78,10 @@ impl Group {
         self.log.change(&mut shared.store, &change)?;
         let needed = match change {
             // A loss that is not on record after a crash would have been silent: never less than synced.
-            LogChange::OpenCertificate { .. } | LogChange::Diverged(_) => Durability::Synced,
+            LogChange::OpenCertificate { .. }
+            | LogChange::Diverged(_)
+            | LogChange::VoidEpoch { .. }
+            | LogChange::Unled { .. } => Durability::Synced,
             _ => durability(self.keyspace.options.fsync),
         };
         let batch = shared.store.require(needed);
@@ -94,7 +97,10 @@ impl Group {
     fn note(&mut self, shared: &mut Shared, change: &LogChange) {
         let group = self.id;
         match change {
-            LogChange::HardState(_) | LogChange::Compact { .. } => {}
+            LogChange::HardState(_)
+            | LogChange::Compact { .. }
+            | LogChange::VoidEpoch { .. }
+            | LogChange::Unled { .. } => {}
             LogChange::Append(entries) => {
                 self.history.append(entries);
                 self.tail.extend(entries.iter().cloned());

@@ -3,6 +3,7 @@
 //! [`kv`] serves smart clients for the groups that live here, [`shard`] routers and operators. Requests on a stream cost no
 //! task and no channel each: [`duplex`] submits what comes in and sends what is answered, in batches as they come up.
 
+mod certificates;
 mod convert;
 mod duplex;
 mod kv;

@@ -1,5 +1,6 @@
 //! What routers and operators speak to: batched requests, status, certificates, hand-over.
 
+use super::certificates::{certificate_to_wire, notes_to_wire};
 use super::convert;
 use super::duplex::{Duplex, Outbox};
 use super::{Door, bounded};
@@ -7,19 +8,14 @@ use crate::event::Event;
 use crate::event_loop::Inquiry;
 use crate::inbox::Notice;
 use crate::node::{GroupStatus, NodeStatus};
-use crate::state_machine::Command;
-use crate::storage::Certificate;
 use fulcrum_common::wire::batch::{About, RequestBatch};
 use fulcrum_common::wire::internal;
 use fulcrum_common::wire::shard::{refused_of_many, request_from_wire, response_to_wire};
 use fulcrum_common::wire::status::refusal_to_status;
 use fulcrum_common::wire::types::{micros, millis};
 use fulcrum_common::wire::v1;
-use fulcrum_common::wire::v1::failover_report_response as report;
 use fulcrum_replication::PeerStatus;
-use fulcrum_types::{
-    Answer, Answered, Entry, GroupId, GroupRequest, Mono, NodeId, Payload, Refusal, Role, WriteOutcome,
-};
+use fulcrum_types::{Answer, Answered, GroupId, GroupRequest, Mono, NodeId, Refusal, Role, WriteOutcome};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -126,11 +122,14 @@ impl internal::shard_server::Shard for ShardService {
         let asked = kept
             .into_iter()
             .filter(|kept| request.group == 0 || kept.group.0 == request.group);
-        let parts = asked.flat_map(|kept| {
+        let mut response = internal::CertificatesResponse::default();
+        for kept in asked {
+            response.notes.extend(notes_to_wire(&kept));
             let keyspace = keyspace(kept.group);
-            certificate_to_wire(node.node, &keyspace, kept, request.with_entries)
-        });
-        Ok(Response::new(internal::CertificatesResponse { parts: parts.collect() }))
+            let parts = certificate_to_wire(node.node, &keyspace, kept, request.with_entries);
+            response.parts.extend(parts);
+        }
+        Ok(Response::new(response))
     }
 
     async fn hand_over(
@@ -267,74 +266,5 @@ fn peer_to_wire(peer: &PeerStatus) -> internal::node_status_response::Peer {
         silent_ms: millis(peer.silent_for),
         in_sync: peer.in_sync,
         snapshot: peer.snapshot,
-    }
-}
-
-/// What this node knows of one failover's losses: a part for each divergence, or one that says that none is known.
-fn certificate_to_wire(
-    node: NodeId,
-    keyspace: &str,
-    certificate: Certificate,
-    with_entries: bool,
-) -> Vec<report::Certificate> {
-    let Certificate {
-        group,
-        new_epoch,
-        opening,
-        diverged,
-    } = certificate;
-    let part = |old_epoch: u64| report::Certificate {
-        group: group.0,
-        keyspace: keyspace.to_owned(),
-        old_epoch,
-        new_epoch: new_epoch.0,
-        promotion: opening.map(|opening| opening.promotion.into()),
-        ..Default::default()
-    };
-    if diverged.is_empty() {
-        return opening.map(|opening| part(opening.old_epoch.0)).into_iter().collect();
-    }
-    let parts = diverged.into_iter().map(|divergence| {
-        let shown = divergence.entries.iter();
-        let never = shown.filter(|entry| !divergence.may_be_acknowledged(entry)).count() as u64;
-        report::Certificate {
-            extent_known: true,
-            acknowledged_lost: divergence.acknowledged_lost(),
-            never_acknowledged: never,
-            seen_on: node.0,
-            common: Some(divergence.common.into()),
-            entries: match with_entries {
-                true => divergence
-                    .entries
-                    .iter()
-                    .map(|entry| lost_to_wire(divergence.may_be_acknowledged(entry), entry.clone()))
-                    .collect(),
-                false => Vec::new(),
-            },
-            ..part(divergence.old_epoch.0)
-        }
-    });
-    parts.collect()
-}
-
-fn lost_to_wire(acknowledged: bool, entry: Entry) -> report::LostEntry {
-    let lost = match entry.payload {
-        Payload::Noop => Vec::new(),
-        Payload::Command(command) => match Command::decode(command) {
-            Ok(command) => command.into_keyed_writes(),
-            // A newer program's command: its position is told, what it did is not.
-            Err(_) => Vec::new(),
-        },
-    };
-    let (idempotency, writes): (Vec<_>, Vec<_>) = lost.into_iter().unzip();
-    report::LostEntry {
-        position: Some(entry.position.into()),
-        acknowledged,
-        time_ms: entry.time.0,
-        writes: writes.into_iter().map(Into::into).collect(),
-        idempotency: idempotency
-            .into_iter()
-            .map(|key| key.map(Into::into).unwrap_or_default())
-            .collect(),
     }
 }

@@ -1,21 +1,26 @@
 //! Loss certificates: what a failover of an `async` group, or a start by force, lost. Nothing is lost silently.
 //!
 //! A certificate is named by the epoch that its promotion began. Its opening is recorded with the promotion, the diverged
-//! entries as replicas of the old history find them, before they truncate them. No compaction or snapshot touches them; they
-//! go only with the group.
+//! entries as replicas of the old history find them, before they truncate them. Beside it stands what this node knows of that epoch
+//! itself: that nothing was acknowledged in it, or that it led none of those up to it ([`fulcrum_types::Accounts`] says what for). No
+//! compaction or snapshot touches them; they go only with the group.
 
 use super::backend::{Reader, Space};
 use super::codec;
 use super::error::StorageError;
-use super::keys::{certificate_key, group_range, successor};
+use super::keys::{certificate_key, group_range};
 use super::store::Store;
 use bytes::{Buf, Bytes};
 use fulcrum_replication::contract::Divergence;
-use fulcrum_types::{Epoch, GroupId, LogPosition};
+use fulcrum_types::{Epoch, GroupId, LogPosition, Member};
 use std::collections::BTreeMap;
 
 /// Record number of the opening; diverged entries follow.
 const OPENING: u64 = 0;
+/// Behind all diverged entries: which epochs, up to this one, this node led none of.
+const UNLED: u64 = u64::MAX - 1;
+/// Nothing was acknowledged in this epoch.
+const VOID: u64 = u64::MAX;
 
 /// What is known here of one failover's losses.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,8 +31,12 @@ pub struct Certificate {
     pub new_epoch: Epoch,
     /// Recorded by the replica that was promoted.
     pub opening: Option<Opening>,
-    /// Recorded by replicas that held entries of the old history. None yet: extent unknown.
+    /// Recorded by replicas that held entries of the old history.
     pub diverged: Vec<Divergence>,
+    /// In the epoch that began nothing was ever acknowledged.
+    pub void: bool,
+    /// This node led none of the epochs up to the one that began.
+    pub unled: Option<Unled>,
 }
 
 /// How a certificate was opened.
@@ -37,18 +46,41 @@ pub struct Opening {
     pub old_epoch: Epoch,
     /// The new primary's last entry when it was promoted: what lies behind in the old epoch may be lost.
     pub promotion: LogPosition,
+    /// Who had won the epoch that ended, as far as known.
+    pub deposed: Option<Member>,
 }
 
-pub(super) fn open(store: &mut Store, group: GroupId, new_epoch: Epoch, opening: Opening) {
-    let record = codec::encode_opening(opening.old_epoch, opening.promotion);
-    store.put(Space::Certificates, certificate_key(group, new_epoch, OPENING), record);
+/// Epochs that a replica has missed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unled {
+    /// The replica, with the data that it had.
+    pub who: Member,
+    /// The first of them; the last is the one that the certificate is named by.
+    pub first: Epoch,
+    /// Who had won the epoch before the first, if any.
+    pub before: Option<Member>,
+}
+
+pub(super) fn open(store: &mut Store, group: GroupId, new_epoch: Epoch, opening: &Opening) {
+    let key = certificate_key(group, new_epoch, OPENING);
+    store.put(Space::Certificates, key, codec::encode_opening(opening));
+}
+
+pub(super) fn note_void(store: &mut Store, group: GroupId, epoch: Epoch) {
+    let key = certificate_key(group, epoch, VOID);
+    store.put(Space::Certificates, key, codec::encode_number(epoch.0));
+}
+
+pub(super) fn note_unled(store: &mut Store, group: GroupId, last: Epoch, unled: &Unled) {
+    let key = certificate_key(group, last, UNLED);
+    store.put(Space::Certificates, key, codec::encode_unled(unled));
 }
 
 /// Keeps diverged entries, once: a repetition of what is on record changes nothing.
 pub(super) fn record(store: &mut Store, group: GroupId, divergence: &Divergence) -> Result<(), StorageError> {
     let record = codec::encode_divergence(divergence);
     let first = certificate_key(group, divergence.new_epoch, OPENING + 1);
-    let end = successor(&first[..16]);
+    let end = certificate_key(group, divergence.new_epoch, UNLED);
     let mut count = 0;
     for known in store.range(Space::Certificates, &first, &end) {
         if known?.1 == record {
@@ -76,14 +108,16 @@ pub fn certificates(reader: &impl Reader, group: GroupId) -> Result<Vec<Certific
             new_epoch: epoch,
             opening: None,
             diverged: Vec::new(),
+            void: false,
+            unled: None,
         });
-        if number == OPENING {
-            let (old_epoch, promotion) = codec::decode_opening(&value).map_err(damaged)?;
-            certificate.opening = Some(Opening { old_epoch, promotion });
-        } else {
-            certificate
+        match number {
+            OPENING => certificate.opening = Some(codec::decode_opening(&value).map_err(damaged)?),
+            UNLED => certificate.unled = Some(codec::decode_unled(&value).map_err(damaged)?),
+            VOID => certificate.void = codec::decode_number(&value).map_err(damaged)? == epoch.0,
+            _ => certificate
                 .diverged
-                .push(codec::decode_divergence(&value).map_err(damaged)?);
+                .push(codec::decode_divergence(&value).map_err(damaged)?),
         }
     }
     Ok(found.into_values().collect())

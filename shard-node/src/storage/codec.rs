@@ -1,5 +1,6 @@
 //! The records of the log, of the hard state and of certificates.
 
+use super::certificates::{Opening, Unled};
 use super::record::{Decoder, Malformed, put_bytes, put_varint, seal, unseal};
 use bytes::{BufMut, Bytes, BytesMut};
 use fulcrum_replication::contract::{Divergence, HardState};
@@ -139,10 +140,10 @@ fn put_configuration(buffer: &mut BytesMut, configuration: &GroupConfiguration) 
         }
     }
     put_varint(buffer, configuration.in_sync.len() as u64);
-    for member in &configuration.in_sync {
-        put_varint(buffer, member.node.0);
-        put_varint(buffer, member.data.0);
-    }
+    configuration
+        .in_sync
+        .iter()
+        .for_each(|member| put_member(buffer, *member));
     put_varint(buffer, configuration.replicas.len() as u64);
     for node in &configuration.replicas {
         put_varint(buffer, node.0);
@@ -158,14 +159,41 @@ fn get_configuration(decoder: &mut Decoder) -> Result<GroupConfiguration, Malfor
             1 => Some(NodeId(decoder.varint()?)),
             other => return Err(Malformed::Tag(other)),
         },
-        in_sync: get_list(decoder, |d| {
-            Ok(Member {
-                node: NodeId(d.varint()?),
-                data: DataId(d.varint()?),
-            })
-        })?,
+        in_sync: get_list(decoder, get_member)?,
         replicas: get_list(decoder, |d| Ok(NodeId(d.varint()?)))?,
     })
+}
+
+fn put_member(buffer: &mut BytesMut, member: Member) {
+    put_varint(buffer, member.node.0);
+    put_varint(buffer, member.data.0);
+}
+
+fn get_member(decoder: &mut Decoder) -> Result<Member, Malformed> {
+    Ok(Member {
+        node: NodeId(decoder.varint()?),
+        data: DataId(decoder.varint()?),
+    })
+}
+
+fn put_who(buffer: &mut BytesMut, who: Option<Member>) {
+    buffer.put_u8(u8::from(who.is_some()));
+    who.iter().for_each(|member| put_member(buffer, *member));
+}
+
+fn get_who(decoder: &mut Decoder) -> Result<Option<Member>, Malformed> {
+    Ok(match get_flag(decoder)? {
+        true => Some(get_member(decoder)?),
+        false => None,
+    })
+}
+
+fn get_flag(decoder: &mut Decoder) -> Result<bool, Malformed> {
+    match decoder.u8()? {
+        0 => Ok(false),
+        1 => Ok(true),
+        other => Err(Malformed::Tag(other)),
+    }
 }
 
 fn get_list<T>(
@@ -187,6 +215,7 @@ pub(super) fn encode_divergence(divergence: &Divergence) -> Bytes {
         put_varint(buffer, divergence.new_epoch.0);
         put_position(buffer, divergence.common);
         put_varint(buffer, divergence.acknowledged_through.0);
+        buffer.put_u8(u8::from(divergence.complete));
         put_varint(buffer, divergence.entries.len() as u64);
         divergence.entries.iter().for_each(|entry| put_entry(buffer, entry));
     })
@@ -199,24 +228,49 @@ pub(super) fn decode_divergence(record: &Bytes) -> Result<Divergence, Malformed>
         new_epoch: Epoch(decoder.varint()?),
         common: get_position(&mut decoder)?,
         acknowledged_through: Index(decoder.varint()?),
+        complete: get_flag(&mut decoder)?,
         entries: get_list(&mut decoder, get_entry)?,
     };
     decoder.finish()?;
     Ok(divergence)
 }
 
-pub(super) fn encode_opening(old_epoch: Epoch, promotion: LogPosition) -> Bytes {
-    seal(30, |buffer| {
-        put_varint(buffer, old_epoch.0);
-        put_position(buffer, promotion);
+pub(super) fn encode_opening(opening: &Opening) -> Bytes {
+    seal(40, |buffer| {
+        put_varint(buffer, opening.old_epoch.0);
+        put_position(buffer, opening.promotion);
+        put_who(buffer, opening.deposed);
     })
 }
 
-pub(super) fn decode_opening(record: &Bytes) -> Result<(Epoch, LogPosition), Malformed> {
+pub(super) fn decode_opening(record: &Bytes) -> Result<Opening, Malformed> {
     let mut decoder = Decoder::new(unseal(record)?);
-    let opening = (Epoch(decoder.varint()?), get_position(&mut decoder)?);
+    let opening = Opening {
+        old_epoch: Epoch(decoder.varint()?),
+        promotion: get_position(&mut decoder)?,
+        deposed: get_who(&mut decoder)?,
+    };
     decoder.finish()?;
     Ok(opening)
+}
+
+pub(super) fn encode_unled(unled: &Unled) -> Bytes {
+    seal(40, |buffer| {
+        put_member(buffer, unled.who);
+        put_varint(buffer, unled.first.0);
+        put_who(buffer, unled.before);
+    })
+}
+
+pub(super) fn decode_unled(record: &Bytes) -> Result<Unled, Malformed> {
+    let mut decoder = Decoder::new(unseal(record)?);
+    let unled = Unled {
+        who: get_member(&mut decoder)?,
+        first: Epoch(decoder.varint()?),
+        before: get_who(&mut decoder)?,
+    };
+    decoder.finish()?;
+    Ok(unled)
 }
 
 #[cfg(test)]
@@ -294,8 +348,31 @@ mod tests {
                 entry(6, Payload::Command(Bytes::from_static(b"lost"))),
             ],
             acknowledged_through: Index(5),
+            complete: true,
         };
         assert_eq!(decode_divergence(&encode_divergence(&divergence)), Ok(divergence));
+    }
+
+    #[test]
+    fn what_is_known_of_an_epoch_comes_back_as_it_was() {
+        let who = Member {
+            node: NodeId(3),
+            data: DataId(u64::MAX),
+        };
+        for known in [None, Some(who)] {
+            let opening = Opening {
+                old_epoch: Epoch(7),
+                promotion: entry(5, Payload::Noop).position,
+                deposed: known,
+            };
+            assert_eq!(decode_opening(&encode_opening(&opening)), Ok(opening));
+            let unled = Unled {
+                who,
+                first: Epoch(6),
+                before: known,
+            };
+            assert_eq!(decode_unled(&encode_unled(&unled)), Ok(unled));
+        }
     }
 
     #[test]
@@ -321,7 +398,8 @@ mod tests {
                 decode_hard_state(&record),
                 decode_divergence(&record),
             );
-            let _ = (decode_base(&record), decode_number(&record), decode_opening(&record));
+            let _ = (decode_base(&record), decode_number(&record));
+            let _ = (decode_opening(&record), decode_unled(&record));
             assert!(unseal(&Bytes::from(noise)).is_err());
         }
     }

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// Format of the data directory that this program writes, and the newest that it reads.
-pub(super) const FORMAT: u64 = 3;
+pub(super) const FORMAT: u64 = 4;
 
 /// What the engine needs to go on, at least.
 const PROBE_BYTES: usize = 4 * 1024 * 1024;
@@ -253,10 +253,10 @@ mod tests {
             refusal(path, &identity("one", 2)),
             StorageError::OtherNode { .. }
         ));
-        fs::write(path.join("identity"), "format 4\ncluster one\nnode 1\n").unwrap();
+        fs::write(path.join("identity"), "format 5\ncluster one\nnode 1\n").unwrap();
         assert!(matches!(
             refusal(path, &identity("one", 1)),
-            StorageError::NewerFormat { found: 4, .. }
+            StorageError::NewerFormat { found: 5, .. }
         ));
         fs::write(path.join("identity"), "format 1\ncluster one\nnode 1\n").unwrap();
         assert!(matches!(

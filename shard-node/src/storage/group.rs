@@ -6,7 +6,7 @@
 //! committed, which a restart must know lest they pass for a tail that nobody was told of.
 
 use super::backend::{Reader, Space};
-use super::certificates::{self, Opening};
+use super::certificates::{self, Opening, Unled};
 use super::codec;
 use super::error::StorageError;
 use super::footnotes;
@@ -227,12 +227,28 @@ impl GroupStore {
                 old_epoch,
                 new_epoch,
                 promotion,
+                deposed,
             } => {
                 let opening = Opening {
                     old_epoch: *old_epoch,
                     promotion: *promotion,
+                    deposed: *deposed,
                 };
-                certificates::open(store, self.group, *new_epoch, opening);
+                certificates::open(store, self.group, *new_epoch, &opening);
+            }
+            LogChange::VoidEpoch { epoch } => certificates::note_void(store, self.group, *epoch),
+            LogChange::Unled {
+                who,
+                first,
+                last,
+                before,
+            } => {
+                let unled = Unled {
+                    who: *who,
+                    first: *first,
+                    before: *before,
+                };
+                certificates::note_unled(store, self.group, *last, &unled);
             }
             LogChange::Diverged(divergence) => certificates::record(store, self.group, divergence)?,
             LogChange::InstallSnapshot { transfer, meta } => {

@@ -54,7 +54,7 @@ mod watermark;
 
 pub use backend::{Backend, BatchDone, BatchId, Durability, Notifier, RangeIter, Reader, Space};
 pub use batch::Batch;
-pub use certificates::{Certificate, Opening, certificates};
+pub use certificates::{Certificate, Opening, Unled, certificates};
 pub use directory::Identity;
 pub use engine::FjallOptions;
 pub use error::StorageError;

@@ -37,10 +37,13 @@ pub enum Fault {
     MetadataCut,
     /// An operator asks a primary to hand over.
     HandOver,
+    /// A node is told to stop: it hands over, leaves the in-sync sets, dies and starts again later. Not drawn with the others, so that
+    /// seeds stay what they were: see [`super::plan::Plan::drains`].
+    Drain,
 }
 
 impl Fault {
-    /// All of them.
+    /// All that a plan draws from.
     pub const ALL: [Fault; 16] = [
         Fault::Crash,
         Fault::CrashAll,
@@ -80,6 +83,7 @@ impl fmt::Display for Fault {
             Fault::MetadataOutage => "metadata outage",
             Fault::MetadataCut => "metadata cut",
             Fault::HandOver => "hand-over",
+            Fault::Drain => "drain",
         })
     }
 }

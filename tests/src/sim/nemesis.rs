@@ -5,7 +5,7 @@ use super::network::{Endpoint, Quality};
 use super::time::{MS, SEC, Time, US};
 use super::world::{Happening, World, rate};
 use fulcrum_shard_node::event::Event;
-use fulcrum_types::{Fsync, GroupId, NodeId};
+use fulcrum_types::{BootId, Fsync, GroupId, NodeId};
 
 /// The end of a fault.
 #[derive(Debug)]
@@ -24,7 +24,13 @@ impl World {
         if !self.hostile {
             return;
         }
-        if let Some(fault) = self.nemesis.pick(&self.plan.faults) {
+        let drains = self.plan.drains && self.nemesis.percent(25);
+        let drawn = if drains {
+            Some(Fault::Drain)
+        } else {
+            self.nemesis.pick(&self.plan.faults)
+        };
+        if let Some(fault) = drawn {
             let lasts = self.nemesis.skewed(20 * MS, self.plan.fault_max);
             self.inflict(fault, lasts);
         }
@@ -51,6 +57,7 @@ impl World {
             Fault::MetadataOutage => self.metadata_outage(lasts),
             Fault::MetadataCut => self.cut_metadata(node, lasts),
             Fault::HandOver => self.hand_over(),
+            Fault::Drain => self.drain(node, lasts),
         }
     }
 
@@ -75,6 +82,32 @@ impl World {
         }
         self.struck(Fault::Crash, || format!("{node}"));
         self.power_off(node, lasts);
+    }
+
+    /// A node is told to stop, as by SIGTERM, and does so a while later, whether its groups have let it go by then or not.
+    fn drain(&mut self, node: NodeId, lasts: Time) {
+        let may = self.plan.fsync == Fsync::Always || self.may_be_wiped(node);
+        if self.hosts[&node].node.is_none() || !may {
+            return;
+        }
+        self.struck(Fault::Drain, || format!("{node}"));
+        self.deliver(node, Event::Drain);
+        let at = self.now + self.nemesis.skewed(MS, lasts);
+        self.queue.at(at, Happening::Stop(node, self.hosts[&node].boot));
+    }
+
+    /// A drained node stops, unless it has died before. It starts again also when all else heals: it would keep away for good.
+    pub(super) fn stop(&mut self, node: NodeId, boot: BootId) {
+        let may = self.plan.fsync == Fsync::Always || self.may_be_wiped(node);
+        if !self.hosts[&node].lives(boot) {
+            return;
+        }
+        let away = if self.hostile { self.plan.fault_max } else { 20 * MS };
+        let lasts = self.nemesis.skewed(MS, away);
+        if may {
+            return self.power_off(node, lasts);
+        }
+        self.queue.at(self.now + lasts, Happening::Stop(node, boot));
     }
 
     fn crash_all(&mut self, lasts: Time) {

@@ -165,6 +165,8 @@ pub struct Plan {
     pub watchers: u64,
     /// Faults that may happen.
     pub faults: Vec<Fault>,
+    /// Of the faults, one in four is that a node is drained.
+    pub drains: bool,
     /// Longest pause between two faults.
     pub fault_every: Time,
     /// Longest duration of one fault.
@@ -228,6 +230,8 @@ impl Plan {
             joints: seed % 5 == 2,
             watchers: 0,
             faults: faults(&mut rng, profile),
+            // None of the seeds that are kept.
+            drains: seed % 11 == 6 && profile != Profile::Calm,
             fault_every: rng.range(200 * MS, 2 * SEC),
             fault_max: rng.one_of(&[4, 10, 30]) * options.grace.as_nanos() as Time / 4,
             turn_stall_ppm: rng.one_of(&[0, 200, 1_000, 3_000]),

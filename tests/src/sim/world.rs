@@ -58,6 +58,8 @@ pub enum Happening {
     DiskDone(NodeId, BootId),
     /// A machine starts.
     Start(NodeId),
+    /// A node that was drained stops.
+    Stop(NodeId, BootId),
     /// A message between replicas arrives.
     Peer {
         /// From.
@@ -300,6 +302,7 @@ impl World {
                 self.configuration(node, boot, group, configuration);
             }
             Happening::Strike => self.strike(),
+            Happening::Stop(node, boot) => self.stop(node, boot),
             Happening::Isolate(node, lasts) if self.hostile => self.isolate(node, lasts),
             Happening::Isolate(..) => {}
             Happening::Relief(relief) => self.relieve(relief),

@@ -320,6 +320,88 @@ fn an_older_map_changes_nothing() {
     assert_eq!(bench.node.status().replicas, 1);
 }
 
+/// A life that led epoch 1 of a group in which a write may be lost.
+fn life_that_led(disk: &MemoryDisk) -> HardState {
+    let mut bench = Bench::on(disk.clone(), options(Mode::Async, Fsync::Always));
+    let configuration = GroupConfiguration {
+        version: ConfigVersion(5),
+        epoch: Epoch(1),
+        primary: Some(ME),
+        replicas: vec![ME, NodeId(2), NodeId(3)],
+        ..GroupConfiguration::default()
+    };
+    let state = HardState {
+        data: DataId(5),
+        configuration,
+        epoch: Epoch(1),
+        led: Epoch(1),
+        ..HardState::default()
+    };
+    let change = LogChange::HardState(state.clone());
+    bench.effects(0, vec![Effect::Write { id: WriteId(1), change }]);
+    bench.sync(1);
+    bench.node.close().unwrap();
+    while disk.complete().is_some() {}
+    state
+}
+
+/// As [`elsewhere`], in `async`.
+fn replaced(version: u64) -> Event {
+    let mut map = map(options(Mode::Async, Fsync::Always));
+    let info = NodeInfo {
+        address: "127.0.0.1:4".into(),
+        zone: None,
+    };
+    map.set_node(NodeId(4), info);
+    assert!(map.set_replicas(GROUP, vec![NodeId(2), NodeId(3), NodeId(4)]));
+    Event::Map(Arc::new(map.with_version(MapVersion(version))))
+}
+
+#[test]
+fn a_replica_that_was_replaced_gives_account_of_what_it_led_before_it_goes() {
+    let disk = MemoryDisk::new();
+    let led = life_that_led(&disk);
+    let mut bench = Bench::bare(disk);
+    bench.handle(0, replaced(6));
+    for ms in 1..20 {
+        bench.handle(ms, Event::Tick { disk_healthy: true });
+        bench.turn(ms);
+    }
+    assert_eq!(bench.node.status().replicas, 1, "it knows alone what it led");
+    assert_eq!(bench.node.readiness(at(20), true), Ok(()), "and nobody waits for it");
+    let paid = HardState {
+        led: Epoch::ZERO,
+        ..led
+    };
+    let account = LogChange::Diverged(divergence());
+    let writes = [(1, account), (2, LogChange::HardState(paid))];
+    let effect = |(id, change)| Effect::Write {
+        id: WriteId(id),
+        change,
+    };
+    bench.effects(20, writes.into_iter().map(effect).collect());
+    for ms in 21..30 {
+        bench.handle(ms, Event::Tick { disk_healthy: true });
+        bench.turn(ms);
+        bench.sync(ms);
+    }
+    assert_eq!(bench.node.status().replicas, 0);
+    assert_eq!(bench.node.certificates().unwrap().len(), 1);
+}
+
+#[test]
+fn a_debt_to_a_group_that_was_dropped_keeps_nothing() {
+    let disk = MemoryDisk::new();
+    life_that_led(&disk);
+    let mut bench = Bench::bare(disk);
+    bench.handle(0, replaced(6));
+    assert_eq!(bench.node.status().replicas, 1);
+    let mut dropped = map(options(Mode::Async, Fsync::Always));
+    dropped.remove_keyspace("data").unwrap();
+    bench.handle(1, Event::Map(Arc::new(dropped.with_version(MapVersion(7)))));
+    assert_eq!(bench.node.status().replicas, 0);
+}
+
 /// What an old primary had and the surviving history lacks.
 fn divergence() -> Divergence {
     let entry = Entry {
@@ -333,6 +415,7 @@ fn divergence() -> Divergence {
         common: position(1, 3),
         entries: vec![entry],
         acknowledged_through: Index(4),
+        complete: true,
     }
 }
 

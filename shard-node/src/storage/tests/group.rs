@@ -303,14 +303,28 @@ fn certificates_are_kept_once_and_survive_a_reset() {
             old_epoch,
             new_epoch,
             promotion,
+            deposed: None,
         },
     );
+    let who = Member {
+        node: NodeId(3),
+        data: DataId(3),
+    };
+    let missed = LogChange::Unled {
+        who,
+        first: Epoch(1),
+        last: new_epoch,
+        before: None,
+    };
+    change(&mut group, &mut store, missed);
+    change(&mut group, &mut store, LogChange::VoidEpoch { epoch: new_epoch });
     let diverged = Divergence {
         old_epoch,
         new_epoch,
         common: promotion,
         entries: entries(1, 5..=7),
         acknowledged_through: Index(6),
+        complete: true,
     };
     for _ in 0..2 {
         change(&mut group, &mut store, LogChange::Diverged(diverged.clone()));
@@ -318,12 +332,22 @@ fn certificates_are_kept_once_and_survive_a_reset() {
     GroupStore::reset(&mut store, GROUP).unwrap();
     settle(&mut store, &disk);
     let store = open(&disk);
-    let opening = Some(Opening { old_epoch, promotion });
+    let opening = Some(Opening {
+        old_epoch,
+        promotion,
+        deposed: None,
+    });
     let expected = Certificate {
         group: GROUP,
         new_epoch,
         opening,
         diverged: vec![diverged],
+        void: true,
+        unled: Some(Unled {
+            who,
+            first: Epoch(1),
+            before: None,
+        }),
     };
     assert_eq!(certificates(&store, GROUP).unwrap(), [expected]);
     assert!(certificates(&store, GroupId(2)).unwrap().is_empty());
