@@ -160,7 +160,11 @@ async fn one(
         let seed = seed + number;
         let doing = async {
             if cluster.is_none() {
-                cluster = Some(Cluster::start(setup.clone(), &options.output).await?);
+                let started = Cluster::start(setup.clone(), &options.output).await?;
+                if scenario.bars.no_failover {
+                    started.keep_primaries().await?;
+                }
+                cluster = Some(started);
             }
             let cluster = cluster.as_mut().context("there is no cluster")?;
             run(cluster, scenario, &shape, seed).await

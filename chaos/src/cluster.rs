@@ -5,7 +5,7 @@ use crate::backend::process::{Processes, Setup};
 use crate::backend::{Backend, Condition, Member};
 use crate::load::{nanos, now};
 use anyhow::{Context, Result, bail};
-use fulcrum_client::{Certificate, Client, ClusterStatus, Config, ListInDoubt};
+use fulcrum_client::{Certificate, Client, ClusterStatus, Config, ListInDoubt, PlacementChange};
 use std::path::Path;
 use std::time::Duration;
 
@@ -54,6 +54,20 @@ impl Cluster {
                 Err(error)
             }
         }
+    }
+
+    /// Primaries are not to be evened out: a planned hand-over looks like a failover to whoever counts epochs.
+    ///
+    /// # Errors
+    /// The cluster does not take the setting.
+    pub async fn keep_primaries(&self) -> Result<()> {
+        let change = PlacementChange {
+            balance_pause: Some(Duration::ZERO),
+            ..PlacementChange::default()
+        };
+        let changed = self.client.admin().placement(change).await;
+        changed.context("tell placement to keep primaries where they are")?;
+        Ok(())
     }
 
     /// A client that prefers one router, and turns to the others if that one is gone.

@@ -1,7 +1,10 @@
 //! Sockets as services want them.
 
 use std::net::SocketAddr;
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+
+/// Connections that may wait to be accepted.
+const BACKLOG: u32 = 1024;
 
 /// An accepted connection without Nagle's algorithm: left on, it costs a factor of a hundred in latency (DESIGN section 13).
 ///
@@ -15,24 +18,38 @@ pub fn without_delay(accepted: std::io::Result<TcpStream>) -> std::io::Result<Tc
     })
 }
 
-/// A port of loopback that is kept for a process which will listen there, for as long as this lives.
+/// A port that is taken, and at which nobody listens yet: connections are refused until somebody does.
 ///
-/// A port that was merely found free is given away again by the system before that process starts, to the next connection that anybody
-/// makes. A socket that is bound and does not listen keeps it from that, and lets listeners have it that ask to reuse addresses, as
-/// listeners of servers do. Until one listens, connections are refused.
+/// A service takes its port before it does anything else, so that a port in use is told at once, and listens once it can answer: whoever
+/// connected earlier would wait for an answer instead of asking somebody else.
+///
+/// It also keeps a port for a process that will listen there, for as long as this lives. A port that was merely found free is given away
+/// again by the system before that process starts, to the next connection that anybody makes. A socket that is bound and does not
+/// listen keeps it from that, and lets listeners have it that ask to reuse addresses, as listeners of servers do.
 #[derive(Debug)]
 pub struct ReservedPort(TcpSocket);
 
 impl ReservedPort {
-    /// Any that is free.
+    /// This one; with port 0, any that is free there.
+    ///
+    /// # Errors
+    /// Somebody listens there, or the address is not of this machine.
+    pub fn at(address: SocketAddr) -> std::io::Result<Self> {
+        let socket = match address {
+            SocketAddr::V4(_) => TcpSocket::new_v4()?,
+            SocketAddr::V6(_) => TcpSocket::new_v6()?,
+        };
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        Ok(Self(socket))
+    }
+
+    /// Any that is free, of loopback.
     ///
     /// # Errors
     /// The system has none.
     pub fn any() -> std::io::Result<Self> {
-        let socket = TcpSocket::new_v4()?;
-        socket.set_reuseaddr(true)?;
-        socket.bind(SocketAddr::from(([127, 0, 0, 1], 0)))?;
-        Ok(Self(socket))
+        Self::at(SocketAddr::from(([127, 0, 0, 1], 0)))
     }
 
     /// Where to listen.
@@ -41,6 +58,14 @@ impl ReservedPort {
     /// The system cannot tell.
     pub fn address(&self) -> std::io::Result<SocketAddr> {
         self.0.local_addr()
+    }
+
+    /// Listens there. Must be called within a runtime.
+    ///
+    /// # Errors
+    /// Somebody else does.
+    pub fn listen(self) -> std::io::Result<TcpListener> {
+        self.0.listen(BACKLOG)
     }
 }
 
@@ -63,6 +88,19 @@ mod tests {
             // A process that is started again listens where it did.
             TcpListener::bind(port.address().unwrap()).unwrap();
         }
+    }
+
+    #[tokio::test]
+    async fn a_port_is_taken_before_anybody_listens_there() {
+        let reserved = ReservedPort::any().unwrap();
+        let address = reserved.address().unwrap();
+        TcpStream::connect(address).expect_err("nobody listens yet");
+        let listener = reserved.listen().unwrap();
+        TcpStream::connect(address).unwrap();
+        let in_use = ReservedPort::at(address).unwrap_err();
+        assert_eq!(in_use.kind(), std::io::ErrorKind::AddrInUse);
+        drop(listener);
+        ReservedPort::at(address).unwrap();
     }
 
     #[test]

@@ -18,13 +18,13 @@ use crate::transport::{Identity, Lives, Network, PeerService, Transport};
 use fulcrum_common::entropy::random_u64;
 use fulcrum_common::metrics_server::{MetricsServer, Readiness};
 use fulcrum_common::routing::{Backends, Groups, RoutingTable, StreamedGroups};
+use fulcrum_common::sockets::ReservedPort;
 use fulcrum_common::{Clock, ClusterId, ClusterMap, Metadata, NodeInfo, StartError};
 use fulcrum_replication::Replica;
 use fulcrum_replication::primary_backup::PrimaryBackup;
 use fulcrum_types::{BootId, NodeId, Role};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -240,8 +240,8 @@ async fn start(
 ) -> Result<(Parts, EventLoop, Started), StartError> {
     let cluster_id = config.cluster()?;
     let bind = |error| StartError::bind("the shard-node", config.listen, error);
-    let listener = TcpListener::bind(config.listen).await.map_err(bind)?;
-    let address = listener.local_addr().map_err(bind)?;
+    let port = ReservedPort::at(config.listen).map_err(bind)?;
+    let address = port.address().map_err(bind)?;
     let metrics = Arc::new(NodeMetrics::new().map_err(|error| StartError::Config(error.to_string()))?);
     let registry = metrics.registry().clone();
     let inbox = Arc::new(Inbox::new(config.bounds()));
@@ -327,6 +327,7 @@ async fn start(
         registry,
     };
     let closing = CancellationToken::new();
+    let listener = port.listen().map_err(bind)?;
     let tasks = [
         tokio::spawn(serve(listener, door, peers, closing.clone())),
         tokio::spawn(tick(inbox.clone(), map, config.times.tick)),

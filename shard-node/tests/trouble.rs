@@ -2,13 +2,15 @@
 
 mod support;
 
+use fulcrum_common::sockets::ReservedPort;
 use fulcrum_common::wire::internal::peer_batch::Hello;
 use fulcrum_common::wire::internal::peer_client::PeerClient;
 use fulcrum_common::wire::internal::{PeerBatch, PeerMessage};
-use fulcrum_common::{KeyspaceOptions, StartError, SystemClock};
+use fulcrum_common::{Clock, KeyspaceOptions, StartError, SystemClock};
 use fulcrum_shard_node::{ShardNode, ShardNodeConfig};
-use fulcrum_types::Mode;
-use std::sync::Arc;
+use fulcrum_types::{Mode, Now};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use support::{Cluster, channel};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -17,6 +19,43 @@ use tokio::net::TcpStream;
 async fn refused(cluster: &Cluster, config: ShardNodeConfig) -> StartError {
     let started = ShardNode::start(config, Arc::new(cluster.metadata.clone()), Arc::new(SystemClock)).await;
     started.err().expect("it must not start")
+}
+
+/// Looks, whenever a starting node asks for the time, whether it takes connections already.
+struct Knocking {
+    at: SocketAddr,
+    heard: Mutex<Vec<bool>>,
+}
+
+impl Clock for Knocking {
+    fn now(&self) -> Now {
+        let taken = std::net::TcpStream::connect(self.at).is_ok();
+        self.heard.lock().unwrap().push(taken);
+        SystemClock.now()
+    }
+}
+
+/// Opening the data may take a while. Who connected meanwhile would wait where another replica would answer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_opens_its_data_takes_no_connections() {
+    let mut cluster = Cluster::start(2).await;
+    cluster.nodes.remove(&2).unwrap().shutdown().await.unwrap();
+    let port = ReservedPort::any().unwrap();
+    let clock = Arc::new(Knocking {
+        at: port.address().unwrap(),
+        heard: Mutex::default(),
+    });
+    let config = ShardNodeConfig {
+        listen: clock.at,
+        ..cluster.config(2)
+    };
+    let node = ShardNode::start(config, Arc::new(cluster.metadata.clone()), clock.clone())
+        .await
+        .unwrap();
+    std::net::TcpStream::connect(clock.at).expect("it serves");
+    node.shutdown().await.unwrap();
+    let heard = clock.heard.lock().unwrap();
+    assert_eq!(heard.first(), Some(&false), "{heard:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -71,6 +71,8 @@ pub struct Ground {
 pub struct Shared {
     /// Of the run.
     pub seed: u64,
+    /// When it began.
+    began: u64,
     /// Set when it is over.
     pub over: AtomicBool,
     /// Operations that have ended, well or not.
@@ -84,6 +86,7 @@ impl Shared {
     pub fn new(seed: u64) -> Self {
         Self {
             seed,
+            began: now(),
             over: AtomicBool::new(false),
             ended: AtomicU64::new(0),
             sessions: AtomicU64::new(0),
@@ -177,6 +180,14 @@ pub(crate) enum Write {
     Cas(Option<Version>),
 }
 
+/// What an operation was, for what is counted and told of it.
+struct Asked {
+    kind: Kind,
+    group: GroupId,
+    what: String,
+    began: u64,
+}
+
 impl Scribe {
     pub(crate) fn new(shared: Arc<Shared>, keyspace: Keyspace, name: String) -> Self {
         Self {
@@ -208,7 +219,13 @@ impl Scribe {
         };
         self.log.end(ticket, ended, outcome, receipt.map(Facts::from));
         let replica = receipt.map(|receipt| receipt.replica);
-        self.ended(Kind::Read, place.group, began, ended, replica, answer.as_ref().err());
+        let asked = Asked {
+            kind: Kind::Read,
+            group: place.group,
+            what: format!("a read ({level}) of {}", place.key.escape_ascii()),
+            began,
+        };
+        self.ended(asked, ended, replica, answer.as_ref().err());
         answer.ok().map(|got| got.value)
     }
 
@@ -245,7 +262,13 @@ impl Scribe {
         };
         self.log.end(ticket, ended, outcome, receipt.map(Facts::from));
         let replica = receipt.map(|receipt| receipt.replica);
-        self.ended(Kind::Write, place.group, began, ended, replica, answer.as_ref().err());
+        let asked = Asked {
+            kind: Kind::Write,
+            group: place.group,
+            what: format!("a write of {}", place.key.escape_ascii()),
+            began,
+        };
+        self.ended(asked, ended, replica, answer.as_ref().err());
         let written = answer.ok()?;
         match write {
             Write::Delete => Some(None),
@@ -253,15 +276,13 @@ impl Scribe {
         }
     }
 
-    fn ended(
-        &mut self,
-        kind: Kind,
-        group: GroupId,
-        began: u64,
-        ended: u64,
-        replica: Option<NodeId>,
-        error: Option<&Error>,
-    ) {
+    fn ended(&mut self, asked: Asked, ended: u64, replica: Option<NodeId>, error: Option<&Error>) {
+        let Asked {
+            kind,
+            group,
+            what,
+            began,
+        } = asked;
         self.told.samples.push(Sample {
             kind,
             group,
@@ -272,7 +293,13 @@ impl Scribe {
         });
         self.shared.ended.fetch_add(1, Ordering::SeqCst);
         if let Some(error) = error {
-            let words = || format!("{kind:?} in {group}: {error}");
+            let after = Duration::from_nanos(began - self.shared.began);
+            let words = || {
+                format!(
+                    "{what} in {group}, asked {:.2} s after the start: {error}",
+                    after.as_secs_f64()
+                )
+            };
             self.told.failed_like.entry(error.code()).or_insert_with(words);
         }
         // What an `async` failover has lost ends a session, and its client is told so.
