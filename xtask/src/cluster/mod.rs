@@ -69,6 +69,9 @@ struct UpArgs {
     /// Use an optimised build
     #[arg(long)]
     release: bool,
+    /// Take built programs from a folder, and build nothing
+    #[arg(long, conflicts_with = "release", value_name = "DIR")]
+    programs: Option<PathBuf>,
 }
 
 /// Runs one of them.
@@ -137,6 +140,9 @@ fn chosen(args: &UpArgs, ledger: &Ledger) -> Result<Plan> {
 }
 
 fn programs(args: &UpArgs) -> Result<PathBuf> {
+    if let Some(built) = &args.programs {
+        return built.canonicalize().with_context(|| format!("look into {}", built.display()));
+    }
     let mut build = cargo(&[
         "build",
         "--locked",
