@@ -14,8 +14,11 @@ mod tidy;
 
 mod chaos;
 mod cluster;
+mod dashboards;
 mod dataset;
 mod etcd;
+mod http;
+mod package;
 mod process;
 mod report;
 mod rust_source;
@@ -81,6 +84,11 @@ enum Command {
         cargo xtask cluster up                    again: starts what was killed\n  \
         cargo xtask cluster down                  ends what was started; data and logs stay in target/cluster")]
     Cluster(cluster::ClusterArgs),
+    /// Make Grafana's dashboards and their page of the docs, or check them against a real cluster
+    #[command(after_help = "Examples:\n  \
+        cargo xtask dashboards                    write deploy/grafana/dashboards and docs/dashboards.md\n  \
+        cargo xtask dashboards check              a cluster, load, a killed node, a Prometheus: has every panel data?")]
+    Dashboards(dashboards::DashboardsArgs),
     /// Rebuild data/unicode/characters.tsv.gz from a UnicodeData.txt
     Dataset(DatasetArgs),
 }
@@ -132,6 +140,7 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Bench(args) => tasks::run_binary(&tasks::BENCH, &args.flags),
         Command::Chaos(args) => chaos::run(&args.flags),
         Command::Cluster(args) => cluster::run(&args),
+        Command::Dashboards(args) => dashboards::run(&args),
         Command::Dataset(args) => dataset::rebuild(&args.table, args.output.as_deref()),
     }
 }

@@ -16,12 +16,13 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 struct State {
-    group: Option<Pid>,
+    /// Of the children that run.
+    groups: Vec<Pid>,
     signal: Option<i32>,
 }
 
 static STATE: Mutex<State> = Mutex::new(State {
-    group: None,
+    groups: Vec::new(),
     signal: None,
 });
 
@@ -29,7 +30,7 @@ fn state() -> MutexGuard<'static, State> {
     STATE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// From now on, signals that ask us to stop reach the running child's whole group.
+/// From now on, signals that ask us to stop reach the whole groups of the running children.
 pub(crate) fn forward_signals() -> Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).context("install the signal handlers")?;
     thread::Builder::new()
@@ -42,13 +43,15 @@ pub(crate) fn forward_signals() -> Result<()> {
 fn on_signal(number: i32) {
     let mut state = state();
     let again = state.signal.replace(number).is_some();
-    let Some(group) = state.group else {
+    if state.groups.is_empty() {
         std::process::exit(i32::from(exit_code_of_signal(number)));
-    };
+    }
     // Shells start background children deaf to SIGINT, so whatever stopped us, the group is asked with SIGTERM.
     let signal = if again { Signal::KILL } else { Signal::TERM };
-    // The group may be gone already; then there is nothing left to stop.
-    let _ = kill_process_group(group, signal);
+    for group in &state.groups {
+        // The group may be gone already; then there is nothing left to stop.
+        let _ = kill_process_group(*group, signal);
+    }
 }
 
 /// The exit code that says which signal stopped us, if one did.
@@ -85,8 +88,9 @@ pub(crate) fn run_observed(command: &mut Command, mut observe: impl FnMut(&str))
 /// The standard output of a command that must succeed.
 pub(crate) fn output_of(command: &mut Command) -> Result<Vec<u8>> {
     let child = spawn(command.stdout(Stdio::piped()))?;
+    let group = group_of(&child);
     let output = child.wait_with_output();
-    leave_group();
+    leave_group(group);
     let output = output.with_context(|| format!("read the output of {}", shown(command)))?;
     if !output.status.success() {
         bail!("{} failed with exit code {}", shown(command), exit_code(output.status));
@@ -104,22 +108,61 @@ fn spawn(command: &mut Command) -> Result<Child> {
         .process_group(0)
         .spawn()
         .with_context(|| format!("start {}", command.get_program().to_string_lossy()))?;
-    state.group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    state.groups.extend(group_of(&child));
     Ok(child)
 }
 
 fn finish(child: &mut Child) -> Result<u8> {
     let status = child.wait();
-    leave_group();
+    leave_group(group_of(child));
     Ok(exit_code(status.context("wait for a child")?))
 }
 
 /// The group's leader has ended. After a signal, the others must not outlive it.
-fn leave_group() {
+fn leave_group(group: Option<Pid>) {
     let mut state = state();
-    let group = state.group.take();
+    state.groups.retain(|one| Some(*one) != group);
     if let Some(group) = group.filter(|_| state.signal.is_some()) {
         let _ = kill_process_group(group, Signal::KILL);
+    }
+}
+
+/// A child leads a group of its own.
+fn group_of(child: &Child) -> Option<Pid> {
+    i32::try_from(child.id()).ok().and_then(Pid::from_raw)
+}
+
+/// A child that runs beside others. It is killed, with its group, when this is dropped.
+pub(crate) struct Background {
+    child: Child,
+}
+
+impl Background {
+    /// Starts it.
+    pub(crate) fn start(command: &mut Command) -> Result<Self> {
+        spawn(command).map(|child| Self { child })
+    }
+
+    /// Whether it has ended; then its exit code.
+    pub(crate) fn ended(&mut self) -> Result<Option<u8>> {
+        Ok(self.child.try_wait().context("look after a child")?.map(exit_code))
+    }
+
+    /// Waits for its end.
+    pub(crate) fn wait(mut self) -> Result<u8> {
+        self.child.wait().context("wait for a child").map(exit_code)
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        let group = group_of(&self.child);
+        if let (Ok(None), Some(group)) = (self.child.try_wait(), group) {
+            let _ = kill_process_group(group, Signal::KILL);
+            // It is dead, or dies now.
+            let _ = self.child.wait();
+        }
+        leave_group(group);
     }
 }
 
@@ -150,6 +193,24 @@ mod tests {
         assert_eq!(
             shown(Command::new("/opt/bin/cargo").args(["fmt", "--all"])),
             "cargo fmt --all"
+        );
+    }
+
+    #[test]
+    fn a_child_beside_others_is_waited_for_or_killed() {
+        let mut quick = Background::start(Command::new("/bin/sh").args(["-c", "exit 3"])).unwrap();
+        while quick.ended().unwrap().is_none() {
+            thread::yield_now();
+        }
+        assert_eq!(quick.wait().unwrap(), 3);
+        let slow = Background::start(Command::new("/bin/sleep").arg("60")).unwrap();
+        let group = group_of(&slow.child).unwrap();
+        assert!(state().groups.contains(&group));
+        drop(slow);
+        assert!(!state().groups.contains(&group));
+        assert!(
+            kill_process_group(group, Signal::KILL).is_err(),
+            "it outlived its handle"
         );
     }
 

@@ -11,7 +11,7 @@
 
 mod ledger;
 mod patience;
-mod plan;
+pub(crate) mod plan;
 mod probe;
 
 use std::path::{Path, PathBuf};
@@ -23,8 +23,9 @@ use clap::{Args, Subcommand};
 use crate::etcd;
 use crate::process;
 use crate::workspace::{cargo, root};
-use ledger::{Ledger, Started};
-use patience::until;
+pub(crate) use ledger::Ledger;
+pub(crate) use ledger::Started;
+pub(crate) use patience::until;
 use plan::{Member, Plan, Role};
 
 /// Generous: a loaded machine is no bug.
@@ -52,23 +53,26 @@ enum Command {
     Status,
 }
 
-#[derive(Args)]
-struct UpArgs {
+#[derive(Args, Clone, Default)]
+pub(crate) struct UpArgs {
     /// Shard-nodes [default: 3, or as many as the cluster that is up has]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=i64::from(plan::MAX_NODES)), value_name = "N")]
-    nodes: Option<u16>,
+    pub(crate) nodes: Option<u16>,
     /// Routers [default: 1, or as many as the cluster that is up has]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=i64::from(plan::MAX_ROUTERS)), value_name = "N")]
-    routers: Option<u16>,
+    pub(crate) routers: Option<u16>,
     /// Port of the first router; the others are up to 200 above it [default: 7400, where `fulcrum` looks]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1024..=60_000), value_name = "PORT")]
-    base_port: Option<u16>,
+    pub(crate) base_port: Option<u16>,
     /// Start on the data of the last time; without it a cluster that is not up starts empty
     #[arg(long)]
-    keep_data: bool,
+    pub(crate) keep_data: bool,
     /// Use an optimised build
     #[arg(long)]
-    release: bool,
+    pub(crate) release: bool,
+    /// Take built programs from a folder, and build nothing
+    #[arg(long, conflicts_with = "release", value_name = "DIR")]
+    pub(crate) programs: Option<PathBuf>,
 }
 
 /// Runs one of them.
@@ -78,13 +82,21 @@ struct UpArgs {
 pub(crate) fn run(args: &ClusterArgs) -> Result<u8> {
     let folder = args.folder.clone().unwrap_or_else(|| root().join("target/cluster"));
     match &args.command {
-        Command::Up(args) => up(&folder, args),
+        Command::Up(args) => {
+            let (ledger, programs) = up(&folder, args)?;
+            println!("\n{}", invitation(&ledger, &programs));
+            Ok(0)
+        }
         Command::Down => down(&folder),
         Command::Status => status(&folder),
     }
 }
 
-fn up(folder: &Path, args: &UpArgs) -> Result<u8> {
+/// Starts what is missing. What runs, and where the programs are.
+///
+/// # Errors
+/// What could not be started, and where to look.
+pub(crate) fn up(folder: &Path, args: &UpArgs) -> Result<(Ledger, PathBuf)> {
     std::fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
     let folder = &folder.canonicalize()?;
     let mut ledger = Ledger::load(folder)?;
@@ -112,8 +124,7 @@ fn up(folder: &Path, args: &UpArgs) -> Result<u8> {
     for member in plan.members() {
         until_ready(&ledger, &member)?;
     }
-    println!("\n{}", invitation(&plan, &programs, folder));
-    Ok(0)
+    Ok((ledger, programs))
 }
 
 /// The shape that is asked for; that of the cluster that is up, where nothing is said.
@@ -137,6 +148,11 @@ fn chosen(args: &UpArgs, ledger: &Ledger) -> Result<Plan> {
 }
 
 fn programs(args: &UpArgs) -> Result<PathBuf> {
+    if let Some(built) = &args.programs {
+        return built
+            .canonicalize()
+            .with_context(|| format!("look into {}", built.display()));
+    }
     let mut build = cargo(&[
         "build",
         "--locked",
@@ -205,7 +221,8 @@ fn last_lines(log: &Path) -> String {
     lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..].join("\n")
 }
 
-fn invitation(plan: &Plan, programs: &Path, folder: &Path) -> String {
+fn invitation(ledger: &Ledger, programs: &Path) -> String {
+    let plan = &ledger.plan;
     let members: Vec<Member> = plan.members().collect();
     let routers = members.iter().filter(|member| member.role == Role::Router);
     let routers: Vec<String> = routers.map(Member::address).collect();
@@ -224,11 +241,15 @@ fn invitation(plan: &Plan, programs: &Path, folder: &Path) -> String {
          then: cargo xtask cluster status, cargo xtask cluster down",
         plan.nodes,
         routers.join(", "),
-        folder.display()
+        ledger.folder().display()
     )
 }
 
-fn down(folder: &Path) -> Result<u8> {
+/// Ends what was started.
+///
+/// # Errors
+/// The ledger cannot be read or written.
+pub(crate) fn down(folder: &Path) -> Result<u8> {
     let mut ledger = Ledger::load(folder)?;
     if ledger.started.is_empty() {
         println!("nothing is up");

@@ -1,11 +1,10 @@
 //! How a process is: its own answer.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use super::ledger::Started;
 use super::plan::Role;
+use crate::http;
 
 const WITHIN: Duration = Duration::from_secs(1);
 /// No answer of a probe is longer.
@@ -21,24 +20,10 @@ pub(crate) fn ready(started: &Started) -> Result<(), String> {
         .metrics
         .trim_start_matches("http://")
         .trim_end_matches("/metrics");
-    let answer = get(address, path).map_err(|error| format!("does not answer: {error}"))?;
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
-    match head.split(' ').nth(1) {
-        Some("200") if started.role != Role::Etcd || body.contains("\"true\"") => Ok(()),
-        _ => Err(body.trim().to_owned()),
+    let answer =
+        http::get(address, path, WITHIN, MAX_ANSWER_BYTES).map_err(|error| format!("does not answer: {error}"))?;
+    match answer.is_ok() && (started.role != Role::Etcd || answer.body.contains("\"true\"")) {
+        true => Ok(()),
+        false => Err(answer.body.trim().to_owned()),
     }
-}
-
-fn get(address: &str, path: &str) -> std::io::Result<String> {
-    let address: SocketAddr = address.parse().map_err(std::io::Error::other)?;
-    let mut stream = TcpStream::connect_timeout(&address, WITHIN)?;
-    stream.set_read_timeout(Some(WITHIN))?;
-    stream.set_write_timeout(Some(WITHIN))?;
-    write!(
-        stream,
-        "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
-    )?;
-    let mut answer = String::new();
-    stream.take(MAX_ANSWER_BYTES).read_to_string(&mut answer)?;
-    Ok(answer)
 }
