@@ -1,24 +1,23 @@
 //! An etcd for the tests that need one.
 //!
-//! Nothing is installed on the system: where there is no etcd, Debian's package is fetched with the ordinary package client
-//! and unpacked below `target/etcd`, where the tests look for it. Package lists and downloads stay there, too, so that
-//! neither rights are needed nor anything else is touched; the client checks signatures as it always does.
+//! Nothing is installed on the system: where there is no etcd, Debian's package is unpacked below `target/etcd`
+//! ([`crate::debian`]), where the tests look for it.
 //!
 //! Where etcd cannot be had, a CI run fails: tests that nobody runs prove nothing. On a laptop the tests that need it are
 //! left out, and the command says so.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::process;
+use crate::debian::{self, on_path};
 
 /// Names the program for the tests, or says that they shall do without (`none`).
 pub(crate) const VARIABLE: &str = "FULCRUM_ETCD";
 pub(crate) const WITHOUT: &str = "none";
 
 const PACKAGE: &str = "etcd-server";
+const PROGRAM: &str = "usr/bin/etcd";
 
 /// What the tests have.
 #[derive(Debug, PartialEq, Eq)]
@@ -27,12 +26,6 @@ pub(crate) enum Etcd {
     There,
     /// They shall do without, for this reason.
     LeftOut(String),
-}
-
-/// The programs that fetch and unpack a package.
-struct Tools {
-    apt_get: PathBuf,
-    dpkg_deb: PathBuf,
 }
 
 /// Looks for etcd, and fetches it if there is none.
@@ -53,11 +46,8 @@ pub(crate) fn ensure(root: &Path) -> Result<Etcd> {
         "etcd is missing: apt-get fetches Debian's package {PACKAGE} into {}; nothing is installed on this system",
         folder.display()
     );
-    let tools = Tools {
-        apt_get: "apt-get".into(),
-        dpkg_deb: "dpkg-deb".into(),
-    };
-    judge(fetch(&folder, &tools), std::env::var_os("CI").is_some())
+    let fetched = debian::fetch(&folder, PACKAGE, PROGRAM, &debian::Tools::default());
+    judge(fetched.map(drop), std::env::var_os("CI").is_some())
 }
 
 /// The program, where the tests look for it, too.
@@ -80,13 +70,7 @@ pub(crate) fn required(root: &Path) -> Result<PathBuf> {
 }
 
 fn program(folder: &Path) -> PathBuf {
-    folder.join("usr/bin/etcd")
-}
-
-fn on_path(program: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut programs = std::env::split_paths(&path).map(|folder| folder.join(program));
-    programs.find(|program| program.is_file())
+    folder.join(PROGRAM)
 }
 
 fn judge(fetched: Result<()>, is_ci: bool) -> Result<Etcd> {
@@ -99,87 +83,13 @@ fn judge(fetched: Result<()>, is_ci: bool) -> Result<Etcd> {
     }
 }
 
-fn fetch(folder: &Path, tools: &Tools) -> Result<()> {
-    let (lists, cache) = (folder.join("lists"), folder.join("cache"));
-    for needed in [lists.join("partial"), cache.join("archives/partial")] {
-        std::fs::create_dir_all(&needed).with_context(|| format!("make {}", needed.display()))?;
-    }
-    let apt_get = |arguments: &[&str]| {
-        let mut command = Command::new(&tools.apt_get);
-        command
-            .current_dir(folder)
-            .args(["-qq", "-o", "APT::Sandbox::User=root"])
-            .args(["-o", &format!("Dir::State::Lists={}", lists.display())])
-            .args(["-o", &format!("Dir::Cache={}", cache.display())])
-            .args(arguments);
-        succeeds(&mut command)
-    };
-    apt_get(&["update"])?;
-    apt_get(&["download", PACKAGE])?;
-    let package = package_in(folder)?;
-    succeeds(Command::new(&tools.dpkg_deb).arg("--extract").arg(&package).arg(folder))?;
-    for done in [&lists, &cache] {
-        std::fs::remove_dir_all(done).with_context(|| format!("remove {}", done.display()))?;
-    }
-    match program(folder).is_file() {
-        true => Ok(()),
-        false => bail!("{} has no {}", package.display(), program(folder).display()),
-    }
-}
-
-fn package_in(folder: &Path) -> Result<PathBuf> {
-    let entries = std::fs::read_dir(folder).with_context(|| format!("list {}", folder.display()))?;
-    let mut packages: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-    packages.retain(|path| path.extension().is_some_and(|extension| extension == "deb"));
-    packages.sort();
-    packages.pop().context("apt-get has downloaded nothing")
-}
-
-fn succeeds(command: &mut Command) -> Result<()> {
-    match process::run(command)? {
-        0 => Ok(()),
-        code => bail!("{} failed with exit code {code}", process::shown(command)),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
-
-    /// A stand-in for a program.
-    fn script(folder: &Path, name: &str, lines: &str) -> PathBuf {
-        let path = folder.join(name);
-        std::fs::write(&path, format!("#!/bin/sh\nset -eu\n{lines}\n")).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
-        path
-    }
-
-    fn tools(folder: &Path, apt_get: &str) -> Tools {
-        Tools {
-            apt_get: script(folder, "apt-get", apt_get),
-            dpkg_deb: script(
-                folder,
-                "dpkg-deb",
-                "mkdir -p \"$3/usr/bin\"; cp \"$2\" \"$3/usr/bin/etcd\"",
-            ),
-        }
-    }
-
-    const DOWNLOADS: &str = "case \"$*\" in *download*) echo etcd > etcd-server_1.deb;; esac";
-
-    #[test]
-    fn a_package_is_fetched_and_unpacked_where_tests_look() {
-        let (bin, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        fetch(folder.path(), &tools(bin.path(), DOWNLOADS)).unwrap();
-        assert!(program(folder.path()).is_file());
-        assert!(!folder.path().join("lists").exists(), "lists are not kept");
-    }
 
     #[test]
     fn without_etcd_ci_fails_and_a_laptop_leaves_the_tests_out() {
-        let (bin, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let missing = || fetch(folder.path(), &tools(bin.path(), "exit 100"));
+        let missing = || Err(anyhow::anyhow!("apt-get failed with exit code 100"));
         let error = judge(missing(), true).unwrap_err();
         assert!(format!("{error:#}").contains("exit code 100"), "{error:#}");
         assert!(matches!(judge(missing(), false), Ok(Etcd::LeftOut(why)) if why.contains("exit code 100")));

@@ -15,6 +15,8 @@ mod tidy;
 mod chaos;
 mod cluster;
 mod dataset;
+mod debian;
+mod deploy;
 mod etcd;
 mod process;
 mod report;
@@ -81,6 +83,9 @@ enum Command {
         cargo xtask cluster up                    again: starts what was killed\n  \
         cargo xtask cluster down                  ends what was started; data and logs stay in target/cluster")]
     Cluster(cluster::ClusterArgs),
+    /// Check the Helm chart and k8s/ beside it, or write what is made from the chart
+    #[command(after_help = deploy::HELP)]
+    Deploy(deploy::DeployArgs),
     /// Rebuild data/unicode/characters.tsv.gz from a UnicodeData.txt
     Dataset(DatasetArgs),
 }
@@ -132,6 +137,7 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Bench(args) => tasks::run_binary(&tasks::BENCH, &args.flags),
         Command::Chaos(args) => chaos::run(&args.flags),
         Command::Cluster(args) => cluster::run(&args),
+        Command::Deploy(args) => deploy::run(&args),
         Command::Dataset(args) => dataset::rebuild(&args.table, args.output.as_deref()),
     }
 }
