@@ -1,4 +1,4 @@
-"""Checks the chart in deploy/helm, and k8s/ beside it; `cargo xtask deploy check` calls this in a Python of its own.
+"""Checks the chart in deploy/helm, compose.yaml, and k8s/ beside the chart; `cargo xtask deploy check` calls this in a Python of its own.
 
 Nothing here needs a cluster or a network. Each step says what it looked at; a finding says where, and makes the exit code 1.
 `--write` writes what is made from the chart: its README's table, and k8s/base.
@@ -11,6 +11,7 @@ import sys
 import tempfile
 
 import chart
+import compose
 import invariants
 import kustomize
 import planted
@@ -23,7 +24,9 @@ OLDEST_RENDERED = "1.20"
 
 class Check:
     def __init__(self, root, kubectl):
-        self.folder, self.kustomize_folder, self.kubectl = root / "deploy/helm/fulcrum", root / "k8s", kubectl
+        self.deploy, self.folder = root / "deploy", root / "deploy/helm/fulcrum"
+        self.kustomize_folder, self.kubectl = root / "k8s", kubectl
+        self.composed = compose.load(self.deploy)
         ci = root / "deploy/helm/ci"
         self.good = {"defaults": {}} | {path.name: chart.load(path) for path in sorted(ci.glob("*.yaml"))}
         self.bad = sorted((ci / "bad").glob("*.yaml"))
@@ -41,6 +44,8 @@ class Check:
         self.lint()
         self.renderings()
         self.refusals()
+        services = f"{len(self.composed['services'])} services"
+        self.say("compose.yaml", services, compose.findings(self.deploy, self.composed))
         self.planted_mistakes()
         self.broken_copies()
         self.comparison()
@@ -80,7 +85,8 @@ class Check:
     def planted_mistakes(self):
         values = self.good["production.yaml"] | {"monitoring": {"serviceMonitor": {"enabled": True}}}
         objects = chart.render(self.folder, values, self.versions[-1])
-        self.say("planted mistakes", f"{planted.count()} are found", planted.findings(objects, self.versions[-1]))
+        found = planted.findings(objects, self.composed, self.deploy, self.versions[-1])
+        self.say("planted mistakes", f"{planted.count()} are found", found)
 
     def broken_copies(self):
         """Mistakes in the chart's files, each planted in a copy of it."""

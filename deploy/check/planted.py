@@ -6,6 +6,7 @@ Most cases change the objects of one rendering, and say a word that some finding
 import copy
 
 import chart
+import compose
 import invariants
 import kustomize
 import readme
@@ -221,6 +222,38 @@ OF_COMPARISON = [
 ]
 
 
+def compose_image_latest(composed):
+    composed["services"]["grafana"]["image"] = "${GRAFANA_IMAGE:-grafana/grafana:latest}"
+
+
+def compose_port_open(composed):
+    composed["services"]["router-1"]["ports"] = ["7400:7400"]
+
+
+def compose_volume_missing(composed):
+    del composed["volumes"]["shard-node-3"]
+
+
+def compose_node_missing(composed):
+    del composed["services"]["shard-node-2"]
+
+
+def compose_node_with_another_name(composed):
+    node = composed["services"]["shard-node-1"]
+    node["command"] = [word.replace("shard-node-1:", "shard-node-2:") for word in node["command"]]
+
+
+def compose_not_watched(composed):
+    composed["services"]["coordinator"]["healthcheck"] = None
+
+
+OF_COMPOSE = [
+    (compose_image_latest, "names no version"), (compose_port_open, "open to other machines"),
+    (compose_volume_missing, "no shard-node-3 to mount"), (compose_node_missing, "prometheus.yml: shard-node-2:9400"),
+    (compose_node_with_another_name, "says that it is shard-node-2"), (compose_not_watched, "nobody sees"),
+]
+
+
 def _lints(folder, version):
     return chart.lint(folder, {}, version)
 
@@ -260,17 +293,18 @@ IN_FILES = [
 ]
 
 
-def findings(objects, version):
-    """The planted mistakes that were not found."""
+def findings(objects, composed, folder, version):
+    """The planted mistakes that were not found; `folder` is deploy/."""
     looks = [
-        (OF_INVARIANTS, lambda changed: invariants.findings(changed)),
-        (OF_SCHEMAS, lambda changed: schemas.findings(changed, version)),
-        (OF_COMPARISON, lambda changed: kustomize.differences(changed, objects)),
+        (OF_INVARIANTS, objects, lambda changed: invariants.findings(changed)),
+        (OF_SCHEMAS, objects, lambda changed: schemas.findings(changed, version)),
+        (OF_COMPARISON, objects, lambda changed: kustomize.differences(changed, objects)),
+        (OF_COMPOSE, composed, lambda changed: compose.findings(folder, changed)),
     ]
     missed = []
-    for cases, look in looks:
+    for cases, right, look in looks:
         for mistake, word in cases:
-            changed = copy.deepcopy(objects)
+            changed = copy.deepcopy(right)
             mistake(changed)
             if not any(word in finding for finding in look(changed)):
                 missed.append(f"planted, and not found: {mistake.__name__} ({word})")
@@ -278,4 +312,4 @@ def findings(objects, version):
 
 
 def count():
-    return len(OF_INVARIANTS) + len(OF_SCHEMAS) + len(OF_COMPARISON)
+    return len(OF_INVARIANTS) + len(OF_SCHEMAS) + len(OF_COMPARISON) + len(OF_COMPOSE)

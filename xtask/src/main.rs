@@ -18,6 +18,7 @@ mod dataset;
 mod debian;
 mod deploy;
 mod etcd;
+mod image;
 mod process;
 mod report;
 mod rust_source;
@@ -86,6 +87,9 @@ enum Command {
     /// Check the Helm chart and k8s/ beside it, or write what is made from the chart
     #[command(after_help = deploy::HELP)]
     Deploy(deploy::DeployArgs),
+    /// Build the container image with all programs
+    #[command(after_help = image::HELP)]
+    Image(image::ImageArgs),
     /// Rebuild data/unicode/characters.tsv.gz from a UnicodeData.txt
     Dataset(DatasetArgs),
 }
@@ -138,6 +142,7 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Chaos(args) => chaos::run(&args.flags),
         Command::Cluster(args) => cluster::run(&args),
         Command::Deploy(args) => deploy::run(&args),
+        Command::Image(args) => image::run(&args),
         Command::Dataset(args) => dataset::rebuild(&args.table, args.output.as_deref()),
     }
 }
