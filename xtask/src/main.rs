@@ -16,8 +16,10 @@ mod chaos;
 mod cluster;
 mod dashboards;
 mod dataset;
+mod deploy;
 mod etcd;
 mod http;
+mod image;
 mod package;
 mod process;
 mod report;
@@ -89,6 +91,12 @@ enum Command {
         cargo xtask dashboards                    write deploy/grafana/dashboards and docs/dashboards.md\n  \
         cargo xtask dashboards check              a cluster, load, a killed node, a Prometheus: has every panel data?")]
     Dashboards(dashboards::DashboardsArgs),
+    /// Check the Helm chart and k8s/ beside it, or write what is made from the chart
+    #[command(after_help = deploy::HELP)]
+    Deploy(deploy::DeployArgs),
+    /// Build the container image with all programs
+    #[command(after_help = image::HELP)]
+    Image(image::ImageArgs),
     /// Rebuild data/unicode/characters.tsv.gz from a UnicodeData.txt
     Dataset(DatasetArgs),
 }
@@ -141,6 +149,8 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Chaos(args) => chaos::run(&args.flags),
         Command::Cluster(args) => cluster::run(&args),
         Command::Dashboards(args) => dashboards::run(&args),
+        Command::Deploy(args) => deploy::run(&args),
+        Command::Image(args) => image::run(&args),
         Command::Dataset(args) => dataset::rebuild(&args.table, args.output.as_deref()),
     }
 }

@@ -80,7 +80,8 @@ fn archive_in(folder: &Path) -> Result<PathBuf> {
     archives.pop().context("apt-get has downloaded nothing")
 }
 
-fn succeeds(command: &mut Command) -> Result<()> {
+/// Runs a command that must succeed.
+pub(crate) fn succeeds(command: &mut Command) -> Result<()> {
     match process::run(command)? {
         0 => Ok(()),
         code => bail!("{} failed with exit code {code}", process::shown(command)),

@@ -124,3 +124,14 @@ fn help_names_every_command() {
         assert!(help.contains(&format!("\n  {command} ")), "{command} in {help}");
     }
 }
+
+#[test]
+fn without_python_the_chart_is_not_checked_and_the_exit_code_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = Xtask::new(&["deploy", "check"])
+        .env("PATH", &folder.path().to_string_lossy())
+        .output();
+    assert_eq!(output.status.code(), Some(3));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("no python3") && said.contains("install it"), "{said}");
+}

@@ -1,0 +1,58 @@
+//! A Python environment of its own, below `target`, with exactly what `deploy/check/requirements.txt` names.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::package::{on_path, succeeds};
+use crate::process;
+
+/// What there is to run the checks with.
+#[derive(Debug)]
+pub(crate) enum Python {
+    /// The program of the environment.
+    There(PathBuf),
+    /// There is none, for this reason.
+    Missing(String),
+}
+
+const NEEDED: &str =
+    "the checks of the chart need python3, 3.10 or newer, with its venv module: install it, then run this again";
+
+/// Makes the environment, unless it is there with the same requirements.
+///
+/// # Errors
+/// pip cannot install them.
+pub(crate) fn ensure(folder: &Path, requirements: &Path) -> Result<Python> {
+    let Some(system) = on_path("python3") else {
+        return Ok(Python::Missing(format!("there is no python3 on the path; {NEEDED}")));
+    };
+    let wanted = std::fs::read_to_string(requirements).with_context(|| format!("read {}", requirements.display()))?;
+    let venv = folder.join("venv");
+    let (program, installed) = (venv.join("bin/python"), venv.join("installed.txt"));
+    if program.exists() && std::fs::read_to_string(&installed).is_ok_and(|there| there == wanted) {
+        return Ok(Python::There(program));
+    }
+    let new_enough = "import sys, venv; sys.exit(sys.version_info < (3, 10))";
+    if process::run(Command::new(&system).args(["-c", new_enough]))? != 0 {
+        return Ok(Python::Missing(format!("{} will not do; {NEEDED}", system.display())));
+    }
+    println!("pip installs into {}, and nowhere else:", venv.display());
+    wanted
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .for_each(|line| println!("  {line}"));
+    std::fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
+    if process::run(Command::new(&system).args(["-m", "venv", "--clear"]).arg(&venv))? != 0 {
+        return Ok(Python::Missing(format!(
+            "{} makes no environment; {NEEDED}",
+            system.display()
+        )));
+    }
+    let mut pip = Command::new(&program);
+    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"]);
+    succeeds(pip.arg(requirements))?;
+    std::fs::write(&installed, wanted).with_context(|| format!("write {}", installed.display()))?;
+    Ok(Python::There(program))
+}
