@@ -8,7 +8,7 @@ use super::panel::{Dashboard, Kind};
 const HEAD: &str = "# Dashboards
 
 Made by `cargo xtask dashboards` from `xtask/src/dashboards`, as the JSON in `deploy/grafana/dashboards` is; do not edit either. How to use them, and how they are
-checked: [observe.md](observe.md). The pictures show the last `cargo xtask dashboards check --pictures`: a real cluster of three nodes on a busy machine, and one node killed.
+checked: [observe.md](observe.md). The pictures show the last `cargo xtask dashboards check --pictures`: a real cluster of three nodes on a very busy machine, and nodes that are killed. They are no measurement.
 ";
 
 /// The whole page.
