@@ -1,7 +1,8 @@
 //! Serves many calls on one stream: one task for all of them, answers in messages of what has come up together.
 //!
 //! The stream is read on only while few enough calls are under way, and while the client reads answers. If the client goes away, its reads
-//! end and its commits go on, as those of single calls do.
+//! end and its commits go on, as those of single calls do. A service that stops reads no further, answers what it has taken in and ends the
+//! stream: the client goes on at another one.
 
 use crate::service::TransactionsService;
 use fulcrum_common::limits;
@@ -14,6 +15,7 @@ use fulcrum_common::wire::{status, v1};
 use fulcrum_types::Refusal;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
+use std::pin::pin;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
@@ -30,6 +32,8 @@ pub(crate) async fn serve(
     let mut under_way = FuturesUnordered::new();
     let mut ready = BatchBuilder::of_at_most(ANSWER_BYTES);
     let mut open = true;
+    let life = service.life().clone();
+    let mut stopped = pin!(life.stopped());
     while open || !under_way.is_empty() {
         tokio::select! {
             Some(answer) = under_way.next() => {
@@ -54,6 +58,7 @@ pub(crate) async fn serve(
                 Ok(None) => open = false,
                 Err(_) => return,
             },
+            () = &mut stopped, if open => open = false,
         }
     }
 }

@@ -155,7 +155,7 @@ async fn serve(
         ..Bounds::default()
     };
     let coordinator = Coordinator::start(groups, parts.table, parts.clock, bounds, parts.metrics);
-    let transactions = TransactionsService::new(coordinator, parts.config.default_deadline);
+    let transactions = TransactionsService::new(coordinator, parts.config.default_deadline, parts.life.clone());
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<TransactionsServer<TransactionsService>>().await;
     let reflection = tonic_reflection::server::Builder::configure()
@@ -323,5 +323,33 @@ mod tests {
         assert_eq!(refusal_from_status(&refused).code(), "INVALID");
         assert!(refused.message().contains("split it"), "{refused}");
         tokio::task::spawn_blocking(move || running.shutdown()).await.unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_stream_that_is_left_open_ends_when_the_coordinator_stops() {
+        let id = ClusterId::new("test").unwrap();
+        let metadata = EmbeddedMetadata::in_memory(id.clone(), Arc::new(SystemClock));
+        let store = ClusterStore::open(Arc::new(metadata), id).await.unwrap();
+        let config = CoordinatorConfig {
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            metrics_listen: None,
+            ..CoordinatorConfig::default()
+        };
+        let running = RunningCoordinator::start(config, store, Arc::new(SystemClock))
+            .await
+            .unwrap();
+        let url = format!("http://{}", running.address());
+        let mut transactions = TransactionsClient::connect(url).await.unwrap();
+        let (asked, waiting) = tokio::sync::mpsc::channel(1);
+        let waiting = tokio_stream::wrappers::ReceiverStream::new(waiting);
+        let mut answers = transactions.pipeline(waiting).await.unwrap().into_inner();
+        let message = [call(1, None)].into_iter().collect::<TransactionPipelineRequest>();
+        asked.send(message).await.unwrap();
+        let answered = answers.message().await.unwrap().unwrap();
+        assert_eq!(answered.items().count(), 1);
+        let stopped = tokio::task::spawn_blocking(move || running.shutdown());
+        let end = answers.message().await;
+        assert!(matches!(end, Ok(None)), "in good order: {end:?}");
+        stopped.await.unwrap();
     }
 }

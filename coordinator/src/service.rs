@@ -2,6 +2,7 @@
 
 use crate::coordinator::Coordinator;
 use crate::pipeline;
+use fulcrum_common::lifecycle::Lifecycle;
 use fulcrum_common::limits::MAX_MESSAGE_BYTES;
 use fulcrum_common::wire::batch::{TransactionPipelineRequest, TransactionPipelineResponse};
 use fulcrum_common::wire::v1::transactions_server::{Transactions, TransactionsServer};
@@ -25,16 +26,22 @@ const MESSAGES_AHEAD: usize = 8;
 pub struct TransactionsService {
     coordinator: Coordinator,
     default_deadline: Duration,
+    life: Lifecycle,
 }
 
 impl TransactionsService {
-    /// Serves a coordinator.
+    /// Serves a coordinator, in a service of this life: streams end when it stops.
     #[must_use]
-    pub fn new(coordinator: Coordinator, default_deadline: Duration) -> Self {
+    pub fn new(coordinator: Coordinator, default_deadline: Duration, life: Lifecycle) -> Self {
         Self {
             coordinator,
             default_deadline,
+            life,
         }
+    }
+
+    pub(crate) fn life(&self) -> &Lifecycle {
+        &self.life
     }
 
     /// As a server takes it.

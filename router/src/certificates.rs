@@ -39,7 +39,7 @@ impl Parts {
                 continue;
             }
             if part.extent_known {
-                group.accounts.given(Epoch(part.old_epoch));
+                group.accounts.given(Epoch(part.old_epoch), Epoch(part.new_epoch));
             }
             group.records.push(part);
         }
@@ -79,12 +79,13 @@ impl Group {
             certificate.extent_known = self.accounts.extent_known(*new);
             certificate.common = certificate.promotion.filter(|_| certificate.extent_known);
         }
-        // Of two records of one epoch the later one met the history that lasted longer.
-        self.records.sort_by_key(|record| record.new_epoch);
+        // Of two records of one epoch the later one met the history that lasted longer. A repetition after a crash may find less.
+        self.records
+            .sort_by_key(|record| (record.new_epoch, record.acknowledged_lost));
         let mut alone = Vec::new();
         for record in std::mem::take(&mut self.records) {
             let epoch = Epoch(record.old_epoch);
-            if !record.extent_known && self.accounts.is_given(epoch) {
+            if !record.extent_known && self.accounts.tells_more(epoch, Epoch(record.new_epoch)) {
                 continue;
             }
             let due = self.last_due_on(epoch).filter(|_| record.extent_known);
@@ -100,10 +101,11 @@ impl Group {
         all
     }
 
-    /// The last certificate for which whoever led this epoch has to account.
+    /// The last certificate for which whoever led this epoch has to account, and has.
     fn last_due_on(&self, epoch: Epoch) -> Option<Epoch> {
-        let mut due = self.opened.keys().rev();
-        due.find(|new| self.accounts.due(**new) == epoch).copied()
+        let mut due = self.opened.iter().rev();
+        let (new, _) = due.find(|(new, whole)| whole.extent_known && self.accounts.due(**new) == epoch)?;
+        Some(*new)
     }
 
     /// The certificate of the first epoch that began later, if its extent is not known.
@@ -222,6 +224,21 @@ mod tests {
         );
         let both = [opening(2), opening(3), record(1, 3, true, 4), record(2, 3, true, 1)];
         assert_eq!(whole(&both, &[]), [(2, true, 4), (3, true, 1)]);
+    }
+
+    #[test]
+    fn what_an_old_primary_found_in_a_history_that_did_not_last_is_not_all() {
+        let parts = [opening(3), record(1, 2, true, 4)];
+        let void = [note(2, Note::Void(true))];
+        assert_eq!(whole(&parts, &void), [(3, false, 4)], "epoch 3 may lack more");
+        let since = record(1, 3, false, 5);
+        assert_eq!(whole(&[&parts[..], &[since]].concat(), &void), [(3, false, 5)]);
+    }
+
+    #[test]
+    fn a_repetition_that_found_less_takes_nothing_back() {
+        let found = [opening(2), record(1, 2, true, 3), record(1, 2, true, 0)];
+        assert_eq!(whole(&found, &[]), [(2, true, 3)]);
     }
 
     #[test]

@@ -213,7 +213,7 @@ async fn serve(
     // The same streams as for everything else.
     let groups = Arc::new(StreamedGroups::new(table.clone(), dispatch.backends.clone()));
     let coordinator = Coordinator::start(groups, table, clock, bounds, transactions);
-    let transactions = TransactionsService::new(coordinator, default_deadline);
+    let transactions = TransactionsService::new(coordinator, default_deadline, life.clone());
     let admin = AdminService {
         dispatch: dispatch.clone(),
         store,

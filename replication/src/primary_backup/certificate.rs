@@ -141,7 +141,8 @@ impl PrimaryBackup {
         let old_epoch = self.log.epoch_at(from).unwrap_or_default();
         let last = self.log.last().index;
         let led = self.hard.led;
-        let complete = led > Epoch::ZERO;
+        // What the log holds no more cannot be told.
+        let complete = led > Epoch::ZERO && from > self.log.compacted().index;
         // Who led that epoch in this life knows what it may have acknowledged; of anyone else's entries all must be taken for
         // acknowledged.
         let acknowledged_through = match self.acknowledged_here {
@@ -157,7 +158,11 @@ impl PrimaryBackup {
             complete,
         };
         self.write(LogChange::Diverged(divergence), effects);
-        self.hard.led = Epoch::ZERO;
+        if led > Epoch::ZERO {
+            // Before anything goes: a log without it would pass for one of which nothing is lost.
+            self.hard.led = Epoch::ZERO;
+            self.persist_hard_state(effects);
+        }
     }
 
     /// An old primary has matched an entry of a newer epoch and nothing of its own diverged: the extent is known, and it is nothing.
@@ -222,10 +227,12 @@ impl PrimaryBackup {
         };
         match self.first_outside(committed, epoch_starts) {
             Some(from) => self.record_divergence(from, *new_epoch, effects),
-            None => self.record_nothing_lost(*new_epoch, self.log.last(), effects),
+            None => {
+                self.record_nothing_lost(*new_epoch, self.log.last(), effects);
+                self.hard.led = Epoch::ZERO;
+                self.persist_hard_state(effects);
+            }
         }
-        self.hard.led = Epoch::ZERO;
-        self.persist_hard_state(effects);
     }
 
     /// The first index here that is not in the history of a snapshot.
@@ -256,6 +263,11 @@ impl PrimaryBackup {
         let new_epoch = starts
             .find(|(_, first)| *first <= from)
             .map_or(meta.position.epoch, |s| s.0);
+        // It may end before the histories part: then they do in the present epoch at the latest.
+        let new_epoch = match new_epoch > self.hard.led {
+            true => new_epoch,
+            false => self.hard.epoch,
+        };
         if self.is_async() || from <= self.commit {
             self.record_divergence(from, new_epoch, effects);
         }

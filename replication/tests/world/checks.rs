@@ -108,7 +108,7 @@ impl World {
                 LogChange::OpenCertificate { old_epoch, deposed, .. } => {
                     deposed.iter().for_each(|by| accounts.won(*old_epoch, *by));
                 }
-                LogChange::Diverged(record) if record.complete => accounts.given(record.old_epoch),
+                LogChange::Diverged(record) if record.complete => accounts.given(record.old_epoch, record.new_epoch),
                 LogChange::VoidEpoch { epoch } => accounts.void(*epoch),
                 LogChange::Unled {
                     who,
