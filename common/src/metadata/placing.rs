@@ -208,9 +208,13 @@ fn fill(
         let (Some(keyspace), Some(configuration)) = (map.keyspace_of(*id), configurations.remove(id)) else {
             continue;
         };
-        // A node that groups name and the map does not register is one that is gone: its replicas are to be replaced, too.
+        // A node that groups name and the map does not register is mostly one that is gone: its replicas are to be replaced, too.
         for node in group.replicas.iter().chain(&configuration.replicas) {
-            census.nodes.entry(*node).or_default();
+            census.nodes.entry(*node).or_insert_with(|| NodeEntry {
+                zone: None,
+                alive: alive.contains(node),
+                draining: drained.contains(node),
+            });
         }
         let entry = GroupEntry {
             wanted: keyspace.options.replication_factor as usize,
