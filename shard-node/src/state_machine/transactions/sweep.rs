@@ -59,7 +59,10 @@ impl StateMachine {
         now: ReplicatedTime,
         most: usize,
     ) -> Result<(), StorageError> {
-        let (start, end) = state_range(self.group, self.generation, StateKind::TransactionDue);
+        let (first, end) = state_range(self.group, self.generation, StateKind::TransactionDue);
+        // Behind all that was swept before: what is deleted there has to be skipped one by one until the storage forgets it.
+        let next = self.transactions.next_due_ms.to_be_bytes();
+        let start = state_key(self.group, self.generation, StateKind::TransactionDue, &next);
         // One more than is handled: it tells when to look again.
         let found: Vec<_> = store
             .range(Space::State, &start, &end)
@@ -67,7 +70,7 @@ impl StateMachine {
             .collect::<Result<_, _>>()?;
         self.transactions.next_due_ms = NEVER;
         for (number, (key, _)) in found.into_iter().enumerate() {
-            let (at_ms, id) = split(&key, start.len())?;
+            let (at_ms, id) = split(&key, first.len())?;
             if number == most || at_ms > now.0 {
                 let next = &mut self.transactions.next_due_ms;
                 *next = (*next).min(at_ms);
