@@ -218,9 +218,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn it_serves_says_how_it_is_and_stops() {
-        let id = ClusterId::new("test").unwrap();
-        let metadata = EmbeddedMetadata::in_memory(id.clone(), Arc::new(SystemClock));
-        let store = ClusterStore::open(Arc::new(metadata), id).await.unwrap();
+        let store = store().await;
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let config = CoordinatorConfig {
             listen: any,
@@ -259,6 +257,26 @@ mod tests {
         assert!(TransactionsClient::connect(url).await.is_err(), "it still listens");
     }
 
+    async fn store() -> ClusterStore {
+        let id = ClusterId::new("test").unwrap();
+        let metadata = EmbeddedMetadata::in_memory(id.clone(), Arc::new(SystemClock));
+        ClusterStore::open(Arc::new(metadata), id).await.unwrap()
+    }
+
+    async fn connected() -> (RunningCoordinator, TransactionsClient<Channel>) {
+        let config = CoordinatorConfig {
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            metrics_listen: None,
+            ..CoordinatorConfig::default()
+        };
+        let running = RunningCoordinator::start(config, store().await, Arc::new(SystemClock))
+            .await
+            .unwrap();
+        let url = format!("http://{}", running.address());
+        let transactions = TransactionsClient::connect(url).await.unwrap();
+        (running, transactions)
+    }
+
     fn call(id: u64, call: Option<Call>) -> v1::TransactionCall {
         v1::TransactionCall {
             id,
@@ -269,19 +287,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn calls_of_one_stream_are_answered_each_by_itself() {
-        let id = ClusterId::new("test").unwrap();
-        let metadata = EmbeddedMetadata::in_memory(id.clone(), Arc::new(SystemClock));
-        let store = ClusterStore::open(Arc::new(metadata), id).await.unwrap();
-        let config = CoordinatorConfig {
-            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-            metrics_listen: None,
-            ..CoordinatorConfig::default()
-        };
-        let running = RunningCoordinator::start(config, store, Arc::new(SystemClock))
-            .await
-            .unwrap();
-        let url = format!("http://{}", running.address());
-        let mut transactions = TransactionsClient::connect(url).await.unwrap();
+        let (running, mut transactions) = connected().await;
 
         let (read, commit) = (v1::TransactionReadRequest::default(), v1::CommitRequest::default());
         // The same as calls by themselves are told.
@@ -327,19 +333,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_stream_that_is_left_open_ends_when_the_coordinator_stops() {
-        let id = ClusterId::new("test").unwrap();
-        let metadata = EmbeddedMetadata::in_memory(id.clone(), Arc::new(SystemClock));
-        let store = ClusterStore::open(Arc::new(metadata), id).await.unwrap();
-        let config = CoordinatorConfig {
-            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-            metrics_listen: None,
-            ..CoordinatorConfig::default()
-        };
-        let running = RunningCoordinator::start(config, store, Arc::new(SystemClock))
-            .await
-            .unwrap();
-        let url = format!("http://{}", running.address());
-        let mut transactions = TransactionsClient::connect(url).await.unwrap();
+        let (running, mut transactions) = connected().await;
         let (asked, waiting) = tokio::sync::mpsc::channel(1);
         let waiting = tokio_stream::wrappers::ReceiverStream::new(waiting);
         let mut answers = transactions.pipeline(waiting).await.unwrap().into_inner();

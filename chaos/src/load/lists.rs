@@ -13,6 +13,7 @@ use fulcrum_checker::transactions::{
 use fulcrum_cli::workload::Rng;
 use fulcrum_client::{Client, Error};
 use fulcrum_types::{ClientId, KeyspaceId};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -103,13 +104,13 @@ pub async fn appends(
     let mut rng = Rng::stream(shared.seed, number);
     let mut log = TransactionLog::new(ClientId(number));
     let mut told = ListsTold::default();
-    let mut last_element = number << 32;
+    let next_element = AtomicU64::new(number << 32);
     while !shared.is_over() {
         let lists: Vec<(List<'_>, bool)> = (0..=rng.below(LONGEST))
             .map(|_| (List::any(&shelves, &mut rng, began), rng.below(2) == 0))
             .collect();
         let attempts = Mutex::new(Vec::new());
-        let ended = transact(&client, &lists, &attempts, &mut last_element).await;
+        let ended = transact(&client, &lists, &attempts, &next_element).await;
         let outcome = match ended {
             Ok(()) => Outcome::Committed,
             Err(error) => {
@@ -133,20 +134,14 @@ async fn transact(
     client: &Client,
     lists: &[(List<'_>, bool)],
     attempts: &Mutex<Vec<Attempt>>,
-    last_element: &mut u64,
+    next_element: &AtomicU64,
 ) -> Result<(), Error> {
-    let last_element = Mutex::new(last_element);
     let step = |step: Step| {
         let mut attempts = attempts.lock().unwrap_or_else(PoisonError::into_inner);
         attempts
             .last_mut()
             .into_iter()
             .for_each(|attempt| attempt.steps.push(step.clone()));
-    };
-    let next_element = || {
-        let mut last = last_element.lock().unwrap_or_else(PoisonError::into_inner);
-        **last += 1;
-        Element(**last)
     };
     let done = client.transactions().within(DEADLINE);
     let done = done
@@ -165,7 +160,7 @@ async fn transact(
                     });
                     continue;
                 }
-                let element = next_element();
+                let element = Element(next_element.fetch_add(1, Ordering::Relaxed));
                 step(Step::Append {
                     key: list.told(),
                     element,

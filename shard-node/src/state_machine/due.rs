@@ -4,11 +4,14 @@
 //! when its time comes. Each entry of the log does a bounded number of steps, the same on every replica. Until its turn an
 //! expired value is merely invisible.
 
+use super::retry::Place;
 use super::value::{Content, Record};
 use super::{StateMachine, damaged};
-use crate::storage::{Decoder, Reader, Space, StateKind, StorageError, Store, put_varint, state_key, state_range};
+use crate::storage::{
+    Decoder, Reader, STATE_PREFIX, Space, StateKind, StorageError, Store, put_varint, state_key, state_range,
+};
 use bytes::{Buf, Bytes, BytesMut};
-use fulcrum_types::{GroupId, ReplicatedTime, Version};
+use fulcrum_types::{ReplicatedTime, Version};
 
 /// Nothing is due.
 pub(super) const NEVER: u64 = u64::MAX;
@@ -36,28 +39,12 @@ impl StateMachine {
         if self.next_due_ms > now.0 {
             return Ok(());
         }
-        let start = state_key(
-            self.group,
-            self.generation,
-            StateKind::Due,
-            &self.next_due_ms.to_be_bytes(),
-        );
-        let (_, end) = state_range(self.group, self.generation, StateKind::Due);
-        // One more than is handled: it tells when to look again.
-        let found: Vec<_> = store
-            .range(Space::State, &start, &end)
-            .take(most + 1)
-            .collect::<Result<_, _>>()?;
-        self.next_due_ms = NEVER;
-        for (number, (index_key, version)) in found.into_iter().enumerate() {
-            let (at_ms, key) = split(self.group, &index_key)?;
-            if number == most || at_ms > now.0 {
-                self.next_due_ms = self.next_due_ms.min(at_ms);
-                break;
-            }
-            let version = Decoder::new(version).varint().map_err(|e| damaged("due", e))?;
-            store.delete(Space::State, index_key);
-            self.handle_due(store, at_ms, key, Version(version), now)?;
+        let Due { entries, next_ms } = due(store, self.place(), StateKind::Due, self.next_due_ms, now, most)?;
+        self.next_due_ms = next_ms;
+        for entry in entries {
+            let version = Decoder::new(entry.value).varint().map_err(|e| damaged("due", e))?;
+            store.delete(Space::State, entry.index_key);
+            self.handle_due(store, entry.at_ms, entry.own, Version(version), now)?;
         }
         Ok(())
     }
@@ -103,20 +90,70 @@ impl StateMachine {
     }
 }
 
-/// The earliest time at which something is due.
-pub(super) fn first_due(reader: &impl Reader, place: super::retry::Place) -> Result<u64, StorageError> {
-    let (start, end) = state_range(place.group, place.generation, StateKind::Due);
+/// What an index by time has that is due.
+pub(super) struct Due {
+    pub(super) entries: Vec<DueEntry>,
+    /// The time of the next entry; [`NEVER`] if there is none.
+    pub(super) next_ms: u64,
+}
+
+/// An entry of an index by time.
+pub(super) struct DueEntry {
+    pub(super) at_ms: u64,
+    /// The whole of its key.
+    pub(super) index_key: Bytes,
+    /// What stands behind the time in it.
+    pub(super) own: Bytes,
+    pub(super) value: Bytes,
+}
+
+/// Up to `most` entries that are due at `now`, from `from_ms` on: before it there are none, only deleted ones, which would have to be skipped
+/// one by one until the storage forgets them.
+pub(super) fn due(
+    reader: &impl Reader,
+    place: Place,
+    kind: StateKind,
+    from_ms: u64,
+    now: ReplicatedTime,
+    most: usize,
+) -> Result<Due, StorageError> {
+    let start = state_key(place.group, place.generation, kind, &from_ms.to_be_bytes());
+    let (_, end) = state_range(place.group, place.generation, kind);
+    let mut due = Due {
+        entries: Vec::new(),
+        next_ms: NEVER,
+    };
+    for record in reader.range(Space::State, &start, &end) {
+        let (index_key, value) = record?;
+        let (at_ms, own) = split(&index_key)?;
+        if due.entries.len() == most || at_ms > now.0 {
+            due.next_ms = at_ms;
+            break;
+        }
+        due.entries.push(DueEntry {
+            at_ms,
+            index_key,
+            own,
+            value,
+        });
+    }
+    Ok(due)
+}
+
+/// The earliest time in an index by time.
+pub(super) fn first_due(reader: &impl Reader, place: Place, kind: StateKind) -> Result<u64, StorageError> {
+    let (start, end) = state_range(place.group, place.generation, kind);
     match reader.range(Space::State, &start, &end).next() {
-        Some(record) => Ok(split(place.group, &record?.0)?.0),
+        Some(record) => Ok(split(&record?.0)?.0),
         None => Ok(NEVER),
     }
 }
 
-fn split(group: GroupId, index_key: &Bytes) -> Result<(u64, Bytes), StorageError> {
-    let prefix = state_range(group, Default::default(), StateKind::Due).0.len();
-    if index_key.len() < prefix + 8 {
+/// The time, and what stands behind it.
+fn split(index_key: &Bytes) -> Result<(u64, Bytes), StorageError> {
+    if index_key.len() < STATE_PREFIX + 8 {
         return Err(damaged("due", "key length"));
     }
-    let mut own = index_key.slice(prefix..);
+    let mut own = index_key.slice(STATE_PREFIX..);
     Ok((own.get_u64(), own))
 }

@@ -252,7 +252,7 @@ impl StateMachine {
             limits,
             applied: Applied::read(store, group, generation)?,
             retries: RetryTable::load(store, place)?,
-            next_due_ms: due::first_due(store, place)?,
+            next_due_ms: due::first_due(store, place, StateKind::Due)?,
             cache: Cache::new(cache_bytes),
             footnote: Footnote::default(),
             transactions: Table::load(store, place)?,

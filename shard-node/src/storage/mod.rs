@@ -62,6 +62,7 @@ pub use fjall::FjallBackend;
 pub use footnotes::put_footnote;
 pub use group::{GroupStore, Kept, LogBase, OpenedGroup};
 pub use history::Noted;
+pub(crate) use keys::STATE_PREFIX;
 pub use keys::{Generation, StateKind, state_key, state_range};
 pub use memory::{MemoryBackend, MemoryDisk};
 pub use record::{Decoder, Malformed, put_bytes, put_varint};

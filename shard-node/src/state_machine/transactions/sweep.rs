@@ -3,10 +3,9 @@
 use super::codec::{ID_BYTES, id_from_key, id_key};
 use super::record::{Committed, Record};
 use super::{Age, Moment};
-use crate::state_machine::due::NEVER;
-use crate::state_machine::retry::Place;
+use crate::state_machine::due::{Due, due};
 use crate::state_machine::{StateMachine, damaged};
-use crate::storage::{Decoder, Reader, Space, StateKind, StorageError, Store, state_key, state_range};
+use crate::storage::{Decoder, Space, StateKind, StorageError, Store, state_key};
 use bytes::Bytes;
 use fulcrum_types::{ReplicatedTime, TransactionId};
 
@@ -59,24 +58,12 @@ impl StateMachine {
         now: ReplicatedTime,
         most: usize,
     ) -> Result<(), StorageError> {
-        let (first, end) = state_range(self.group, self.generation, StateKind::TransactionDue);
-        // Behind all that was swept before: what is deleted there has to be skipped one by one until the storage forgets it.
-        let next = self.transactions.next_due_ms.to_be_bytes();
-        let start = state_key(self.group, self.generation, StateKind::TransactionDue, &next);
-        // One more than is handled: it tells when to look again.
-        let found: Vec<_> = store
-            .range(Space::State, &start, &end)
-            .take(most + 1)
-            .collect::<Result<_, _>>()?;
-        self.transactions.next_due_ms = NEVER;
-        for (number, (key, _)) in found.into_iter().enumerate() {
-            let (at_ms, id) = split(&key, first.len())?;
-            if number == most || at_ms > now.0 {
-                let next = &mut self.transactions.next_due_ms;
-                *next = (*next).min(at_ms);
-                break;
-            }
-            store.delete(Space::State, key);
+        let from_ms = self.transactions.next_due_ms;
+        let Due { entries, next_ms } = due(store, self.place(), StateKind::TransactionDue, from_ms, now, most)?;
+        self.transactions.next_due_ms = next_ms;
+        for entry in entries {
+            let id = id_from_key(&mut Decoder::new(entry.own)).map_err(|e| damaged("transaction due", e))?;
+            store.delete(Space::State, entry.index_key);
             self.outlive(store, id)?;
         }
         Ok(())
@@ -112,20 +99,4 @@ impl StateMachine {
             self.drop_transaction(store, id);
         }
     }
-}
-
-/// The earliest time at which a record is due.
-pub(super) fn first_due(reader: &impl Reader, place: Place) -> Result<u64, StorageError> {
-    let (start, end) = state_range(place.group, place.generation, StateKind::TransactionDue);
-    match reader.range(Space::State, &start, &end).next() {
-        Some(record) => Ok(split(&record?.0, start.len())?.0),
-        None => Ok(NEVER),
-    }
-}
-
-fn split(key: &Bytes, prefix: usize) -> Result<(u64, TransactionId), StorageError> {
-    let mut decoder = Decoder::new(key.slice(prefix.min(key.len())..));
-    let wrong = |e| damaged("transaction due", e);
-    let at_ms = decoder.u64().map_err(wrong)?;
-    Ok((at_ms, id_from_key(&mut decoder).map_err(wrong)?))
 }

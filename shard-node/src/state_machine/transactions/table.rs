@@ -3,8 +3,8 @@
 use super::codec::id_from_key;
 use super::locks::{Locks, Mode};
 use super::record::{Committed, Prepared, Record};
-use super::sweep;
 use crate::state_machine::damaged;
+use crate::state_machine::due::first_due;
 use crate::state_machine::retry::Place;
 use crate::storage::{Decoder, Reader, Space, StateKind, StorageError, state_range};
 use fulcrum_types::{AbortCause, TransactionId};
@@ -54,7 +54,7 @@ pub(in crate::state_machine) struct Table {
 impl Table {
     pub(in crate::state_machine) fn load(reader: &impl Reader, place: Place) -> Result<Self, StorageError> {
         let mut table = Table {
-            next_due_ms: sweep::first_due(reader, place)?,
+            next_due_ms: first_due(reader, place, StateKind::TransactionDue)?,
             ..Table::default()
         };
         let (start, end) = state_range(place.group, place.generation, StateKind::Transaction);

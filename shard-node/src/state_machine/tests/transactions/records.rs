@@ -4,6 +4,21 @@ use super::*;
 use crate::storage::Reader;
 use fulcrum_types::TransactionState;
 
+/// What a sweep has left behind may be long, and be there deleted for a while: the next one does not go through it again. An entry that
+/// nobody scheduled stands for all that.
+#[test]
+fn a_sweep_does_not_look_behind_what_is_due_next() {
+    let mut bench = Bench::new(Limits::default());
+    bench.decide(T, id(1), AbortCause::Client);
+    let behind = crate::storage::state_key(GROUP, bench.machine.generation, StateKind::TransactionDue, &[0; 32]);
+    bench.store.put(Space::State, behind.clone(), Bytes::new());
+    assert_eq!(bench.count(StateKind::TransactionDue), 2);
+    bench.apply(T + HORIZON + 9, Payload::Noop).unwrap();
+    assert_eq!(bench.count(StateKind::Transaction), 0, "what is due goes");
+    assert_eq!(bench.count(StateKind::TransactionDue), 1);
+    assert!(bench.store.get(Space::State, &behind).unwrap().is_some(), "looked at");
+}
+
 #[test]
 fn marks_go_with_the_horizon() {
     let mut bench = Bench::new(Limits::default());
