@@ -1,16 +1,21 @@
 //! A collector of traces on loopback: takes what is exported by OTLP, as any other does, and keeps it.
 
+use fulcrum_common::sockets::ReservedPort;
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
 use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
 use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status};
 
+/// Names the program of a collector to send everything through: `cargo xtask traces check` does.
+const BETWEEN: &str = "FULCRUM_TEST_COLLECTOR";
 /// A clock that is read twice in two processes does not say exactly the same.
 const SLACK_NS: u64 = 1_000_000;
 
@@ -53,20 +58,58 @@ impl Seen {
     }
 }
 
+/// A collector that others wrote, and that passes on what it is sent: what they understand and repeat is what was meant.
+pub struct Between {
+    process: Child,
+    address: String,
+}
+
+impl Between {
+    fn start(program: &OsStr, to: &str) -> Self {
+        let ports = [ReservedPort::any().unwrap(), ReservedPort::any().unwrap()];
+        let [grpc, http] = ports.map(|port| port.address().unwrap().to_string());
+        let process = Command::new(program)
+            .args(["start", "--otlp-grpc-endpoint", &grpc, "--otlp-http-endpoint", &http])
+            .args(["--exporter", "otlp", "--otlp-exporter-endpoint", to])
+            .args(["--otlp-exporter-compression", "none"])
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{BETWEEN} names {}: {error}", program.display()));
+        Self {
+            process,
+            address: format!("http://{grpc}"),
+        }
+    }
+}
+
+impl Drop for Between {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
 /// All that was exported so far.
 #[derive(Clone, Default)]
 pub struct Collector(Arc<Mutex<Vec<Seen>>>);
 
 impl Collector {
-    /// Starts one; its address.
-    pub async fn start() -> (Self, String) {
+    /// Starts one, and perhaps another one before it; where spans are to be sent.
+    pub async fn start() -> (Self, String, Option<Between>) {
         let collector = Self::default();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
         let service = TraceServiceServer::new(collector.clone());
         let server = tonic::transport::Server::builder().add_service(service);
         tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
-        (collector, address)
+        match std::env::var_os(BETWEEN) {
+            Some(program) => {
+                let between = Between::start(&program, &address);
+                let address = between.address.clone();
+                (collector, address, Some(between))
+            }
+            None => (collector, address, None),
+        }
     }
 
     /// The spans of a trace.
