@@ -95,7 +95,7 @@ enum Command {
     /// Check the Helm chart and k8s/ beside it, or write what is made from the chart
     #[command(after_help = deploy::HELP)]
     Deploy(deploy::DeployArgs),
-    /// Check what is traced of requests, through a collector that others wrote
+    /// Check what is traced of requests, through collectors that others wrote
     #[command(after_help = traces::HELP)]
     Traces(traces::TracesArgs),
     /// Build the container image with all programs

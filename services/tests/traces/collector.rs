@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status};
 
-/// Names the program of a collector to send everything through: `cargo xtask traces check` does.
+/// Names a Python that has what `relay.py` needs, to send everything through that: `cargo xtask traces check` does.
 const BETWEEN: &str = "FULCRUM_TEST_COLLECTOR";
 /// A clock that is read twice in two processes does not say exactly the same.
 const SLACK_NS: u64 = 1_000_000;
@@ -58,23 +58,22 @@ impl Seen {
     }
 }
 
-/// A collector that others wrote, and that passes on what it is sent: what they understand and repeat is what was meant.
+/// Collectors that others wrote, and that pass on what they are sent: what they understand and repeat is what was meant.
 pub struct Between {
     process: Child,
     address: String,
 }
 
 impl Between {
-    fn start(program: &OsStr, to: &str) -> Self {
+    fn start(python: &OsStr, to: &str) -> Self {
         let ports = [ReservedPort::any().unwrap(), ReservedPort::any().unwrap()];
         let [grpc, http] = ports.map(|port| port.address().unwrap().to_string());
-        let process = Command::new(program)
-            .args(["start", "--otlp-grpc-endpoint", &grpc, "--otlp-http-endpoint", &http])
-            .args(["--exporter", "otlp", "--otlp-exporter-endpoint", to])
-            .args(["--otlp-exporter-compression", "none"])
-            .stdout(Stdio::null())
+        let process = Command::new(python)
+            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/otel/relay.py"))
+            .args([&grpc, &http, to.trim_start_matches("http://")])
+            .stdin(Stdio::piped())
             .spawn()
-            .unwrap_or_else(|error| panic!("{BETWEEN} names {}: {error}", program.display()));
+            .unwrap_or_else(|error| panic!("{BETWEEN} names {}: {error}", python.display()));
         Self {
             process,
             address: format!("http://{grpc}"),
@@ -84,7 +83,8 @@ impl Between {
 
 impl Drop for Between {
     fn drop(&mut self) {
-        let _ = self.process.kill();
+        // It ends with its standard input, and ends what it has started.
+        drop(self.process.stdin.take());
         let _ = self.process.wait();
     }
 }
@@ -103,8 +103,8 @@ impl Collector {
         let server = tonic::transport::Server::builder().add_service(service);
         tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
         match std::env::var_os(BETWEEN) {
-            Some(program) => {
-                let between = Between::start(&program, &address);
+            Some(python) => {
+                let between = Between::start(&python, &address);
                 let address = between.address.clone();
                 (collector, address, Some(between))
             }
