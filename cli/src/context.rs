@@ -2,6 +2,7 @@
 
 use crate::args::{Global, KeyArgs, Output, ReadArgs};
 use crate::exit::{Exit, Failure};
+use crate::follow;
 use crate::render::{Paint, receipt_line};
 use crate::value::Encoding;
 use bytes::Bytes;
@@ -42,7 +43,7 @@ impl Context {
         let mut addresses = self.global.router.iter();
         let first = addresses.next().cloned().unwrap_or_default();
         let config = addresses.fold(Config::new(first), |config, next| config.or(next));
-        let config = config.deadline(self.global.deadline);
+        let config = config.deadline(self.global.deadline).trace_parent(follow::current);
         Client::connect(config)
             .await
             .map_err(|error| Failure::client("cannot connect", &error))

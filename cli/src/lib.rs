@@ -11,6 +11,7 @@ pub mod args;
 pub mod context;
 pub mod evidence;
 pub mod exit;
+mod follow;
 
 pub mod commands;
 pub mod demo;
@@ -79,8 +80,18 @@ fn run(cli: Cli) -> Ending {
 }
 
 async fn dispatch(cli: Cli) -> Ending {
-    let _telemetry = telemetry::init("fulcrum", &telemetry_config(&cli))
+    let telemetry = telemetry::init("fulcrum", &telemetry_config(&cli))
         .map_err(|error| Failure::start("cannot set up logging", &error))?;
+    let followed = cli.global.trace.as_ref().map(|_| follow::begin());
+    let ending = carry_out(cli).await;
+    if let Some(followed) = followed {
+        followed.end(&ending);
+    }
+    telemetry.shutdown().await;
+    ending
+}
+
+async fn carry_out(cli: Cli) -> Ending {
     let context = Context::new(cli.global);
     match cli.command {
         Command::Demo(args) => demo::run(&context, &args).await,
@@ -114,6 +125,7 @@ fn telemetry_config(cli: &Cli) -> TelemetryConfig {
     };
     TelemetryConfig {
         filter: filter.to_owned(),
+        otlp_endpoint: cli.global.trace.clone(),
         ..TelemetryConfig::default()
     }
 }

@@ -11,10 +11,11 @@ use crate::transport::Transport;
 use fulcrum_common::routing::Failure;
 use fulcrum_common::tickets::Tickets;
 use fulcrum_common::wire::batch::{BatchBuilder, TransactionPipelineRequest, TransactionPipelineResponse};
+use fulcrum_common::wire::trace::to_wire;
 use fulcrum_common::wire::v1::transaction_answer::Answer;
 use fulcrum_common::wire::v1::transaction_call::Call;
 use fulcrum_common::wire::{Malformed, status, v1};
-use fulcrum_types::Refusal;
+use fulcrum_types::{Refusal, TraceContext};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -45,15 +46,27 @@ pub(crate) struct Calls {
 struct Asked {
     call: Call,
     until: Instant,
+    trace: Option<TraceContext>,
     reply: oneshot::Sender<Outcome>,
 }
 
 impl Calls {
-    /// Asks once, with so much time left.
-    pub(crate) async fn ask(&self, router: &Transport, call: Call, left: Duration) -> Outcome {
+    /// Asks once, with so much time left, on behalf of a span if its trace is recorded.
+    pub(crate) async fn ask(
+        &self,
+        router: &Transport,
+        call: Call,
+        left: Duration,
+        trace: Option<TraceContext>,
+    ) -> Outcome {
         let (reply, answered) = oneshot::channel();
         let until = Instant::now() + left;
-        let asked = Asked { call, until, reply };
+        let asked = Asked {
+            call,
+            until,
+            trace,
+            reply,
+        };
         let queue = self.queue(router);
         let exchange = async {
             if queue.send(asked).await.is_err() {
@@ -183,6 +196,7 @@ impl Stream {
             id: self.last_id,
             call: Some(asked.call),
             deadline_ms: u32::try_from(left).unwrap_or(u32::MAX),
+            trace: to_wire(asked.trace),
         });
         self.under_way.insert(self.last_id, asked.reply);
     }

@@ -14,6 +14,7 @@ use crate::rpc::Unary;
 use crate::smart::{Direct, Smart};
 use crate::transport::Transport;
 use fulcrum_common::routing::Failure;
+use fulcrum_common::trace::{self, Failed, Kind, Span};
 use fulcrum_common::wire::v1;
 use fulcrum_types::{ClientId, NodeId, Refusal, TransactionId};
 use std::sync::Arc;
@@ -133,21 +134,39 @@ impl Client {
 impl Shared {
     /// Sends a request by the shortest way, again and again until it is answered, finally refused, or out of time.
     pub(crate) async fn call<Q: Unary>(&self, request: Q, until: Instant) -> Result<Q::Answer, Verdict> {
+        let mut span = self.begin(Q::SPAN);
+        let result = self.call_in(&mut span, request, until).await;
+        end(span, result)
+    }
+
+    async fn call_in<Q: Unary>(&self, span: &mut Span, request: Q, until: Instant) -> Result<Q::Answer, Verdict> {
         if let Some(smart) = &self.smart
             && let Some(route) = smart.route(&request)
         {
-            match smart.call(route, &request, until).await {
+            match smart.call(route, &request, until, span).await {
                 Ok(answer) => return Ok(answer),
                 Err(Direct::Final(verdict)) => return Err(verdict),
                 // A router may reach the node that we cannot.
-                Err(Direct::NoWay(retries)) => return self.call_router(request, until, retries).await,
+                Err(Direct::NoWay(retries)) => return self.call_router_in(span, request, until, retries).await,
             }
         }
-        self.call_router(request, until, Retries::new(Q::WRITE)).await
+        self.call_router_in(span, request, until, Retries::new(Q::WRITE)).await
     }
 
     pub(crate) async fn call_router<Q: Unary>(
         &self,
+        request: Q,
+        until: Instant,
+        retries: Retries,
+    ) -> Result<Q::Answer, Verdict> {
+        let mut span = self.begin(Q::SPAN);
+        let result = self.call_router_in(&mut span, request, until, retries).await;
+        end(span, result)
+    }
+
+    async fn call_router_in<Q: Unary>(
+        &self,
+        span: &mut Span,
         request: Q,
         until: Instant,
         mut retries: Retries,
@@ -158,10 +177,11 @@ impl Shared {
                 return Err(retries.out_of_time());
             }
             let chosen = self.routers.choose();
-            let failure = match request.clone().ask(&chosen, left).await {
+            let failure = match request.clone().ask(&chosen, left, span.context()).await {
                 Ok(answer) => return Ok(answer),
                 Err(failure) => failure,
             };
+            span.event(|| format!("an attempt failed: {failure:?}").into());
             match retries.after(failure) {
                 Next::Again { elsewhere } => {
                     if elsewhere {
@@ -175,6 +195,14 @@ impl Shared {
                 }
                 Next::Fail(verdict) => return Err(verdict),
             }
+        }
+    }
+
+    /// The span of a call, under what its caller is doing.
+    pub(crate) fn begin(&self, name: Option<&'static str>) -> Span {
+        match (name, self.config.trace_parent) {
+            (Some(name), Some(parent)) => trace::follow(Kind::Client, name, parent()),
+            _ => Span::none(),
         }
     }
 
@@ -258,7 +286,27 @@ impl Shared {
     }
 }
 
+/// A span ends as its call does.
+fn end<T>(span: Span, result: Result<T, Verdict>) -> Result<T, Verdict> {
+    match &result {
+        Ok(_) => span.end(None),
+        Err(verdict) => verdict.end(span),
+    }
+    result
+}
+
 impl Verdict {
+    /// A span ends so.
+    pub(crate) fn end(&self, span: Span) {
+        let (code, reason) = match self {
+            Verdict::Refused(refusal) => return span.end(Some(refusal)),
+            Verdict::Unknown(reason) => ("UNKNOWN", reason),
+            Verdict::Unreachable(reason) => ("UNREACHABLE", reason),
+        };
+        let reason = reason.clone();
+        span.end_badly(Failed { code, reason });
+    }
+
     /// For what changes nothing, or brings no key to look it up by.
     pub(crate) fn error(self) -> Error {
         match self {

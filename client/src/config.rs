@@ -2,6 +2,7 @@
 
 use crate::error::Error;
 use crate::transport::Transport;
+use fulcrum_types::TraceContext;
 use std::time::Duration;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -23,6 +24,7 @@ pub struct Config {
     routers: Vec<String>,
     deadline: Duration,
     connect_timeout: Duration,
+    pub(crate) trace_parent: Option<fn() -> Option<TraceContext>>,
 }
 
 impl Config {
@@ -33,6 +35,7 @@ impl Config {
             routers: vec![with_scheme(router.into())],
             deadline: DEADLINE,
             connect_timeout: CONNECT_TIMEOUT,
+            trace_parent: None,
         }
     }
 
@@ -54,6 +57,14 @@ impl Config {
     #[must_use]
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
+        self
+    }
+
+    /// Requests belong to the trace of whoever makes them: `current` says in which span that is, if its trace is recorded, and is
+    /// asked once a request. See `current_span` (with the feature `tracing-opentelemetry`). Not asked for if not set.
+    #[must_use]
+    pub fn trace_parent(mut self, current: fn() -> Option<TraceContext>) -> Self {
+        self.trace_parent = Some(current);
         self
     }
 

@@ -53,6 +53,8 @@ mod session;
 
 mod admin;
 mod config;
+#[cfg(feature = "tracing-opentelemetry")]
+mod current_span;
 mod error;
 mod placement;
 
@@ -63,6 +65,8 @@ pub use admin::{
 pub use answer::{Got, GotMany, Outcome, Written, WrittenMany};
 pub use client::Client;
 pub use config::Config;
+#[cfg(feature = "tracing-opentelemetry")]
+pub use current_span::current_span;
 pub use error::{Error, UnfinishedWrite};
 pub use keyspace::{BatchGet, BatchWrite, Get, IntoBytes, Keyspace, Write};
 pub use pipeline::{Pending, Pipeline};
@@ -79,8 +83,8 @@ pub use fulcrum_common::keyspace::{KeyspaceOptions, KeyspaceSpec, Timing};
 pub use fulcrum_types::{
     AbortCause, Act, Change, ChangeKind, CommittedPart, Condition, Fsync, GroupId, IdempotencyKey, InDoubt, Level,
     ListInDoubt, Mode, Mutation, NodeId, Pending as PendingTransaction, Receipt, Refusal, Role, SessionToken,
-    StalenessBasis, TransactionId, TransactionInfo, TransactionOutcome, Version, Versioned, WatchPosition, WatchToken,
-    WriteOp, WriteOutcome,
+    StalenessBasis, TraceContext, TransactionId, TransactionInfo, TransactionOutcome, Version, Versioned,
+    WatchPosition, WatchToken, WriteOp, WriteOutcome,
 };
 
 /// Keeps the examples of the documents compiling.

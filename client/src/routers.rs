@@ -6,6 +6,8 @@ use crate::error::Error;
 use crate::rpc::{self, Unary};
 use crate::transport::Transport;
 use fulcrum_common::routing::Failure;
+use fulcrum_common::wire::trace::into_metadata;
+use fulcrum_types::TraceContext;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -72,8 +74,14 @@ impl Routers {
 }
 
 /// Sends a request once, with so much time left: the server hears of it, and we give up by it.
-pub(crate) async fn attempt<Q: Unary>(transport: Transport, message: Q, left: Duration) -> Result<Q::Answer, Failure> {
+pub(crate) async fn attempt<Q: Unary>(
+    transport: Transport,
+    message: Q,
+    left: Duration,
+    trace: Option<TraceContext>,
+) -> Result<Q::Answer, Failure> {
     let mut request = Request::new(message);
+    into_metadata(trace, request.metadata_mut());
     request.set_timeout(in_whole_ms(left));
     match tokio::time::timeout(left, Q::call(transport, request)).await {
         Ok(Ok(response)) => Ok(response.into_inner()),

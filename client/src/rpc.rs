@@ -11,7 +11,7 @@ use fulcrum_common::wire::v1::transaction_answer::Answer;
 use fulcrum_common::wire::v1::transaction_call::Call;
 use fulcrum_common::wire::v1::transactions_client::TransactionsClient;
 use fulcrum_common::wire::{status, v1};
-use fulcrum_types::{Level, Refusal};
+use fulcrum_types::{Level, Refusal, TraceContext};
 use std::error::Error as _;
 use std::future::Future;
 use std::time::Duration;
@@ -23,6 +23,8 @@ pub(crate) trait Unary: Clone + Send + Sync {
     type Answer: Send;
     /// Whether it changes anything: a lost answer then leaves a doubt.
     const WRITE: bool;
+    /// What traces call it, if they are to know of it.
+    const SPAN: Option<&'static str> = None;
 
     /// Sends it.
     fn call(
@@ -30,9 +32,14 @@ pub(crate) trait Unary: Clone + Send + Sync {
         request: Request<Self>,
     ) -> impl Future<Output = Result<Response<Self::Answer>, Status>> + Send;
 
-    /// Sends it to a router once, with so much time left.
-    fn ask(self, router: &Chosen, left: Duration) -> impl Future<Output = Result<Self::Answer, Failure>> + Send {
-        attempt(router.channel.clone(), self, left)
+    /// Sends it to a router once, with so much time left, on behalf of a span if its trace is recorded.
+    fn ask(
+        self,
+        router: &Chosen,
+        left: Duration,
+        trace: Option<TraceContext>,
+    ) -> impl Future<Output = Result<Self::Answer, Failure>> + Send {
+        attempt(router.channel.clone(), self, left, trace)
     }
 
     /// What tells which group can serve it, if one group can.
@@ -64,10 +71,11 @@ pub(crate) fn transactions(channel: Transport) -> TransactionsClient<Transport> 
 }
 
 macro_rules! unary {
-    ($service:ident.$method:ident($request:ident) -> $answer:ident, write: $write:literal $(, $item:item)?) => {
+    ($service:ident.$method:ident($request:ident) -> $answer:ident, write: $write:literal $(; span: $span:literal)? $(, $item:item)?) => {
         impl Unary for v1::$request {
             type Answer = v1::$answer;
             const WRITE: bool = $write;
+            $(const SPAN: Option<&'static str> = Some($span);)?
 
             async fn call(channel: Transport, request: Request<Self>) -> Result<Response<Self::Answer>, Status> {
                 $service(channel).$method(request).await
@@ -79,7 +87,7 @@ macro_rules! unary {
 }
 
 unary!(kv.open_session(OpenSessionRequest) -> OpenSessionResponse, write: false);
-unary!(kv.get(GetRequest) -> GetResponse, write: false,
+unary!(kv.get(GetRequest) -> GetResponse, write: false; span: "fulcrum.v1.Kv/Get",
     fn one_key(&self) -> Option<OneKey<'_>> {
         let options = self.options.as_ref();
         let level = options.and_then(|options| options.consistency);
@@ -91,7 +99,7 @@ unary!(kv.get(GetRequest) -> GetResponse, write: false,
         })
     }
 );
-unary!(kv.put(PutRequest) -> WriteResponse, write: true,
+unary!(kv.put(PutRequest) -> WriteResponse, write: true; span: "fulcrum.v1.Kv/Put",
     fn one_key(&self) -> Option<OneKey<'_>> {
         Some(OneKey {
             keyspace: &self.keyspace,
@@ -101,7 +109,7 @@ unary!(kv.put(PutRequest) -> WriteResponse, write: true,
         })
     }
 );
-unary!(kv.delete(DeleteRequest) -> WriteResponse, write: true,
+unary!(kv.delete(DeleteRequest) -> WriteResponse, write: true; span: "fulcrum.v1.Kv/Delete",
     fn one_key(&self) -> Option<OneKey<'_>> {
         Some(OneKey {
             keyspace: &self.keyspace,
@@ -111,20 +119,30 @@ unary!(kv.delete(DeleteRequest) -> WriteResponse, write: true,
         })
     }
 );
-unary!(kv.batch_get(BatchGetRequest) -> BatchGetResponse, write: false);
-unary!(kv.batch_write(BatchWriteRequest) -> BatchWriteResponse, write: true);
-unary!(kv.get_outcome(GetOutcomeRequest) -> GetOutcomeResponse, write: false);
-unary!(transactions.read(TransactionReadRequest) -> TransactionReadResponse, write: false,
-    async fn ask(self, router: &Chosen, left: Duration) -> Result<Self::Answer, Failure> {
-        match router.calls.ask(&router.channel, Call::Read(self), left).await? {
+unary!(kv.batch_get(BatchGetRequest) -> BatchGetResponse, write: false; span: "fulcrum.v1.Kv/BatchGet");
+unary!(kv.batch_write(BatchWriteRequest) -> BatchWriteResponse, write: true; span: "fulcrum.v1.Kv/BatchWrite");
+unary!(kv.get_outcome(GetOutcomeRequest) -> GetOutcomeResponse, write: false; span: "fulcrum.v1.Kv/GetOutcome");
+unary!(transactions.read(TransactionReadRequest) -> TransactionReadResponse, write: false; span: "fulcrum.v1.Transactions/Read",
+    async fn ask(
+        self,
+        router: &Chosen,
+        left: Duration,
+        trace: Option<TraceContext>,
+    ) -> Result<Self::Answer, Failure> {
+        match router.calls.ask(&router.channel, Call::Read(self), left, trace).await? {
             Answer::Read(values) => Ok(values),
             _ => Err(misplaced()),
         }
     }
 );
-unary!(transactions.commit(CommitRequest) -> CommitResponse, write: true,
-    async fn ask(self, router: &Chosen, left: Duration) -> Result<Self::Answer, Failure> {
-        match router.calls.ask(&router.channel, Call::Commit(self), left).await? {
+unary!(transactions.commit(CommitRequest) -> CommitResponse, write: true; span: "fulcrum.v1.Transactions/Commit",
+    async fn ask(
+        self,
+        router: &Chosen,
+        left: Duration,
+        trace: Option<TraceContext>,
+    ) -> Result<Self::Answer, Failure> {
+        match router.calls.ask(&router.channel, Call::Commit(self), left, trace).await? {
             Answer::Commit(committed) => Ok(committed),
             _ => Err(misplaced()),
         }

@@ -12,8 +12,9 @@ use crate::routers::{Routers, attempt};
 use crate::rpc::{self, Unary};
 use crate::transport::Transport;
 use fulcrum_common::routing::{Attempts, Failure, Kind, Next, RoutingTable, View};
+use fulcrum_common::trace::Span;
 use fulcrum_common::wire::{map, v1};
-use fulcrum_types::{GroupId, NodeId, Refusal};
+use fulcrum_types::{GroupId, NodeId, Refusal, TraceContext};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -110,7 +111,13 @@ impl Smart {
         }
     }
 
-    pub(crate) async fn call<Q: Unary>(&self, route: Route, request: &Q, until: Instant) -> Result<Q::Answer, Direct> {
+    pub(crate) async fn call<Q: Unary>(
+        &self,
+        route: Route,
+        request: &Q,
+        until: Instant,
+        span: &mut Span,
+    ) -> Result<Q::Answer, Direct> {
         let started = Instant::now();
         let mut attempts = Attempts::new(route.group, route.kind, self.rotation.fetch_add(1, Ordering::Relaxed));
         let mut retries = Retries::new(Q::WRITE);
@@ -121,9 +128,10 @@ impl Smart {
                 Next::Send(_) if now >= until => return Err(ended(attempts.out_of_time())),
                 Next::Send(node) => {
                     let patience = (until - now).min(ATTEMPT_TIMEOUT);
-                    match self.attempt(node, request, patience).await {
+                    match self.attempt(node, request, patience, span.context()).await {
                         Ok(answer) => return Ok(answer),
                         Err(failure) => {
+                            span.event(|| format!("{node} failed: {failure:?}").into());
                             let _ = retries.after(failure.clone());
                             attempts.after(&self.table.view(), node, failure, started.elapsed())
                         }
@@ -141,9 +149,15 @@ impl Smart {
         }
     }
 
-    async fn attempt<Q: Unary>(&self, node: NodeId, request: &Q, patience: Duration) -> Result<Q::Answer, Failure> {
+    async fn attempt<Q: Unary>(
+        &self,
+        node: NodeId,
+        request: &Q,
+        patience: Duration,
+        trace: Option<TraceContext>,
+    ) -> Result<Q::Answer, Failure> {
         let channel = self.channel(node)?;
-        attempt(channel, request.clone(), patience).await
+        attempt(channel, request.clone(), patience, trace).await
     }
 
     pub(crate) fn channel(&self, node: NodeId) -> Result<Transport, Failure> {

@@ -27,6 +27,7 @@ pub mod metrics;
 pub mod metrics_server;
 pub mod sockets;
 pub mod telemetry;
+pub mod trace;
 
 pub mod metadata;
 pub mod routing;

@@ -13,7 +13,7 @@ use fulcrum_common::{Clock, ClusterMap};
 use fulcrum_two_phase::{Options, Reply, RequestId, TwoPhase};
 use fulcrum_types::{
     AbortCause, CommitRequest, Committed, GroupId, Mode, OutcomeRequest, Participant, Refusal, ResolveRequest,
-    SessionToken, Told, TransactionId, TransactionOutcome, TransactionRead, TransactionValues,
+    SessionToken, Told, TraceContext, TransactionId, TransactionOutcome, TransactionRead, TransactionValues,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -115,12 +115,22 @@ impl Coordinator {
     /// # Errors
     /// Why there are none; nothing is held anywhere.
     pub async fn read(&self, read: TransactionRead, until: Instant) -> Result<TransactionValues, Refusal> {
+        self.read_traced(read, until, None).await
+    }
+
+    /// The same on behalf of a span, if the request's trace is recorded.
+    pub(crate) async fn read_traced(
+        &self,
+        read: TransactionRead,
+        until: Instant,
+        trace: Option<TraceContext>,
+    ) -> Result<TransactionValues, Refusal> {
         let map = self.map_for(&read.session, until).await?;
         let (id, consistent) = (read.id, read.consistent);
         let bytes = read.keys.iter().map(|key| key.what.len()).sum();
         let (parts, positions) = SplitRead::new(&map, read)?.into_parts();
         let wanted = Wanted::Read { id, parts, consistent };
-        match self.ask(wanted, bytes, until).await? {
+        match self.ask(wanted, bytes, until, trace).await? {
             Reply::Values { parts, receipts } => Ok(TransactionValues {
                 observed: SplitRead::values(&positions, parts)?,
                 receipts,
@@ -135,17 +145,32 @@ impl Coordinator {
     /// # Errors
     /// [`Refusal::Aborted`] and all others but [`Refusal::Unknown`] say that nothing was applied.
     pub async fn commit(&self, request: CommitRequest, until: Instant) -> Result<Committed, Refusal> {
+        self.commit_traced(request, until, None).await
+    }
+
+    /// The same on behalf of a span, if the request's trace is recorded.
+    pub(crate) async fn commit_traced(
+        &self,
+        request: CommitRequest,
+        until: Instant,
+        trace: Option<TraceContext>,
+    ) -> Result<Committed, Refusal> {
         let id = request.id;
-        let committed = self.commit_or_not(request, until).await;
+        let committed = self.commit_or_not(request, until, trace).await;
         committed.map_err(|refusal| named(id, refusal))
     }
 
-    async fn commit_or_not(&self, request: CommitRequest, until: Instant) -> Result<Committed, Refusal> {
+    async fn commit_or_not(
+        &self,
+        request: CommitRequest,
+        until: Instant,
+        trace: Option<TraceContext>,
+    ) -> Result<Committed, Refusal> {
         let map = self.map_for(&request.session, until).await?;
         let contents = Contents::of(map.clone(), &request);
         let bytes = size(&request);
         let plan = plan(&map, request)?;
-        match self.ask(Wanted::Commit(plan), bytes, until).await? {
+        match self.ask(Wanted::Commit(plan), bytes, until, trace).await? {
             Reply::Committed {
                 parts,
                 receipts,
@@ -223,7 +248,11 @@ impl Coordinator {
             return Err(Refusal::Invalid { reason });
         }
         let wanted = Wanted::LookUp { id, places, settle };
-        match self.ask(wanted, 0, until).await.map_err(|refusal| named(id, refusal))? {
+        match self
+            .ask(wanted, 0, until, None)
+            .await
+            .map_err(|refusal| named(id, refusal))?
+        {
             Reply::State { state, receipt } => Ok(Told {
                 outcome: state.into(),
                 receipt,
@@ -274,7 +303,13 @@ impl Coordinator {
     }
 
     /// Hands a request to the event loop and waits for its answer.
-    async fn ask(&self, wanted: Wanted, bytes: usize, until: Instant) -> Result<Reply, Refusal> {
+    async fn ask(
+        &self,
+        wanted: Wanted,
+        bytes: usize,
+        until: Instant,
+        trace: Option<TraceContext>,
+    ) -> Result<Reply, Refusal> {
         if self.0.budget.is_spent() {
             return Err(Refusal::Overloaded);
         }
@@ -287,6 +322,7 @@ impl Coordinator {
             deadline: self.0.clock.now().mono + left,
             reply,
             share: self.0.budget.take(bytes),
+            trace,
         };
         let sent = self.0.events.try_send(Event::Asked(asked));
         sent.map_err(|_| Refusal::Overloaded)?;

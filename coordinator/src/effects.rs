@@ -2,11 +2,12 @@
 
 use crate::event::{Asked, Event};
 use crate::metrics::Metrics;
+use crate::traces::Traces;
 use foldhash::fast::RandomState;
 use fulcrum_common::budget::Share;
-use fulcrum_common::routing::Groups;
+use fulcrum_common::routing::{Groups, Question};
 use fulcrum_two_phase::{AskId, Effect, Ended, Input, Observation, Reply, RequestId, Status};
-use fulcrum_types::{Mono, Operation, Participant, Refusal, TransactionOperation};
+use fulcrum_types::{Answered, Mono, Operation, Participant, Refusal, TransactionOperation};
 use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
@@ -29,6 +30,7 @@ pub(crate) struct Effects {
     /// Open at once. The core gives up waiting for a group that is silent; the question stays until its deadline.
     questions_max: usize,
     waiters: HashMap<RequestId, Waiter, RandomState>,
+    traces: Traces,
 }
 
 impl Effects {
@@ -42,6 +44,7 @@ impl Effects {
             questions: 0,
             questions_max,
             waiters: HashMap::default(),
+            traces: Traces::default(),
         }
     }
 
@@ -53,7 +56,11 @@ impl Effects {
             deadline,
             reply,
             share,
+            trace,
         } = asked;
+        if let Some(trace) = trace {
+            self.traces.asked(request, &wanted, trace);
+        }
         let waiter = Waiter {
             reply,
             ends_with_its_client: wanted.ends_with_its_client(),
@@ -66,7 +73,11 @@ impl Effects {
     /// A client has gone. Whether its request is of no use any more.
     pub(crate) fn gone(&mut self, request: RequestId) -> bool {
         let ends = |waiter: &Waiter| waiter.ends_with_its_client;
-        self.waiters.get(&request).is_some_and(ends) && self.waiters.remove(&request).is_some()
+        let gone = self.waiters.get(&request).is_some_and(ends) && self.waiters.remove(&request).is_some();
+        if gone {
+            self.traces.gone(request);
+        }
+        gone
     }
 
     /// The next end of a question.
@@ -81,7 +92,8 @@ impl Effects {
     }
 
     /// What is under way, for metrics.
-    pub(crate) fn show(&self, status: &Status) {
+    pub(crate) fn show(&mut self, now: Mono, status: &Status) {
+        self.traces.expire(now);
         self.metrics.status(status, self.questions);
     }
 
@@ -95,6 +107,7 @@ impl Effects {
                 deadline,
             } => self.ask(now, ask, to, operation, deadline),
             Effect::Reply { request, result } => {
+                self.traces.replied(now, request, &result);
                 if let Some(waiter) = self.waiters.remove(&request) {
                     // The client may have gone.
                     let _ = waiter.reply.send(result);
@@ -107,7 +120,10 @@ impl Effects {
     /// Asks in the background. Exactly one end comes, about at the deadline at the latest.
     fn ask(&mut self, now: Mono, ask: AskId, to: Participant, operation: TransactionOperation, deadline: Mono) {
         let ends = self.ends.clone();
-        let told = move |result| {
+        let span = self.traces.asks(to, &operation);
+        let trace = span.context();
+        let told = move |result: Result<Answered, Refusal>| {
+            span.end(result.as_ref().err());
             // The coordinator may have gone.
             let _ = ends.send(Event::Answered { ask, result });
         };
@@ -117,12 +133,13 @@ impl Effects {
             return told(Err(Refusal::Overloaded));
         }
         let groups = self.groups.clone();
-        groups.submit(
+        let question = Question {
             to,
-            Operation::Transaction(operation),
-            deadline.since(now),
-            Box::new(told),
-        );
+            operation: Operation::Transaction(operation),
+            deadline: deadline.since(now),
+            trace,
+        };
+        groups.submit_traced(question, Box::new(told));
     }
 
     fn observe(&self, observation: &Observation) {
@@ -146,7 +163,6 @@ impl Effects {
 mod tests {
     use super::*;
     use fulcrum_common::metrics::Metrics as Registry;
-    use fulcrum_types::Answered;
     use std::time::Duration;
 
     /// A group that says nothing.

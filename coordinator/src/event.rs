@@ -2,7 +2,7 @@
 
 use fulcrum_common::budget::Share;
 use fulcrum_two_phase::{AskId, Input, Plan, PlannedRead, Reply, RequestId};
-use fulcrum_types::{AbortCause, Answered, Mono, Participant, Refusal, TransactionId};
+use fulcrum_types::{AbortCause, Answered, Mono, Participant, Refusal, TraceContext, TransactionId};
 use tokio::sync::oneshot;
 
 /// The closed list of all that can happen to a coordinator.
@@ -32,6 +32,8 @@ pub(crate) struct Asked {
     pub(crate) reply: oneshot::Sender<Result<Reply, Refusal>>,
     /// What it takes of the coordinator's memory until it is answered.
     pub(crate) share: Share,
+    /// The span that asks, if its trace is recorded.
+    pub(crate) trace: Option<TraceContext>,
 }
 
 /// What a client wants, planned.

@@ -58,7 +58,7 @@ impl EventLoop {
             self.effects.run(now, effect);
         }
         if is_tick {
-            self.effects.show(&self.core.status());
+            self.effects.show(now, &self.core.status());
         }
     }
 

@@ -30,6 +30,7 @@ mod server;
 mod service;
 #[cfg(test)]
 mod tests;
+mod traces;
 
 pub use config::CoordinatorConfig;
 pub use coordinator::{Bounds, Coordinator};

@@ -4,14 +4,14 @@
 //! end and its commits go on, as those of single calls do. A service that stops reads no further, answers what it has taken in and ends the
 //! stream: the client goes on at another one.
 
-use crate::service::TransactionsService;
+use crate::service::{TransactionsService, begin};
 use fulcrum_common::limits;
 use fulcrum_common::wire::batch::{
     ANSWER_BYTES, BatchBuilder, TransactionPipelineRequest, TransactionPipelineResponse,
 };
 use fulcrum_common::wire::v1::transaction_answer::Answer;
 use fulcrum_common::wire::v1::transaction_call::Call;
-use fulcrum_common::wire::{status, v1};
+use fulcrum_common::wire::{self, status, v1};
 use fulcrum_types::Refusal;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
@@ -76,9 +76,20 @@ impl TransactionsService {
     async fn carry_out(&self, call: v1::TransactionCall) -> v1::TransactionAnswer {
         let asked = (call.deadline_ms > 0).then(|| Duration::from_millis(call.deadline_ms.into()));
         let until = self.until(asked);
+        let asked_by = wire::trace::from_wire(&call.trace);
         let answer = match call.call {
-            Some(Call::Read(read)) => self.read_by(read, until).await.map(Answer::Read),
-            Some(Call::Commit(commit)) => self.commit_by(commit, until).await.map(Answer::Commit),
+            Some(Call::Read(read)) => {
+                let span = begin("Read", asked_by);
+                let answer = self.read_by(read, until, span.context()).await;
+                span.end(answer.as_ref().err());
+                answer.map(Answer::Read)
+            }
+            Some(Call::Commit(commit)) => {
+                let span = begin("Commit", asked_by);
+                let answer = self.commit_by(commit, until, span.context()).await;
+                span.end(answer.as_ref().err());
+                answer.map(Answer::Commit)
+            }
             None => Err(Refusal::Invalid {
                 reason: "call is missing".into(),
             }),

@@ -282,6 +282,7 @@ mod tests {
             id,
             call,
             deadline_ms: 500,
+            trace: Default::default(),
         }
     }
 

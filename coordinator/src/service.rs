@@ -4,10 +4,11 @@ use crate::coordinator::Coordinator;
 use crate::pipeline;
 use fulcrum_common::lifecycle::Lifecycle;
 use fulcrum_common::limits::MAX_MESSAGE_BYTES;
+use fulcrum_common::trace::{self, Kind, Span};
 use fulcrum_common::wire::batch::{TransactionPipelineRequest, TransactionPipelineResponse};
 use fulcrum_common::wire::v1::transactions_server::{Transactions, TransactionsServer};
-use fulcrum_common::wire::{status, timeout, v1};
-use fulcrum_types::{CommitRequest, OutcomeRequest, Refusal, ResolveRequest, TransactionRead};
+use fulcrum_common::wire::{self, status, timeout, v1};
+use fulcrum_types::{CommitRequest, OutcomeRequest, Refusal, ResolveRequest, TraceContext, TransactionRead};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -65,19 +66,47 @@ impl TransactionsService {
         &self,
         request: v1::TransactionReadRequest,
         until: Instant,
+        trace: Option<TraceContext>,
     ) -> Result<v1::TransactionReadResponse, Refusal> {
         let read = TransactionRead::try_from(request)?;
-        Ok(self.coordinator.read(read, until).await?.into())
+        Ok(self.coordinator.read_traced(read, until, trace).await?.into())
     }
 
     pub(crate) async fn commit_by(
         &self,
         request: v1::CommitRequest,
         until: Instant,
+        trace: Option<TraceContext>,
     ) -> Result<v1::CommitResponse, Refusal> {
         let commit = CommitRequest::try_from(request)?;
-        Ok(self.coordinator.commit(commit, until).await?.into())
+        Ok(self.coordinator.commit_traced(commit, until, trace).await?.into())
     }
+}
+
+/// The span of a call: under the client's, or perhaps the first of a trace.
+pub(crate) fn begin(method: &'static str, asked_by: Option<TraceContext>) -> Span {
+    let name = match method {
+        "Read" => "fulcrum.v1.Transactions/Read",
+        _ => "fulcrum.v1.Transactions/Commit",
+    };
+    let mut span = trace::begin(Kind::Server, name, asked_by);
+    span.set("rpc.system", "grpc");
+    span.set("rpc.service", "fulcrum.v1.Transactions");
+    span.set("rpc.method", method);
+    span
+}
+
+/// The answer to a call, with its trace if that is recorded.
+fn respond_in<T>(span: Span, result: Result<T, Refusal>) -> Result<Response<T>, Status> {
+    let context = span.context();
+    span.end(result.as_ref().err());
+    let mut response = respond(result);
+    let metadata = match &mut response {
+        Ok(response) => response.metadata_mut(),
+        Err(status) => status.metadata_mut(),
+    };
+    wire::trace::into_metadata(context, metadata);
+    response
 }
 
 fn respond<T>(result: Result<impl Into<T>, Refusal>) -> Result<Response<T>, Status> {
@@ -94,12 +123,16 @@ impl Transactions for TransactionsService {
         request: Request<v1::TransactionReadRequest>,
     ) -> Result<Response<v1::TransactionReadResponse>, Status> {
         let until = self.until(timeout::asked(&request));
-        respond(self.read_by(request.into_inner(), until).await)
+        let span = begin("Read", wire::trace::from_metadata(request.metadata()));
+        let result = self.read_by(request.into_inner(), until, span.context()).await;
+        respond_in(span, result)
     }
 
     async fn commit(&self, request: Request<v1::CommitRequest>) -> Result<Response<v1::CommitResponse>, Status> {
         let until = self.until(timeout::asked(&request));
-        respond(self.commit_by(request.into_inner(), until).await)
+        let span = begin("Commit", wire::trace::from_metadata(request.metadata()));
+        let result = self.commit_by(request.into_inner(), until, span.context()).await;
+        respond_in(span, result)
     }
 
     type PipelineStream = ReceiverStream<Result<TransactionPipelineResponse, Status>>;

@@ -1,7 +1,7 @@
 """Checks the chart in deploy/helm, compose.yaml, and k8s/ beside the chart; `cargo xtask deploy check` calls this in a Python of its own.
 
 Nothing here needs a cluster or a network. Each step says what it looked at; a finding says where, and makes the exit code 1.
-`--write` writes what is made from the chart: its README's table, and k8s/base.
+`--write` writes what is made: the chart's table of values and its copies of rules, and k8s/base.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import invariants
 import kustomize
 import planted
 import readme
+import rules
 import schemas
 
 # Older than the oldest schema: only our own rules look at it.
@@ -44,6 +45,7 @@ class Check:
         self.lint()
         self.renderings()
         self.refusals()
+        self.say("rules", f"{rules.count(self.deploy)} files are copies of prometheus/rules", rules.findings(self.deploy))
         services = f"{len(self.composed['services'])} services"
         self.say("compose.yaml", services, compose.findings(self.deploy, self.composed))
         self.planted_mistakes()
@@ -124,8 +126,9 @@ class Check:
 def write(root):
     folder = root / "deploy/helm/fulcrum"
     (folder / "README.md").write_text(readme.written(folder))
+    rules.write(root / "deploy")
     kustomize.write_base(root / "k8s/base", chart.render(folder, {}, schemas.versions()[-1]))
-    print("written: deploy/helm/fulcrum/README.md, k8s/base")
+    print("written: deploy/helm/fulcrum/README.md and files, k8s/base")
     return 0
 
 

@@ -17,12 +17,13 @@ KEYS_OF_CUSTOM_KINDS = {
     "ServiceMonitor": {
         "spec": {"jobLabel", "selector", "endpoints"},
         "spec.selector": {"matchLabels"},
-        "spec.endpoints[]": {"port", "interval"},
+        "spec.endpoints[]": {"port", "interval", "relabelings"},
+        "spec.endpoints[].relabelings[]": {"sourceLabels", "regex", "targetLabel", "replacement"},
     },
     "PrometheusRule": {
         "spec": {"groups"},
-        "spec.groups[]": {"name", "rules"},
-        "spec.groups[].rules[]": {"alert", "expr", "for", "labels", "annotations"},
+        "spec.groups[]": {"name", "interval", "rules"},
+        "spec.groups[].rules[]": {"alert", "record", "expr", "for", "labels", "annotations"},
     },
 }
 

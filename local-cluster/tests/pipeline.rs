@@ -43,6 +43,7 @@ async fn pipelined(kv: &mut Kv, ops: &[Option<Op>]) -> BTreeMap<u64, Answer> {
         id,
         op: op.clone(),
         deadline_ms: u32::try_from(PATIENCE.as_millis()).unwrap(),
+        trace: Default::default(),
     });
     let message = futures::stream::iter([ops.collect()]);
     let mut answers = kv.pipeline(message).await.unwrap().into_inner();

@@ -7,7 +7,7 @@ use fulcrum_common::Keyspace;
 use fulcrum_common::limits;
 use fulcrum_common::routing::Kind;
 use fulcrum_common::wire::{status, v1};
-use fulcrum_types::{Answer, Answered, GroupId, Operation, Query, Refusal, SessionToken, WriteOp};
+use fulcrum_types::{Answer, Answered, GroupId, Operation, Query, Refusal, SessionToken, TraceContext, WriteOp};
 use futures::future::join_all;
 use std::collections::BTreeMap;
 use tokio::time::Instant;
@@ -36,6 +36,7 @@ pub(crate) async fn get(
     service: &KvService,
     request: v1::BatchGetRequest,
     until: Instant,
+    asked_by: Option<TraceContext>,
 ) -> Result<v1::BatchGetResponse, Refusal> {
     use v1::batch_get_response::{Item, Missing, item::Result as R};
     check_size(request.keys.len())?;
@@ -49,7 +50,7 @@ pub(crate) async fn get(
             .map(|position| request.keys[*position].clone())
             .collect();
         let operation = reading.request(*group, Query::Get(keys));
-        service.dispatch.ask(Order {
+        let order = Order {
             keyspace: keyspace.clone(),
             group: *group,
             operation,
@@ -58,7 +59,8 @@ pub(crate) async fn get(
             until,
             pass_on: false,
             in_doubt: false,
-        })
+        };
+        service.dispatch.ask(order, asked_by)
     });
     let results = join_all(calls).await;
     let mut items = vec![Item::default(); request.keys.len()];
@@ -94,6 +96,7 @@ pub(crate) async fn write(
     service: &KvService,
     request: v1::BatchWriteRequest,
     until: Instant,
+    asked_by: Option<TraceContext>,
 ) -> Result<v1::BatchWriteResponse, Refusal> {
     use v1::batch_write_response::{Item, item::Result as R};
     check_size(request.writes.len())?;
@@ -115,9 +118,8 @@ pub(crate) async fn write(
             seen,
             ops: mine,
         };
-        service
-            .dispatch
-            .ask(order::write(keyspace.clone(), *group, operation, until))
+        let order = order::write(keyspace.clone(), *group, operation, until);
+        service.dispatch.ask(order, asked_by)
     });
     let results = join_all(calls).await;
     let mut items = vec![Item::default(); ops.len()];

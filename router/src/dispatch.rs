@@ -6,8 +6,11 @@ use fulcrum_common::Keyspace;
 use fulcrum_common::routing::{
     Asker, Attempt, Attempts, Backends, Errand, Kind, Next, Outcome, RoutingTable, View, not_in_map, parts, understood,
 };
+use fulcrum_common::trace::{self, Span};
 use fulcrum_common::wire::shard::Reply;
-use fulcrum_types::{Answered, GroupId, KeyspaceId, MapVersion, Mode, NodeId, Operation, Participant, Refusal};
+use fulcrum_types::{
+    Answered, GroupId, KeyspaceId, MapVersion, Mode, NodeId, Operation, Participant, Refusal, TraceContext,
+};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -71,6 +74,7 @@ struct Journey<D> {
     /// The first attempt: by which map, and to whom.
     map_version: MapVersion,
     node: NodeId,
+    span: Span,
     /// The router's own key, for a write without one.
     _held: Option<Box<Held>>,
     done: D,
@@ -90,7 +94,8 @@ impl Drop for UnderWay {
 
 impl<D: Done> Asker for Journey<D> {
     fn attempt(&self) -> Attempt<'_> {
-        self.order.errand().attempt(self.map_version, self.started)
+        let errand = self.order.errand(self.span.context());
+        errand.attempt(self.map_version, self.started)
     }
 
     fn answered(mut self: Box<Self>, outcome: Outcome, now: Instant) {
@@ -98,6 +103,7 @@ impl<D: Done> Asker for Journey<D> {
             Ok(reply) => return self.end(now, Ok(reply)),
             Err(failure) => failure,
         };
+        self.span.event(|| format!("{} failed: {failure:?}", self.node).into());
         let view = self.dispatch().table.view();
         let next = self
             .attempts
@@ -133,7 +139,7 @@ impl<D: Done> Journey<D> {
         tokio::spawn(async move {
             let dispatch = self.dispatch().clone();
             let result = dispatch
-                .attempt_all(&mut self.attempts, &self.order, next, self.started)
+                .attempt_all(&mut self.attempts, &self.order, self.span.context(), next, self.started)
                 .await;
             self.end(Instant::now(), result);
         });
@@ -150,9 +156,12 @@ impl<D: Done> Journey<D> {
             under_way,
             mut order,
             attempts,
+            node,
+            span,
             done,
             ..
         } = self;
+        order.tell(span, node, &attempts, &result);
         order.in_doubt = attempts.is_in_doubt();
         // What was joined may go on its own now, and is then counted anew.
         drop(under_way);
@@ -182,7 +191,22 @@ impl Order {
         }
     }
 
-    fn errand(&self) -> Errand<'_> {
+    /// Says of a span what became of it.
+    fn tell(&self, mut span: Span, node: NodeId, attempts: &Attempts, result: &Result<Reply, Refusal>) {
+        if span.is_recorded() {
+            span.set("rpc.system", "grpc");
+            span.set("rpc.service", "fulcrum.internal.v1.Shard");
+            span.set("rpc.method", "Exchange");
+            span.set("db.operation.name", self.name);
+            span.set("fulcrum.keyspace", self.keyspace.name.clone());
+            span.set("fulcrum.group", self.group.0);
+            span.set("fulcrum.first_node", node.0);
+            span.set("fulcrum.attempts", u64::from(attempts.count()));
+        }
+        span.end(result.as_ref().err());
+    }
+
+    fn errand(&self, trace: Option<TraceContext>) -> Errand<'_> {
         Errand {
             to: Participant {
                 keyspace: self.keyspace.id,
@@ -192,6 +216,7 @@ impl Order {
             kind: self.kind,
             until: self.until,
             pass_on: self.pass_on,
+            trace,
         }
     }
 }
@@ -210,7 +235,19 @@ impl Dispatch {
 
     /// Sends a request until it is answered, finally refused, or out of time; `done` gets the result. As long as all goes
     /// well that takes no task and no timer of its own.
-    pub(crate) fn submit(self: &Arc<Self>, view: &View, now: Instant, mut order: Order, done: impl Done) {
+    pub(crate) fn submit(self: &Arc<Self>, view: &View, now: Instant, order: Order, done: impl Done) {
+        self.submit_traced(view, now, order, None, done);
+    }
+
+    /// The same on behalf of a span, if the request's trace is recorded.
+    pub(crate) fn submit_traced(
+        self: &Arc<Self>,
+        view: &View,
+        now: Instant,
+        mut order: Order,
+        asked_by: Option<TraceContext>,
+        done: impl Done,
+    ) {
         let rotation = self.rotation.fetch_add(1, Ordering::Relaxed);
         let attempts = Attempts::new(order.group, order.kind, rotation).of_doubt(order.in_doubt);
         let under_way = match self.admit(order.requests()) {
@@ -232,6 +269,7 @@ impl Dispatch {
             started: now,
             map_version: view.map.version(),
             node: NodeId::default(),
+            span: trace::follow(trace::Kind::Client, "forward", asked_by),
             _held: held.map(Box::new),
             done,
         };
@@ -239,9 +277,9 @@ impl Dispatch {
     }
 
     /// The same, awaited.
-    pub(crate) async fn run(self: &Arc<Self>, order: Order) -> Result<Reply, Refusal> {
+    pub(crate) async fn run(self: &Arc<Self>, order: Order, asked_by: Option<TraceContext>) -> Result<Reply, Refusal> {
         let (answer, answered) = oneshot::channel();
-        self.submit(&self.table.view(), Instant::now(), order, move |_, result| {
+        self.submit_traced(&self.table.view(), Instant::now(), order, asked_by, move |_, result| {
             // The caller may have gone.
             let _ = answer.send(result);
         });
@@ -253,8 +291,12 @@ impl Dispatch {
     }
 
     /// The same for an answer that must be understood here.
-    pub(crate) async fn ask(self: &Arc<Self>, order: Order) -> Result<Answered, Refusal> {
-        understood(self.run(order).await?)
+    pub(crate) async fn ask(
+        self: &Arc<Self>,
+        order: Order,
+        asked_by: Option<TraceContext>,
+    ) -> Result<Answered, Refusal> {
+        understood(self.run(order, asked_by).await?)
     }
 
     /// A write without a key of the client's gets the router's own: that makes repetition safe.
@@ -289,10 +331,11 @@ impl Dispatch {
         &self,
         attempts: &mut Attempts,
         order: &Order,
+        trace: Option<TraceContext>,
         next: Next,
         started: Instant,
     ) -> Result<Reply, Refusal> {
-        let errand = order.errand();
+        let errand = order.errand(trace);
         errand.run(&self.table, &self.backends, attempts, next, started).await
     }
 }
@@ -367,6 +410,7 @@ mod tests {
                 started: now,
                 map_version: MapVersion(1),
                 node: NodeId(1),
+                span: Span::none(),
                 _held: None,
                 done: |order: Order, _| tell.send(order.in_doubt).unwrap(),
             };

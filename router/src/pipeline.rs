@@ -1,7 +1,7 @@
 //! Serves pipelines: many small operations on one stream, one task for all of them.
 //!
 //! An operation is submitted as it comes in and its answer put in the outbox when it comes up; the task sends all that are
-//! there in one message. Gets of a message that agree go jointly, and so do writes. The stream is read on only while few enough are under way, and while the client reads answers.
+//! there in one message. Gets of a message that agree go jointly, and so do writes; what is followed by a trace goes alone. The stream is read on only while few enough are under way, and while the client reads answers.
 //! A router that stops reads no further, answers what it has taken in and ends the stream: the client goes on at another one.
 
 use crate::dispatch::{Dispatch, Order};
@@ -13,13 +13,14 @@ use fulcrum_common::budget::{Budget, Share};
 use fulcrum_common::key::validate_key;
 use fulcrum_common::limits;
 use fulcrum_common::routing::View;
+use fulcrum_common::trace::{self, Kind, Span};
 use fulcrum_common::wire::batch::{
     ANSWER_BYTES, BatchBuilder, PassedOn, PipelineRequest, PipelineResponse, payload_bytes,
 };
 use fulcrum_common::wire::shard::Reply;
 use fulcrum_common::wire::v1::pipeline_op::Op;
-use fulcrum_common::wire::{status, v1};
-use fulcrum_types::{MapVersion, Refusal};
+use fulcrum_common::wire::{self, status, v1};
+use fulcrum_types::{MapVersion, Refusal, TraceContext};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -107,6 +108,7 @@ struct Waiter {
     kind: PassedOn,
     share: Share,
     outbox: Arc<Outbox>,
+    span: Span,
 }
 
 impl Waiter {
@@ -116,11 +118,18 @@ impl Waiter {
             kind,
             share: outbox.budget.take(bytes),
             outbox: outbox.clone(),
+            span: Span::none(),
         }
+    }
+
+    /// The same for an operation whose trace is recorded.
+    fn traced(self, span: Span) -> Self {
+        Self { span, ..self }
     }
 
     fn tell(self, result: Result<Reply, Refusal>) {
         drop(self.share);
+        self.span.end(result.as_ref().err());
         self.outbox.deliver(self.id, self.kind, result);
     }
 }
@@ -204,7 +213,7 @@ impl KvService {
     }
 
     fn pipelined(&self, view: &View, now: Instant, op: v1::PipelineOp, joints: &mut Joints, outbox: &Arc<Outbox>) {
-        let id = op.id;
+        let (id, trace) = (op.id, wire::trace::from_wire(&op.trace));
         let until = now
             + match op.deadline_ms {
                 0 => self.default_deadline,
@@ -215,8 +224,17 @@ impl KvService {
             return outbox.deliver(id, PassedOn::Get, Err(Refusal::Invalid { reason }));
         };
         let seen = map_of(&op);
+        let span = begin(&op, trace);
         match op {
-            _ if view.map.version() < seen => self.submit_later(seen, id, op, until, outbox),
+            _ if view.map.version() < seen => {
+                let waiter = Waiter::new(id, kind_of(&op), payload_bytes(&op), outbox);
+                self.submit_later(seen, op, until, waiter.traced(span));
+            }
+            // What is followed is followed alone: a joint has one path for all of it.
+            _ if span.context().is_some() => {
+                let waiter = Waiter::new(id, kind_of(&op), payload_bytes(&op), outbox);
+                self.submit(view, now, op, until, waiter.traced(span));
+            }
             // A key that will be refused is refused alone.
             Op::Get(get) if validate_key(&get.key).is_ok() => match single_get(view, id, get, until) {
                 Ok(single) => {
@@ -226,7 +244,10 @@ impl KvService {
                 }
                 Err(refusal) => outbox.deliver(id, PassedOn::Get, Err(refusal)),
             },
-            Op::Get(get) => self.submit(view, now, id, Op::Get(get), until, outbox),
+            Op::Get(get) => {
+                let waiter = Waiter::new(id, PassedOn::Get, get.key.len(), outbox);
+                self.submit(view, now, Op::Get(get), until, waiter);
+            }
             Op::Put(put) => self.join(view, now, id, WriteOfOne::put(put), until, joints, outbox),
             Op::Delete(delete) => self.join(view, now, id, WriteOfOne::delete(delete), until, joints, outbox),
         }
@@ -267,21 +288,20 @@ impl KvService {
     }
 
     /// Once the map is here that the operation's session has seen.
-    fn submit_later(&self, seen: MapVersion, id: u64, op: Op, until: Instant, outbox: &Arc<Outbox>) {
-        let (service, outbox) = (self.clone(), outbox.clone());
+    fn submit_later(&self, seen: MapVersion, op: Op, until: Instant, waiter: Waiter) {
+        let service = self.clone();
         tokio::spawn(async move {
             match service.catch_up(seen, until).await {
                 Ok(()) => {
                     let view = service.dispatch.table.view();
-                    service.submit(&view, Instant::now(), id, op, until, &outbox);
+                    service.submit(&view, Instant::now(), op, until, waiter);
                 }
-                Err(refusal) => outbox.deliver(id, kind_of(&op), Err(refusal)),
+                Err(refusal) => waiter.tell(Err(refusal)),
             }
         });
     }
 
-    fn submit(&self, view: &View, now: Instant, id: u64, op: Op, until: Instant, outbox: &Arc<Outbox>) {
-        let waiter = Waiter::new(id, kind_of(&op), payload_bytes(&op), outbox);
+    fn submit(&self, view: &View, now: Instant, op: Op, until: Instant, waiter: Waiter) {
         let order = match op {
             Op::Get(get) => order::get(view, get, until),
             Op::Put(put) => order::put(view, put, until),
@@ -292,7 +312,11 @@ impl KvService {
 
     fn submit_order(&self, view: &View, now: Instant, order: Result<Order, Refusal>, waiter: Waiter) {
         match order {
-            Ok(order) => self.dispatch.submit(view, now, order, |_, result| waiter.tell(result)),
+            Ok(order) => {
+                let asked_by = waiter.span.context();
+                self.dispatch
+                    .submit_traced(view, now, order, asked_by, |_, result| waiter.tell(result));
+            }
             Err(refusal) => waiter.tell(Err(refusal)),
         }
     }
@@ -362,6 +386,21 @@ fn single_get(view: &View, id: u64, get: v1::GetRequest, until: Instant) -> Resu
         reading: order::reading(keyspace, get.options)?,
         until,
     })
+}
+
+/// The span of an operation: under the client's, or perhaps the first of a trace.
+fn begin(op: &Op, asked_by: Option<TraceContext>) -> Span {
+    let mut span = trace::begin(Kind::Server, "fulcrum.v1.Kv/Pipeline", asked_by);
+    span.set("rpc.system", "grpc");
+    span.set("rpc.service", "fulcrum.v1.Kv");
+    span.set("rpc.method", "Pipeline");
+    let operation = match op {
+        Op::Get(_) => "get",
+        Op::Put(_) => "put",
+        Op::Delete(_) => "delete",
+    };
+    span.set("db.operation.name", operation);
+    span
 }
 
 fn kind_of(op: &Op) -> PassedOn {

@@ -144,7 +144,7 @@ impl Scan {
             pass_on: false,
             in_doubt: false,
         };
-        let answered = self.service.dispatch.ask(order).await?;
+        let answered = self.service.dispatch.ask(order, None).await?;
         match answered.answer {
             Answer::Rows { rows, complete } if complete || !rows.is_empty() => Ok(Part {
                 rows,

@@ -9,9 +9,10 @@ use crate::watch::{self, Watches};
 use fulcrum_common::Keyspace;
 use fulcrum_common::lifecycle::Lifecycle;
 use fulcrum_common::routing::{View, understood};
+use fulcrum_common::trace::{self, Kind, Span};
 use fulcrum_common::wire::batch::{PipelineRequest, PipelineResponse};
 use fulcrum_common::wire::shard::Reply;
-use fulcrum_common::wire::{status, timeout, v1};
+use fulcrum_common::wire::{self, status, timeout, v1};
 use fulcrum_types::{Answer, Answered, MapVersion, Receipt, RecordedOutcome, Refusal};
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -58,15 +59,17 @@ impl KvService {
         &self,
         seen: MapVersion,
         until: Instant,
+        span: Span,
         order: impl FnOnce(&View) -> Result<Order, Refusal>,
         answer: fn(Reply) -> Result<T, Refusal>,
     ) -> Result<Response<T>, Status> {
         let answered = async {
             self.catch_up(seen, until).await?;
             let order = order(&self.dispatch.table.view())?;
-            self.dispatch.run(order).await.and_then(answer)
+            self.dispatch.run(order, span.context()).await.and_then(answer)
         };
-        reply(answered.await)
+        let result = answered.await;
+        end(span, result)
     }
 }
 
@@ -140,6 +143,28 @@ pub(crate) fn unexpected(answer: &Answer) -> Refusal {
     }
 }
 
+/// The span of a call: under the caller's, or perhaps the first of a trace.
+fn begin<T>(request: &Request<T>, name: &'static str, method: &'static str) -> Span {
+    let mut span = trace::begin(Kind::Server, name, wire::trace::from_metadata(request.metadata()));
+    span.set("rpc.system", "grpc");
+    span.set("rpc.service", "fulcrum.v1.Kv");
+    span.set("rpc.method", method);
+    span
+}
+
+/// The answer to a call, with its trace if that is recorded.
+fn end<T>(span: Span, result: Result<T, Refusal>) -> Result<Response<T>, Status> {
+    let context = span.context();
+    span.end(result.as_ref().err());
+    let mut replied = reply(result);
+    let metadata = match &mut replied {
+        Ok(response) => response.metadata_mut(),
+        Err(status) => status.metadata_mut(),
+    };
+    wire::trace::into_metadata(context, metadata);
+    replied
+}
+
 fn reply<T>(result: Result<T, Refusal>) -> Result<Response<T>, Status> {
     result
         .map(Response::new)
@@ -160,28 +185,44 @@ impl v1::kv_server::Kv for KvService {
     }
 
     async fn get(&self, request: Request<v1::GetRequest>) -> Result<Response<v1::GetResponse>, Status> {
+        let span = begin(&request, "fulcrum.v1.Kv/Get", "Get");
         let until = until(&request, self.default_deadline);
         let request = request.into_inner();
         let seen = map_read(request.options.as_ref());
-        self.call(seen, until, |view| order::get(view, request, until), one_key_response)
-            .await
+        self.call(
+            seen,
+            until,
+            span,
+            |view| order::get(view, request, until),
+            one_key_response,
+        )
+        .await
     }
 
     async fn put(&self, request: Request<v1::PutRequest>) -> Result<Response<v1::WriteResponse>, Status> {
-        let until = until(&request, self.default_deadline);
-        let request = request.into_inner();
-        let seen = map_seen(request.session.as_ref());
-        self.call(seen, until, |view| order::put(view, request, until), one_key_response)
-            .await
-    }
-
-    async fn delete(&self, request: Request<v1::DeleteRequest>) -> Result<Response<v1::WriteResponse>, Status> {
+        let span = begin(&request, "fulcrum.v1.Kv/Put", "Put");
         let until = until(&request, self.default_deadline);
         let request = request.into_inner();
         let seen = map_seen(request.session.as_ref());
         self.call(
             seen,
             until,
+            span,
+            |view| order::put(view, request, until),
+            one_key_response,
+        )
+        .await
+    }
+
+    async fn delete(&self, request: Request<v1::DeleteRequest>) -> Result<Response<v1::WriteResponse>, Status> {
+        let span = begin(&request, "fulcrum.v1.Kv/Delete", "Delete");
+        let until = until(&request, self.default_deadline);
+        let request = request.into_inner();
+        let seen = map_seen(request.session.as_ref());
+        self.call(
+            seen,
+            until,
+            span,
             |view| order::delete(view, request, until),
             one_key_response,
         )
@@ -189,16 +230,20 @@ impl v1::kv_server::Kv for KvService {
     }
 
     async fn batch_get(&self, request: Request<v1::BatchGetRequest>) -> Result<Response<v1::BatchGetResponse>, Status> {
+        let span = begin(&request, "fulcrum.v1.Kv/BatchGet", "BatchGet");
         let until = until(&request, self.default_deadline);
-        reply(batch::get(self, request.into_inner(), until).await)
+        let result = batch::get(self, request.into_inner(), until, span.context()).await;
+        end(span, result)
     }
 
     async fn batch_write(
         &self,
         request: Request<v1::BatchWriteRequest>,
     ) -> Result<Response<v1::BatchWriteResponse>, Status> {
+        let span = begin(&request, "fulcrum.v1.Kv/BatchWrite", "BatchWrite");
         let until = until(&request, self.default_deadline);
-        reply(batch::write(self, request.into_inner(), until).await)
+        let result = batch::write(self, request.into_inner(), until, span.context()).await;
+        end(span, result)
     }
 
     type ScanStream = ReceiverStream<Result<v1::ScanPage, Status>>;
@@ -234,8 +279,9 @@ impl v1::kv_server::Kv for KvService {
         &self,
         request: Request<v1::GetOutcomeRequest>,
     ) -> Result<Response<v1::GetOutcomeResponse>, Status> {
+        let span = begin(&request, "fulcrum.v1.Kv/GetOutcome", "GetOutcome");
         let until = until(&request, self.default_deadline);
         let order = |view: &View| order::outcome(view, request.into_inner(), until);
-        self.call(MapVersion::ZERO, until, order, outcome_response).await
+        self.call(MapVersion::ZERO, until, span, order, outcome_response).await
     }
 }

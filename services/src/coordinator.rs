@@ -15,7 +15,12 @@ use std::sync::Arc;
 pub fn main() -> ExitCode {
     let settings = CoordinatorSettings::load(&CoordinatorArguments::parse());
     let settings = settings.map_err(|error| StartError::from(error).into());
-    run("fulcrum-coordinator", settings, |settings| &settings.telemetry, serve)
+    run(
+        "fulcrum-coordinator",
+        settings,
+        |settings| settings.telemetry.clone(),
+        serve,
+    )
 }
 
 /// Until it is asked to stop.

@@ -50,7 +50,7 @@ impl Failure {
 pub fn run<S, F>(
     name: &'static str,
     settings: Result<S, Failure>,
-    telemetry: fn(&S) -> &TelemetryConfig,
+    telemetry: fn(&S) -> TelemetryConfig,
     serve: fn(S, Signals) -> F,
 ) -> ExitCode
 where
@@ -60,7 +60,7 @@ where
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| Failure::Service(format!("cannot make a runtime: {error}")))?;
         let ended = runtime.block_on(async {
-            let guard = telemetry::init(name, telemetry(&settings))?;
+            let guard = telemetry::init(name, &telemetry(&settings))?;
             let ended = serve(settings, Signals::listen()?).await;
             if let Err(failure) = &ended {
                 tracing::error!(%failure, "stopped");

@@ -15,7 +15,7 @@ use std::sync::Arc;
 pub fn main() -> ExitCode {
     let settings = RouterSettings::load(&RouterArguments::parse());
     let settings = settings.map_err(|error| StartError::from(error).into());
-    run("fulcrum-router", settings, |settings| &settings.telemetry, serve)
+    run("fulcrum-router", settings, |settings| settings.telemetry.clone(), serve)
 }
 
 /// Until it is asked to stop.

@@ -5,6 +5,7 @@ use crate::founding::OwnCluster;
 use crate::process::{Failure, Signals, announce, run};
 use crate::settings::ShardNodeSettings;
 use clap::Parser;
+use fulcrum_common::telemetry::TelemetryConfig;
 use fulcrum_common::{Metadata, StartError, SystemClock};
 use fulcrum_metadata_etcd::EtcdMetadata;
 use fulcrum_shard_node::ShardNode;
@@ -16,7 +17,16 @@ use std::sync::Arc;
 pub fn main() -> ExitCode {
     let settings = ShardNodeSettings::load(&ShardNodeArguments::parse());
     let settings = settings.map_err(|error| StartError::from(error).into());
-    run("fulcrum-shard-node", settings, |settings| &settings.telemetry, serve)
+    run("fulcrum-shard-node", settings, telemetry, serve)
+}
+
+/// A node is called by its number in traces, unless it is to be called otherwise.
+fn telemetry(settings: &ShardNodeSettings) -> TelemetryConfig {
+    let mut telemetry = settings.telemetry.clone();
+    telemetry
+        .instance
+        .get_or_insert_with(|| settings.shard_node.node().to_string());
+    telemetry
 }
 
 /// Until it is asked to stop, or cannot go on. A node starts without etcd: it serves its port, waits for the cluster's

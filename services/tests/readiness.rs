@@ -144,6 +144,7 @@ impl Streams {
             id: 7,
             op: Some(Op::Put(put)),
             deadline_ms: 20_000,
+            trace: Default::default(),
         };
         let mut message = BatchBuilder::default();
         message.push(&op);

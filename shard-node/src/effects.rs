@@ -4,6 +4,7 @@ use crate::cluster::{Call, Cluster};
 use crate::event::{AskId, Event, Observation, Output, RequestId};
 use crate::inbox::{Inbox, Reply};
 use crate::metrics::{Kind, NodeMetrics, RequestMetrics};
+use crate::traces::Traces;
 use crate::transport::Transport;
 use fulcrum_common::ClusterMap;
 use fulcrum_common::routing::Groups;
@@ -17,6 +18,7 @@ struct Waiter {
     reply: Reply,
     arrived: Mono,
     kind: Kind,
+    group: GroupId,
 }
 
 /// The world, as far as the node touches it.
@@ -27,6 +29,7 @@ pub(crate) struct Effects {
     requests: RequestMetrics,
     waiters: Tickets<Waiter>,
     asker: Asker,
+    traces: Traces,
 }
 
 /// Asks other groups, if the node was given a way to.
@@ -63,16 +66,24 @@ impl Effects {
             metrics,
             requests,
             waiters: Tickets::default(),
+            traces: Traces::default(),
         }
     }
 
     /// Somebody will wait for the answer to a request.
-    pub(crate) fn expect(&mut self, id: RequestId, kind: Kind, arrived: Mono, reply: Reply) {
-        self.waiters.insert(id.0, Waiter { reply, arrived, kind });
+    pub(crate) fn expect(&mut self, id: RequestId, kind: Kind, group: GroupId, arrived: Mono, reply: Reply) {
+        let waiter = Waiter {
+            reply,
+            arrived,
+            kind,
+            group,
+        };
+        self.waiters.insert(id.0, waiter);
     }
 
     /// Nobody waits any more. Whether somebody did.
     pub(crate) fn forget(&mut self, id: RequestId) -> bool {
+        self.traces.forget(id);
         self.waiters.remove(id.0).is_some()
     }
 
@@ -91,10 +102,18 @@ impl Effects {
         &self.transport
     }
 
+    /// What is followed of requests and entries.
+    pub(crate) fn traces(&mut self) -> &mut Traces {
+        &mut self.traces
+    }
+
     /// Runs one output. The reason, if the node must stop.
     pub(crate) fn run(&mut self, now: Mono, output: Output) -> Option<String> {
         match output {
-            Output::Send { to, group, message } => self.transport.send(to, group, &message),
+            Output::Send { to, group, message } => {
+                let traced = self.traces.sends(to, group, &message, now);
+                self.transport.send(to, group, &message, traced);
+            }
             Output::Reply { id, result } => self.reply(now, id, result),
             Output::CompareAndSwap {
                 group,
@@ -128,6 +147,8 @@ impl Effects {
             let took = now.since(waiter.arrived);
             tracing::debug!(request = id.0, kind = ?waiter.kind, ?took, ok = result.is_ok(), "answered");
             self.requests.answered(waiter.kind, took, &result);
+            let keyspace = self.requests.keyspace_of(waiter.group);
+            self.traces.answered(id, keyspace, &result, now);
             (waiter.reply)(result);
         }
     }

@@ -108,6 +108,8 @@ impl EventLoop {
             }
         }
         for peer in waiting.peers.drain(..) {
+            let traces = self.effects.traces();
+            traces.received(peer.from, peer.group, &peer.message, &peer.traced, now.mono);
             let event = Event::Peer {
                 from: peer.from,
                 group: peer.group,
@@ -139,9 +141,12 @@ impl EventLoop {
             self.tick(now);
         }
         // A fresh reading: reads leave only if their lease still holds now that they are evaluated.
-        if self.node.end_turn(self.clock.now(), &mut self.outputs) {
+        now = self.clock.now();
+        let batch = self.node.open_batch();
+        if self.node.end_turn(now, &mut self.outputs) {
             self.inbox.nudge();
         }
+        self.effects.traces().turn_ended(&self.node, batch, now.mono);
         end = self.run_outputs().or(end);
         let after = self.effects.waiting() + waiting.requests.len();
         self.inbox.done(before.saturating_sub(after));
@@ -163,7 +168,10 @@ impl EventLoop {
     fn event(&mut self, now: Now, event: Event) {
         match &event {
             Event::Map(map) => self.effects.follow(map),
-            Event::BatchDone(done) => self.count(done),
+            Event::BatchDone(done) => {
+                self.count(done);
+                self.effects.traces().batch_done(done, now.mono);
+            }
             _ => {}
         }
         self.node.handle(now, event);
@@ -174,13 +182,18 @@ impl EventLoop {
         let Submission {
             id,
             request,
+            trace,
             reply,
             arrived,
         } = submission;
         if let Operation::Write { .. } | Operation::Joint(_) = request.operation {
             self.writes_since_sync += request.operation.requests() as u64;
         }
-        self.effects.expect(id, Kind::of(&request), arrived, reply);
+        self.effects
+            .expect(id, Kind::of(&request), request.group, arrived, reply);
+        if let Some(trace) = trace {
+            self.effects.traces().taken(id, &request, trace, arrived, now.mono);
+        }
         self.node.handle(now, Event::Request { id, request });
     }
 
@@ -199,6 +212,7 @@ impl EventLoop {
         self.disk.probe_if_idle(now.mono);
         let disk_healthy = self.disk.is_healthy(now.mono);
         self.node.handle(now, Event::Tick { disk_healthy });
+        self.effects.traces().tick(now.mono);
         if now.mono >= self.next_refresh {
             self.next_refresh = now.mono + REFRESH_EVERY;
             self.refresh(now, disk_healthy);

@@ -7,8 +7,9 @@
 
 use crate::event::{Event, RequestId};
 use crate::event_loop::Inquiry;
+use crate::traces::Traced;
 use fulcrum_replication::Message;
-use fulcrum_types::{Answered, GroupId, GroupRequest, Mono, NodeId, Refusal};
+use fulcrum_types::{Answered, GroupId, GroupRequest, Mono, NodeId, Refusal, TraceContext};
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
@@ -20,6 +21,8 @@ pub(crate) type Reply = Box<dyn FnOnce(Result<Answered, Refusal>) + Send>;
 pub(crate) struct Submission {
     pub(crate) id: RequestId,
     pub(crate) request: GroupRequest,
+    /// The span that asks, if its trace is recorded.
+    pub(crate) trace: Option<TraceContext>,
     pub(crate) reply: Reply,
     pub(crate) arrived: Mono,
 }
@@ -36,6 +39,8 @@ pub(crate) struct FromPeer {
     pub(crate) from: NodeId,
     pub(crate) group: GroupId,
     pub(crate) message: Message,
+    /// Entries in it whose traces are recorded.
+    pub(crate) traced: Vec<Traced>,
 }
 
 /// What is neither a request nor a peer's message.
@@ -144,7 +149,13 @@ impl Inbox {
     }
 
     /// Admits a request, or says why not.
-    pub(crate) fn submit(&self, request: GroupRequest, arrived: Mono, reply: Reply) -> Result<RequestId, Refusal> {
+    pub(crate) fn submit(
+        &self,
+        request: GroupRequest,
+        trace: Option<TraceContext>,
+        arrived: Mono,
+        reply: Reply,
+    ) -> Result<RequestId, Refusal> {
         let mut queues = self.queues();
         if let Some(reason) = &queues.closed {
             return Err(Refusal::Stopped { reason: reason.clone() });
@@ -159,6 +170,7 @@ impl Inbox {
         queues.waiting.requests.push_back(Submission {
             id,
             request,
+            trace,
             reply,
             arrived,
         });
@@ -294,7 +306,7 @@ mod tests {
     }
 
     fn submit(inbox: &Inbox) -> Result<RequestId, Refusal> {
-        inbox.submit(request(), Mono(0), Box::new(|_| {}))
+        inbox.submit(request(), None, Mono(0), Box::new(|_| {}))
     }
 
     fn probe(epoch: u64) -> FromPeer {
@@ -308,6 +320,7 @@ mod tests {
             from: NodeId(epoch),
             group: GroupId(1),
             message,
+            traced: Vec::new(),
         }
     }
 

@@ -22,6 +22,7 @@ mod listen;
 mod metrics;
 mod placement;
 mod service;
+mod traces;
 mod transport;
 
 pub mod config;

@@ -26,6 +26,7 @@ fn op(id: u64, op: v1::pipeline_op::Op) -> v1::PipelineOp {
         id,
         op: Some(op),
         deadline_ms: 0,
+        trace: Default::default(),
     }
 }
 
@@ -46,6 +47,7 @@ async fn a_pipeline_answers_every_operation_by_its_id() {
             id: 1003,
             op: None,
             deadline_ms: 0,
+            trace: Default::default(),
         },
     ];
     let requests = [puts, others].map(|ops: Vec<v1::PipelineOp>| ops.into_iter().collect::<PipelineRequest>());

@@ -18,6 +18,7 @@ pub mod mode;
 pub mod operation;
 pub mod receipt;
 pub mod session;
+pub mod trace;
 pub mod transaction;
 pub mod transaction_request;
 pub mod watch;
@@ -35,6 +36,7 @@ pub use operation::{
 pub use receipt::{Receipt, Role, StalenessBasis};
 pub use session::SessionToken;
 pub use time::{Mono, Now, ReplicatedTime};
+pub use trace::TraceContext;
 pub use transaction::{
     AbortCause, CommittedPart, Decide, Decision, Fingerprint, IntentSeen, KeyCondition, KeyWrite, Observations,
     Observed, Part, Participant, Pending, PrepareRequest, Priority, ReadCheck, Resolution, Resolved, Transact,

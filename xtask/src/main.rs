@@ -24,6 +24,7 @@ mod package;
 mod process;
 mod report;
 mod rust_source;
+mod traces;
 mod workspace;
 
 use std::path::PathBuf;
@@ -94,6 +95,9 @@ enum Command {
     /// Check the Helm chart and k8s/ beside it, or write what is made from the chart
     #[command(after_help = deploy::HELP)]
     Deploy(deploy::DeployArgs),
+    /// Check what is traced of requests, through collectors that others wrote
+    #[command(after_help = traces::HELP)]
+    Traces(traces::TracesArgs),
     /// Build the container image with all programs
     #[command(after_help = image::HELP)]
     Image(image::ImageArgs),
@@ -150,6 +154,7 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Cluster(args) => cluster::run(&args),
         Command::Dashboards(args) => dashboards::run(&args),
         Command::Deploy(args) => deploy::run(&args),
+        Command::Traces(args) => traces::run(&args),
         Command::Image(args) => image::run(&args),
         Command::Dataset(args) => dataset::rebuild(&args.table, args.output.as_deref()),
     }

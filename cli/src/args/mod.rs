@@ -64,6 +64,9 @@ pub struct Global {
     /// Session file: reads never go back behind what this session has seen; made if it does not exist
     #[arg(long, global = true, value_name = "FILE")]
     pub session: Option<PathBuf>,
+    /// Follow this command's requests through the cluster: send the trace to this OpenTelemetry collector, and print its id
+    #[arg(long, global = true, env = "FULCRUM_TRACE", value_name = "URL")]
+    pub trace: Option<String>,
     /// Say more: receipts, and with -vv what the program does
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,

@@ -2,6 +2,7 @@
 
 use super::runner::{Runner, Taken, Target};
 use crate::client::Shared;
+use fulcrum_common::trace::Span;
 use fulcrum_common::wire::v1::pipeline_op::Op;
 use fulcrum_types::NodeId;
 use std::collections::BTreeMap;
@@ -37,6 +38,11 @@ impl Lanes {
             .entry(node)
             .or_insert_with(|| begin(&self.shared, Target::Node(node, self.routers.clone())));
         lane.clone()
+    }
+
+    /// The span of an operation, under what its caller is doing.
+    pub(super) fn begin(&self) -> Span {
+        self.shared.begin(Some("fulcrum.v1.Kv/Pipeline"))
     }
 
     fn node_for(&self, op: &Op) -> Option<NodeId> {

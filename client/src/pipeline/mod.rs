@@ -114,7 +114,8 @@ impl Pipeline {
     async fn submit(&self, op: Op, until: Instant) -> Result<oneshot::Receiver<Replied>, Error> {
         let (reply, replied) = oneshot::channel();
         let lane = self.lanes.of(&op);
-        let taken = Box::new(Taken::new(op, until, reply));
+        let span = self.lanes.begin();
+        let taken = Box::new(Taken::new(op, until, reply, span));
         let taken = match lane.try_send(taken) {
             Ok(()) => return Ok(replied),
             Err(mpsc::error::TrySendError::Full(taken) | mpsc::error::TrySendError::Closed(taken)) => taken,

@@ -7,7 +7,9 @@ use crate::rpc;
 use fulcrum_common::budget::{Budget, Share};
 use fulcrum_common::routing::Failure;
 use fulcrum_common::tickets::Tickets;
+use fulcrum_common::trace::Span;
 use fulcrum_common::wire::batch::{BatchBuilder, PipelineRequest, PipelineResponse, payload_bytes};
+use fulcrum_common::wire::trace::to_wire;
 use fulcrum_common::wire::v1::pipeline_op::Op;
 use fulcrum_common::wire::{Malformed, status, v1};
 use fulcrum_types::{NodeId, Refusal};
@@ -42,15 +44,17 @@ pub(super) struct Taken {
     retries: Retries,
     /// What it takes of the lane's budget once the lane has taken it in.
     share: Option<Share>,
+    span: Span,
 }
 
 impl Taken {
-    pub(super) fn new(op: Op, until: Instant, reply: oneshot::Sender<Replied>) -> Self {
+    pub(super) fn new(op: Op, until: Instant, reply: oneshot::Sender<Replied>, span: Span) -> Self {
         let retries = Retries::new(!matches!(op, Op::Get(_)));
         let op = v1::PipelineOp {
             id: 0,
             op: Some(op),
             deadline_ms: 0,
+            trace: to_wire(span.context()),
         };
         Self {
             op,
@@ -58,6 +62,7 @@ impl Taken {
             reply,
             retries,
             share: None,
+            span,
         }
     }
 
@@ -66,6 +71,10 @@ impl Taken {
     }
 
     fn reply(self, replied: Replied) {
+        match &replied {
+            Ok(_) => self.span.end(None),
+            Err(verdict) => verdict.end(self.span),
+        }
         // Whoever asked may have gone.
         let _ = self.reply.send(replied);
     }

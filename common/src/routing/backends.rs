@@ -11,7 +11,7 @@ use crate::wire::batch::{BatchBuilder, RequestBatch, ResponseBatch};
 use crate::wire::internal::shard_client::ShardClient;
 use crate::wire::{Malformed, internal, shard};
 use foldhash::fast::RandomState;
-use fulcrum_types::{GroupRequest, NodeId, Operation, Refusal};
+use fulcrum_types::{GroupRequest, NodeId, Operation, Refusal, TraceContext};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -47,6 +47,8 @@ pub struct Attempt<'a> {
     pub pass_on: bool,
     /// When no answer is waited for any more.
     pub give_up: Instant,
+    /// The span that asks, of a request whose trace is recorded.
+    pub trace: Option<TraceContext>,
 }
 
 /// Who has something to ask of a node.
@@ -63,6 +65,7 @@ struct Call {
     request: GroupRequest,
     pass_on: bool,
     give_up: Instant,
+    trace: Option<TraceContext>,
     answer: oneshot::Sender<Outcome>,
 }
 
@@ -72,6 +75,7 @@ impl Asker for Call {
             request: self.request.as_ref(),
             pass_on: self.pass_on,
             give_up: self.give_up,
+            trace: self.trace,
         }
     }
 
@@ -107,6 +111,7 @@ impl Backends {
             request: attempt.request.owned(),
             pass_on: attempt.pass_on,
             give_up: attempt.give_up,
+            trace: attempt.trace,
             answer,
         };
         self.submit(node, address, Box::new(call));
@@ -232,7 +237,8 @@ impl Outbox {
         let id = state.last_id;
         let attempt = asker.attempt();
         let give_up = attempt.give_up;
-        shard::push_request(&mut state.requests, id, &attempt.request, attempt.pass_on);
+        let (pass_on, trace) = (attempt.pass_on, attempt.trace);
+        shard::push_traced_request(&mut state.requests, id, &attempt.request, pass_on, trace);
         state.unanswered.insert(id, (give_up, asker));
         let first = state.waiting == 1;
         drop(state);
@@ -423,6 +429,7 @@ mod tests {
                 request: self.request.as_ref(),
                 pass_on: false,
                 give_up: Instant::now(),
+                trace: None,
             }
         }
 

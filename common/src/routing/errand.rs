@@ -3,7 +3,7 @@
 use super::backends::{Attempt, Backends, Outcome};
 use super::{Attempts, Failure, Kind, Next, RoutingTable};
 use crate::wire::shard::Reply;
-use fulcrum_types::{Answered, GroupRequest, MapVersion, NodeId, Operation, Participant, Refusal};
+use fulcrum_types::{Answered, GroupRequest, MapVersion, NodeId, Operation, Participant, Refusal, TraceContext};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -23,6 +23,8 @@ pub struct Errand<'a> {
     pub until: Instant,
     /// The answer goes to a client as it comes: an encoded message of the public API.
     pub pass_on: bool,
+    /// The span that runs it, if its trace is recorded.
+    pub trace: Option<TraceContext>,
 }
 
 impl<'a> Errand<'a> {
@@ -43,6 +45,7 @@ impl<'a> Errand<'a> {
             request,
             pass_on: self.pass_on,
             give_up: now + deadline,
+            trace: self.trace,
         }
     }
 

@@ -1,12 +1,25 @@
 //! Asking a group, whoever leads it at the moment.
 
 use async_trait::async_trait;
-use fulcrum_types::{Answered, Operation, Participant, Refusal};
+use fulcrum_types::{Answered, Operation, Participant, Refusal, TraceContext};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Who waits for a group's answer; told once.
 pub type Told = Box<dyn FnOnce(Result<Answered, Refusal>) + Send>;
+
+/// A question to a group, on somebody's way through a trace.
+#[derive(Debug)]
+pub struct Question {
+    /// Whom.
+    pub to: Participant,
+    /// What.
+    pub operation: Operation,
+    /// For how long an answer is of use.
+    pub deadline: Duration,
+    /// The span that asks, if its trace is recorded.
+    pub trace: Option<TraceContext>,
+}
 
 /// Somebody who knows the cluster map and has streams to its nodes.
 ///
@@ -32,5 +45,13 @@ pub trait Groups: Send + Sync {
                 })
             }));
         });
+    }
+
+    /// The same for a question that may belong to a trace. Who knows nothing of traces asks it as any other.
+    fn submit_traced(self: Arc<Self>, question: Question, told: Told)
+    where
+        Self: 'static,
+    {
+        self.submit(question.to, question.operation, question.deadline, told);
     }
 }

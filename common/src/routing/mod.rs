@@ -21,6 +21,6 @@ pub use attempts::{Attempts, Failure, Kind, Next, parts};
 pub use backends::{Asker, Attempt, Backends, Outcome};
 pub use errand::{Errand, not_in_map, understood};
 pub use follow::follow;
-pub use groups::{Groups, Told};
+pub use groups::{Groups, Question, Told};
 pub use streamed::StreamedGroups;
 pub use view::{Primary, RoutingTable, View};

@@ -5,10 +5,12 @@
 
 use super::backends::{Asker, Attempt, Backends, Outcome};
 use super::errand::{not_in_map, understood};
-use super::{Attempts, Errand, Groups, Kind, Next, RoutingTable, Told};
+use super::{Attempts, Errand, Groups, Kind, Next, Question, RoutingTable, Told};
 use crate::wire::shard::Reply;
 use async_trait::async_trait;
-use fulcrum_types::{Answered, Level, MapVersion, NodeId, Operation, Participant, Refusal, TransactionOperation};
+use fulcrum_types::{
+    Answered, Level, MapVersion, NodeId, Operation, Participant, Refusal, TraceContext, TransactionOperation,
+};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -62,6 +64,7 @@ impl Groups for StreamedGroups {
             kind: kind(&operation),
             until: started + deadline,
             pass_on: false,
+            trace: None,
         };
         let rotation = self.rotation.fetch_add(1, Ordering::Relaxed);
         let mut attempts = Attempts::new(to.group, errand.kind, rotation);
@@ -71,6 +74,22 @@ impl Groups for StreamedGroups {
     }
 
     fn submit(self: Arc<Self>, to: Participant, operation: Operation, deadline: Duration, told: Told) {
+        let question = Question {
+            to,
+            operation,
+            deadline,
+            trace: None,
+        };
+        self.submit_traced(question, told);
+    }
+
+    fn submit_traced(self: Arc<Self>, question: Question, told: Told) {
+        let Question {
+            to,
+            operation,
+            deadline,
+            trace,
+        } = question;
         let started = Instant::now();
         let rotation = self.rotation.fetch_add(1, Ordering::Relaxed);
         let kind = kind(&operation);
@@ -84,6 +103,7 @@ impl Groups for StreamedGroups {
             until: started + deadline,
             map_version: MapVersion::default(),
             node: NodeId::default(),
+            trace,
             told,
         };
         Box::new(journey).begin();
@@ -102,6 +122,7 @@ struct Journey {
     /// The first attempt: by which map, and to whom.
     map_version: MapVersion,
     node: NodeId,
+    trace: Option<TraceContext>,
     told: Told,
 }
 
@@ -130,6 +151,7 @@ impl Journey {
             kind: self.kind,
             until: self.until,
             pass_on: false,
+            trace: self.trace,
         }
     }
 
@@ -163,6 +185,7 @@ impl Journey {
                 kind: self.kind,
                 until: self.until,
                 pass_on: false,
+                trace: self.trace,
             };
             let carried = errand.run(&groups.table, &groups.backends, &mut attempts, next, started);
             told(carried.await.and_then(understood));

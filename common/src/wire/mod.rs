@@ -14,6 +14,7 @@ pub mod shard;
 pub mod status;
 pub mod steps;
 pub mod timeout;
+pub mod trace;
 pub mod transacting;
 pub mod transactions;
 pub mod types;

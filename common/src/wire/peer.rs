@@ -45,6 +45,7 @@ pub fn message_to_wire(group: GroupId, message: &Message) -> internal::PeerMessa
         data: message.header.data.0,
         body: body.freeze(),
         wall_ms: message.header.wall_ms,
+        traced: Vec::new(),
     }
 }
 

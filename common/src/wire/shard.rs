@@ -5,7 +5,7 @@ use super::{Malformed, internal, status, steps, v1, watch};
 use bytes::Bytes;
 use fulcrum_types::{
     Answer, Answered, GroupId, GroupRequest, JoinedWrite, KeyspaceId, MapVersion, Operation, Query, ReadRequest,
-    RecordedOutcome, Refusal, WriteOutcome,
+    RecordedOutcome, Refusal, TraceContext, WriteOutcome,
 };
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,6 +17,17 @@ pub fn push_request(
     request: &GroupRequest<&Operation>,
     pass_on: bool,
 ) {
+    push_traced_request(batch, id, request, pass_on, None);
+}
+
+/// The same for a request that may belong to a trace.
+pub fn push_traced_request(
+    batch: &mut BatchBuilder<internal::Request>,
+    id: u64,
+    request: &GroupRequest<&Operation>,
+    pass_on: bool,
+    trace: Option<TraceContext>,
+) {
     let mut wire = internal::Request {
         id,
         keyspace: request.keyspace.0,
@@ -25,6 +36,7 @@ pub fn push_request(
         deadline_ms: u32::try_from(request.deadline.as_millis()).unwrap_or(u32::MAX),
         operation: None,
         pass_on,
+        trace: super::trace::to_wire(trace),
     };
     if let Operation::Read(read) = request.operation {
         match &read.query {

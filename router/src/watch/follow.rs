@@ -103,7 +103,10 @@ impl Follower {
             }
             let mut attempts = Attempts::new(self.group, order.kind, 0);
             let next = attempts.next(&self.dispatch.table.view());
-            let reply = self.dispatch.attempt_all(&mut attempts, &order, next, started).await;
+            let reply = self
+                .dispatch
+                .attempt_all(&mut attempts, &order, None, next, started)
+                .await;
             let refusal = match reply.and_then(understood) {
                 Ok(answered) => return Ok(answered),
                 Err(refusal) => refusal,

@@ -176,7 +176,7 @@ async fn positions_now(
             wait: Duration::ZERO,
         };
         let order = order(keyspace, *group, level, Query::Changes(query), until);
-        let answered = service.dispatch.ask(order).await?;
+        let answered = service.dispatch.ask(order, None).await?;
         match answered.answer {
             Answer::Changes { reached: cursor, .. } => Ok((*group, WatchPosition { cursor, loading: None })),
             other => Err(unexpected(&other)),

@@ -169,6 +169,8 @@ pub struct World {
     pub zones: usize,
     /// Settings of the nodes, as environment variables.
     pub settings: Vec<(&'static str, &'static str)>,
+    /// Where all processes send traces, and which part of those that could begin there.
+    pub traces: Option<(String, &'static str)>,
 }
 
 impl World {
@@ -189,6 +191,7 @@ impl World {
             _probed: probed,
             zones: 0,
             settings: Vec::new(),
+            traces: None,
         })
     }
 
@@ -203,6 +206,17 @@ impl World {
     fn shared(&self, cluster: &str) -> Vec<String> {
         let etcd = self.etcd.endpoint();
         ["--etcd", &etcd, "--cluster-id", cluster].map(str::to_owned).to_vec()
+    }
+
+    /// Settings of traces, as environment variables.
+    fn telemetry(&self) -> Vec<(&str, &str)> {
+        match &self.traces {
+            Some((endpoint, ratio)) => vec![
+                ("FULCRUM__TELEMETRY__OTLP_ENDPOINT", endpoint),
+                ("FULCRUM__TELEMETRY__TRACE_RATIO", ratio),
+            ],
+            None => Vec::new(),
+        }
     }
 
     /// A shard-node; it need not be one of the cluster's.
@@ -231,7 +245,7 @@ impl World {
         Service::spawn(
             NODE,
             &arguments,
-            &self.settings,
+            &[self.settings.clone(), self.telemetry()].concat(),
             self.log(&format!("node-{node}-{cluster}")),
         )
     }
@@ -264,7 +278,12 @@ impl World {
         let mut arguments = self.shared("test");
         let probed = self.router_probed.as_str();
         arguments.extend(["--listen", "127.0.0.1:0", "--metrics-listen", probed].map(str::to_owned));
-        self.router = Some(Service::spawn(ROUTER, &arguments, &[], self.log("router")));
+        self.router = Some(Service::spawn(
+            ROUTER,
+            &arguments,
+            &self.telemetry(),
+            self.log("router"),
+        ));
     }
 
     /// A coordinator on its own.
@@ -272,7 +291,7 @@ impl World {
         let mut arguments = self.shared("test");
         let own = ["--listen", "127.0.0.1:0", "--metrics-listen", &self.coordinator_probed];
         arguments.extend(own.map(str::to_owned));
-        Service::spawn(COORDINATOR, &arguments, &[], self.log("coordinator"))
+        Service::spawn(COORDINATOR, &arguments, &self.telemetry(), self.log("coordinator"))
     }
 
     /// Waits until the router serves.

@@ -58,11 +58,11 @@ pub use settings::NodeSettings;
 pub use status::{GroupStatus, NodeStatus, TransactionsStatus, Unfinished};
 
 use crate::event::{Event, Output, RequestId};
-use crate::storage::{BatchDone, Durability, Reader, Space, StorageError, Store};
+use crate::storage::{BatchDone, BatchId, Durability, Reader, Space, StorageError, Store};
 use bytes::Buf;
 use fulcrum_replication::primary_backup::PrimaryBackup;
 use fulcrum_replication::{Input, Message, Options, Replica, Restored};
-use fulcrum_types::{BootId, Fsync, GroupId, GroupRequest, Mono, NodeId, Now, Refusal};
+use fulcrum_types::{BootId, Fsync, GroupId, GroupRequest, LogPosition, Mono, NodeId, Now, Refusal};
 use group::{Forgotten, Group};
 use shared::{Failure, Shared};
 use std::collections::{BTreeMap, BTreeSet};
@@ -233,6 +233,16 @@ impl Node {
         }
         out.append(&mut self.shared.out);
         again && self.fatal.is_none()
+    }
+
+    /// The batch that what is staged now goes into.
+    pub(crate) fn open_batch(&self) -> BatchId {
+        self.shared.store.open_batch()
+    }
+
+    /// Where a write or a step of a transaction has been ordered that is not answered yet.
+    pub(crate) fn ordered_at(&self, group: GroupId, id: RequestId) -> Option<LogPosition> {
+        self.groups.get(&group)?.writes.ordered_at(id)
     }
 
     /// Ends the node's life in good order: everything staged is made durable, and the next start trusts it.

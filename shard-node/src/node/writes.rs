@@ -164,6 +164,12 @@ impl Writes {
         complete.then(|| self.remove(index)).flatten()
     }
 
+    /// Where a write stands that is not answered yet.
+    pub(super) fn ordered_at(&self, id: RequestId) -> Option<LogPosition> {
+        let write = self.ordered.get(self.places.get(&id)?)?;
+        Some(write.asked.position)
+    }
+
     fn first(&self) -> Option<Index> {
         self.ordered.first_key_value().map(|(index, _)| *index)
     }

@@ -2,13 +2,14 @@
 
 use super::convert::{self, Frame, Part, PartAnswer};
 use super::duplex::{Duplex, Outbox};
-use super::{Door, respond};
+use super::{Door, asked_by, respond};
 use fulcrum_common::ClusterMap;
 use fulcrum_common::entropy::random_u64;
 use fulcrum_common::wire::batch::PipelineRequest;
 use fulcrum_common::wire::status::{refusal_to_status, refusal_to_wire};
+use fulcrum_common::wire::trace;
 use fulcrum_common::wire::v1::{self, PipelineAnswer};
-use fulcrum_types::{Answered, GroupRequest, Mono, Refusal};
+use fulcrum_types::{Answered, GroupRequest, Mono, Refusal, TraceContext};
 use futures::future::join_all;
 use futures::stream::BoxStream;
 use std::sync::Arc;
@@ -27,7 +28,7 @@ impl KvService {
         ask: impl FnOnce(&Frame, In) -> Result<GroupRequest, Refusal>,
         answer: fn(Answered) -> Result<Out, Refusal>,
     ) -> Result<Response<Out>, Status> {
-        let deadline = self.door.deadline(&request);
+        let (deadline, trace) = (self.door.deadline(&request), asked_by(&request));
         let asked = ask(
             &Frame {
                 map: self.door.map(),
@@ -36,7 +37,7 @@ impl KvService {
             request.into_inner(),
         );
         let answered = match asked {
-            Ok(request) => self.door.ask(request).await,
+            Ok(request) => self.door.ask(request, trace).await,
             Err(refusal) => Err(refusal),
         };
         respond(answered.and_then(answer))
@@ -46,6 +47,7 @@ impl KvService {
     async fn call_parts<Item: Clone + Default>(
         &self,
         parts: Vec<Part>,
+        trace: Option<TraceContext>,
         answer: fn(Answered) -> PartAnswer<Item>,
         refused: fn(v1::Error) -> Item,
     ) -> (Vec<Item>, Vec<v1::Receipt>) {
@@ -53,7 +55,7 @@ impl KvService {
         let mut items = vec![Item::default(); total];
         let mut receipts = Vec::with_capacity(parts.len());
         let asked = parts.into_iter().map(|Part { at, request }| async move {
-            let answered = self.door.ask(request).await;
+            let answered = self.door.ask(request, trace).await;
             (at, answered.and_then(answer))
         });
         for (at, answered) in join_all(asked).await {
@@ -102,7 +104,7 @@ impl Door {
     /// Submits one operation of a pipeline; its answer goes to the outbox.
     fn pipelined(&self, now: Mono, map: &Arc<ClusterMap>, op: v1::PipelineOp, outbox: &Arc<Outbox<PipelineAnswer>>) {
         use v1::pipeline_op::Op;
-        let id = op.id;
+        let (id, trace) = (op.id, trace::from_wire(&op.trace));
         let frame = Frame {
             map: map.clone(),
             deadline: self.deadline_ms(op.deadline_ms),
@@ -121,7 +123,7 @@ impl Door {
         outbox.expect();
         let to = outbox.clone();
         let reply = Box::new(move |result| to.deliver(&kind.answer(id, result)));
-        let submitted = asked.and_then(|request| self.inbox.submit(request, now, reply));
+        let submitted = asked.and_then(|request| self.inbox.submit(request, trace, now, reply));
         if let Err(refusal) = submitted {
             outbox.deliver(&kind.answer(id, Err(refusal)));
         }
@@ -162,7 +164,7 @@ impl v1::kv_server::Kv for KvService {
 
     async fn batch_get(&self, request: Request<v1::BatchGetRequest>) -> Result<Response<v1::BatchGetResponse>, Status> {
         use v1::batch_get_response::{Item, item};
-        let deadline = self.door.deadline(&request);
+        let (deadline, trace) = (self.door.deadline(&request), asked_by(&request));
         let frame = Frame {
             map: self.door.map(),
             deadline,
@@ -173,7 +175,7 @@ impl v1::kv_server::Kv for KvService {
         let refused = |error| Item {
             result: Some(item::Result::Error(error)),
         };
-        let (items, receipts) = self.call_parts(parts, convert::values, refused).await;
+        let (items, receipts) = self.call_parts(parts, trace, convert::values, refused).await;
         Ok(Response::new(v1::BatchGetResponse { items, receipts }))
     }
 
@@ -182,7 +184,7 @@ impl v1::kv_server::Kv for KvService {
         request: Request<v1::BatchWriteRequest>,
     ) -> Result<Response<v1::BatchWriteResponse>, Status> {
         use v1::batch_write_response::{Item, item};
-        let deadline = self.door.deadline(&request);
+        let (deadline, trace) = (self.door.deadline(&request), asked_by(&request));
         let frame = Frame {
             map: self.door.map(),
             deadline,
@@ -193,7 +195,7 @@ impl v1::kv_server::Kv for KvService {
         let refused = |error| Item {
             result: Some(item::Result::Error(error)),
         };
-        let (items, receipts) = self.call_parts(parts, convert::outcomes, refused).await;
+        let (items, receipts) = self.call_parts(parts, trace, convert::outcomes, refused).await;
         Ok(Response::new(v1::BatchWriteResponse { items, receipts }))
     }
 

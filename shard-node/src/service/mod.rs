@@ -15,9 +15,9 @@ pub(crate) use shard::ShardService;
 use crate::event::RequestId;
 use crate::inbox::Inbox;
 use fulcrum_common::wire::status::refusal_to_status;
-use fulcrum_common::wire::timeout;
+use fulcrum_common::wire::{timeout, trace};
 use fulcrum_common::{Clock, ClusterMap};
-use fulcrum_types::{Answered, GroupRequest, Operation, Refusal};
+use fulcrum_types::{Answered, GroupRequest, Operation, Refusal, TraceContext};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{oneshot, watch};
@@ -44,14 +44,15 @@ impl Door {
     }
 
     /// Asks the node and waits for its answer. Dropped before that, it tells the node that nobody waits any more.
-    async fn ask(&self, request: GroupRequest) -> Result<Answered, Refusal> {
+    async fn ask(&self, request: GroupRequest, trace: Option<TraceContext>) -> Result<Answered, Refusal> {
         let writes = matches!(request.operation, Operation::Write { .. } | Operation::Joint(_));
         let (reply, answer) = oneshot::channel();
         let deliver = move |result| {
             // The asker may be gone.
             let _ = reply.send(result);
         };
-        let id = self.inbox.submit(request, self.clock.now().mono, Box::new(deliver))?;
+        let now = self.clock.now().mono;
+        let id = self.inbox.submit(request, trace, now, Box::new(deliver))?;
         let mut asking = Asking {
             inbox: &self.inbox,
             id: Some(id),
@@ -101,6 +102,11 @@ impl Drop for Asking<'_> {
             self.inbox.cancel(id);
         }
     }
+}
+
+/// The span that a call comes from, if its trace is recorded. A node begins none: what comes without one comes from who decided so.
+fn asked_by<T>(request: &Request<T>) -> Option<TraceContext> {
+    trace::from_metadata(request.metadata()).and_then(TraceContext::if_sampled)
 }
 
 fn respond<T>(result: Result<T, Refusal>) -> Result<Response<T>, Status> {

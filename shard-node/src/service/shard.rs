@@ -12,6 +12,7 @@ use fulcrum_common::wire::batch::{About, RequestBatch};
 use fulcrum_common::wire::internal;
 use fulcrum_common::wire::shard::{refused_of_many, request_from_wire, response_to_wire};
 use fulcrum_common::wire::status::refusal_to_status;
+use fulcrum_common::wire::trace;
 use fulcrum_common::wire::types::{micros, millis};
 use fulcrum_common::wire::v1;
 use fulcrum_replication::PeerStatus;
@@ -31,6 +32,7 @@ impl Door {
     /// once: its other groups must not wait for the slow one.
     fn exchange(&self, now: Mono, wire: internal::Request, outbox: &Arc<Outbox<internal::Response>>) {
         let (id, pass_on) = (wire.id, wire.pass_on);
+        let trace = trace::from_wire(&wire.trace);
         let crowded = outbox.expect() >= self.outstanding_per_stream;
         let to = outbox.clone();
         let reply = Box::new(move |result| to.answer(id, pass_on, result));
@@ -42,7 +44,7 @@ impl Door {
             }),
             Err(malformed) => Err(malformed.into()),
         };
-        let submitted = asked.and_then(|request| self.inbox.submit(request, now, reply));
+        let submitted = asked.and_then(|request| self.inbox.submit(request, trace, now, reply));
         if let Err(refusal) = submitted {
             outbox.deliver(&response_to_wire(id, Err(refusal)));
         }

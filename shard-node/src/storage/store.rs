@@ -75,6 +75,12 @@ impl Store {
         self.open_id
     }
 
+    /// The batch that what is staged now goes into.
+    #[must_use]
+    pub fn open_batch(&self) -> BatchId {
+        self.open_id
+    }
+
     /// Ends a turn of the event loop: submits the open batch if anything in it is urgent, or too much is held back, and none is in
     /// flight.
     ///

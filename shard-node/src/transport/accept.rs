@@ -9,7 +9,8 @@ use fulcrum_common::wire::internal::peer_batch::Hello;
 use fulcrum_common::wire::internal::peer_server::Peer;
 use fulcrum_common::wire::internal::{LinkClosed, PeerBatch};
 use fulcrum_common::wire::peer::message_from_wire;
-use fulcrum_types::{BootId, NodeId};
+use fulcrum_common::wire::trace;
+use fulcrum_types::{BootId, Index, NodeId};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tonic::{Request, Response, Status, Streaming};
@@ -77,9 +78,19 @@ impl PeerService {
     }
 
     fn take_in(&self, from: NodeId, batch: PeerBatch) -> Result<(), Status> {
-        let decoded = batch.messages.into_iter().map(|wire| {
+        let decoded = batch.messages.into_iter().map(|mut wire| {
+            let traced = std::mem::take(&mut wire.traced).into_iter().filter_map(|entry| {
+                let context = trace::from_wire(&entry.trace)?;
+                Some((Index(entry.index), context))
+            });
+            let traced = traced.collect();
             let (group, message) = message_from_wire(wire)?;
-            Ok(FromPeer { from, group, message })
+            Ok(FromPeer {
+                from,
+                group,
+                message,
+                traced,
+            })
         });
         let messages = decoded
             .collect::<Result<Vec<_>, fulcrum_common::wire::Malformed>>()

@@ -19,6 +19,7 @@ pub(crate) use accept::{Lives, PeerService};
 pub use network::Network;
 pub(crate) use queue::Depth;
 
+use fulcrum_common::wire::internal::{PeerMessage, TracedEntry};
 use fulcrum_common::wire::peer::message_to_wire;
 use fulcrum_common::{ClusterId, ClusterMap};
 use fulcrum_replication::Message;
@@ -69,7 +70,7 @@ impl Transport {
     }
 
     /// Sends, sooner or later or never. Must be called within a runtime.
-    pub(crate) fn send(&mut self, to: NodeId, group: GroupId, message: &Message) {
+    pub(crate) fn send(&mut self, to: NodeId, group: GroupId, message: &Message, traced: Vec<TracedEntry>) {
         if !self.network.connects(self.identity.node, to) {
             return;
         }
@@ -81,7 +82,10 @@ impl Transport {
                 _task: AbortOnDropHandle::new(tokio::spawn(task)),
             }
         });
-        link.queue.push(message_to_wire(group, message));
+        link.queue.push(PeerMessage {
+            traced,
+            ..message_to_wire(group, message)
+        });
     }
 
     /// The depth of the queue to each peer.

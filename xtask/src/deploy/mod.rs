@@ -5,7 +5,7 @@
 //! `target/deploy`. None of it is needed to build or test Fulcrum, so it is no part of `.ci/run`.
 
 mod kubectl;
-mod python;
+pub(crate) mod python;
 
 use std::process::Command;
 
@@ -22,7 +22,7 @@ pub(crate) const HELP: &str = "\
 Examples:
   cargo xtask deploy check   lint, render, validate by the schemas of 13 versions of Kubernetes, refuse bad values,
                              find planted mistakes, compare k8s/ with the chart
-  cargo xtask deploy write   the chart's table of values, and k8s/base
+  cargo xtask deploy write   the chart's table of values and its rules, and k8s/base
 
 Needs Python 3.10 or newer. pip installs Helm's library and a validator with the schemas into target/deploy/venv;
 FULCRUM_KUBECTL names a kubectl, else that on the path is taken, else apt-get fetches one into target/deploy.
@@ -39,7 +39,7 @@ pub(crate) struct DeployArgs {
 enum DeployCommand {
     /// Check the chart and k8s/; writes nothing outside target/
     Check,
-    /// Write what is made from the chart: its README's table of values, and k8s/base
+    /// Write what is made: the chart's table of values, its copies of the rules for Prometheus, and k8s/base
     Write,
 }
 

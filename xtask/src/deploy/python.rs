@@ -1,4 +1,4 @@
-//! A Python environment of its own, below `target`, with exactly what `deploy/check/requirements.txt` names.
+//! A Python environment of its own, below `target`, with exactly what a file of requirements names.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -17,8 +17,7 @@ pub(crate) enum Python {
     Missing(String),
 }
 
-const NEEDED: &str =
-    "the checks of the chart need python3, 3.10 or newer, with its venv module: install it, then run this again";
+const NEEDED: &str = "this check needs python3, 3.10 or newer, with its venv module: install it, then run this again";
 
 /// Makes the environment, unless it is there with the same requirements.
 ///

@@ -12,6 +12,7 @@ fn op(id: u64, key: &'static str) -> v1::PipelineOp {
         id,
         op: Some(v1::pipeline_op::Op::Get(get)),
         deadline_ms: 5,
+        trace: Bytes::new(),
     }
 }
 

@@ -1,0 +1,66 @@
+//! Trace contexts on the wire: headers of single calls, a few bytes beside operations on streams.
+
+use bytes::Bytes;
+use fulcrum_types::TraceContext;
+use tonic::metadata::{MetadataMap, MetadataValue};
+
+const TRACEPARENT: &str = "traceparent";
+
+/// As batches have it: nothing for what is not recorded.
+#[must_use]
+pub fn to_wire(context: Option<TraceContext>) -> Bytes {
+    match context.and_then(TraceContext::if_sampled) {
+        Some(context) => Bytes::copy_from_slice(&context.to_bytes()),
+        None => Bytes::new(),
+    }
+}
+
+/// From a batch. What makes no sense is no context: no request fails for its trace.
+#[must_use]
+pub fn from_wire(bytes: &[u8]) -> Option<TraceContext> {
+    match bytes {
+        [] => None,
+        bytes => TraceContext::from_bytes(bytes),
+    }
+}
+
+/// What a caller says of its trace.
+#[must_use]
+pub fn from_metadata(metadata: &MetadataMap) -> Option<TraceContext> {
+    TraceContext::from_traceparent(metadata.get(TRACEPARENT)?.to_str().ok()?)
+}
+
+/// Tells a server of a request's trace, or a client of an answer's, if it is recorded.
+pub fn into_metadata(context: Option<TraceContext>, metadata: &mut MetadataMap) {
+    let Some(context) = context else { return };
+    if let Ok(value) = MetadataValue::try_from(context.to_string()) {
+        metadata.insert(TRACEPARENT, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn contexts_come_back_from_bytes_and_headers_and_nonsense_is_none() {
+        let context = TraceContext {
+            trace: 1 << 100,
+            span: 7,
+            sampled: true,
+        };
+        assert_eq!(from_wire(&to_wire(Some(context))), Some(context));
+        let mut metadata = MetadataMap::new();
+        assert_eq!(from_metadata(&metadata), None);
+        into_metadata(None, &mut metadata);
+        assert!(metadata.is_empty());
+        into_metadata(Some(context), &mut metadata);
+        assert_eq!(from_metadata(&metadata), Some(context));
+        let unsampled = TraceContext {
+            sampled: false,
+            ..context
+        };
+        assert!(to_wire(Some(unsampled)).is_empty() && to_wire(None).is_empty());
+        assert_eq!((from_wire(b""), from_wire(b"nonsense")), (None, None));
+    }
+}
