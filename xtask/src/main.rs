@@ -20,6 +20,7 @@ mod deploy;
 mod etcd;
 mod http;
 mod image;
+mod interop;
 mod package;
 mod process;
 mod report;
@@ -97,6 +98,9 @@ enum Command {
     /// Build the container image with all programs
     #[command(after_help = image::HELP)]
     Image(image::ImageArgs),
+    /// Use a real cluster with clients that no one here wrote, and run the code of their guides
+    #[command(after_help = interop::HELP)]
+    Interop(interop::InteropArgs),
     /// Rebuild data/unicode/characters.tsv.gz from a UnicodeData.txt
     Dataset(DatasetArgs),
 }
@@ -151,6 +155,7 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Dashboards(args) => dashboards::run(&args),
         Command::Deploy(args) => deploy::run(&args),
         Command::Image(args) => image::run(&args),
+        Command::Interop(args) => interop::run(&args),
         Command::Dataset(args) => dataset::rebuild(&args.table, args.output.as_deref()),
     }
 }
