@@ -21,6 +21,7 @@ pub mod entropy;
 pub mod tickets;
 
 pub mod config;
+pub mod door;
 pub mod error;
 pub mod lifecycle;
 pub mod metrics;

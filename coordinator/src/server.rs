@@ -4,13 +4,14 @@ use crate::config::CoordinatorConfig;
 use crate::coordinator::{Bounds, Coordinator};
 use crate::metrics::Metrics;
 use crate::service::TransactionsService;
+use fulcrum_common::door::{self, Health};
 use fulcrum_common::lifecycle::Lifecycle;
 use fulcrum_common::metadata::{ClusterStore, StoreError};
 use fulcrum_common::metrics::Metrics as Registry;
 use fulcrum_common::metrics_server::MetricsServer;
 use fulcrum_common::routing::{Backends, RoutingTable, StreamedGroups, follow};
 use fulcrum_common::wire::v1::transactions_server::TransactionsServer;
-use fulcrum_common::{Clock, StartError, sockets, wire};
+use fulcrum_common::{Clock, StartError, sockets};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -19,10 +20,12 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::TcpListenerStream;
+use tonic::server::NamedService;
 use tonic::transport::Server;
 
 /// A coordinator told to stop lets calls under way end for so long. What is under way then is left to the groups.
 const DRAIN: Duration = Duration::from_secs(5);
+const SERVICES: &[&str] = &[TransactionsServer::<TransactionsService>::NAME];
 
 /// A coordinator process at work. Stops when told, or when dropped.
 pub struct RunningCoordinator {
@@ -156,26 +159,22 @@ async fn serve(
     };
     let coordinator = Coordinator::start(groups, parts.table, parts.clock, bounds, parts.metrics);
     let transactions = TransactionsService::new(coordinator, parts.config.default_deadline, parts.life.clone());
-    let (health, health_service) = tonic_health::server::health_reporter();
-    health.set_serving::<TransactionsServer<TransactionsService>>().await;
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(wire::DESCRIPTORS)
-        .build_v1()?;
+    let (health, health_service) = Health::serving(SERVICES).await;
+    let (reflection, older_reflection) = door::reflection(SERVICES)?;
     // Accepted sockets get TCP_NODELAY here: the server's own option does not reach them when they come as a stream.
     let incoming = TcpListenerStream::new(TcpListener::from_std(listener)?).map(sockets::without_delay);
     let (drain, draining) = oneshot::channel::<()>();
     let serving = Server::builder()
         .add_service(health_service)
         .add_service(reflection)
+        .add_service(older_reflection)
         .add_service(transactions.into_server())
         .serve_with_incoming_shutdown(incoming, async {
             let _ = draining.await;
         });
     let told = async {
         let _ = stopped.await;
-        health
-            .set_not_serving::<TransactionsServer<TransactionsService>>()
-            .await;
+        health.stops().await;
         let _ = drain.send(());
         tokio::time::sleep(DRAIN).await;
         tracing::warn!("calls still under way are broken off");

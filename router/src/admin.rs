@@ -8,6 +8,7 @@ use crate::dispatch::Dispatch;
 use crate::service::until;
 use crate::succession::{Order, Succession};
 use fulcrum_common::keyspace::KeyspaceSpec;
+use fulcrum_common::lifecycle::Lifecycle;
 use fulcrum_common::metadata::{ClusterStore, StoreError};
 use fulcrum_common::routing::{Failure, Primary, View};
 use fulcrum_common::wire::{internal, map, status, v1};
@@ -30,6 +31,8 @@ pub(crate) struct AdminService {
     pub(crate) dispatch: Arc<Dispatch>,
     pub(crate) store: ClusterStore,
     pub(crate) default_deadline: Duration,
+    /// The stream of maps ends when it stops.
+    pub(crate) life: Lifecycle,
 }
 
 pub(crate) fn store_error(error: StoreError) -> Status {
@@ -323,6 +326,7 @@ impl v1::admin_server::Admin for AdminService {
     async fn watch_map(&self, _: Request<v1::WatchMapRequest>) -> Result<Response<Self::WatchMapStream>, Status> {
         let (maps, stream) = mpsc::channel(1);
         let table = self.dispatch.table.clone();
+        let life = self.life.clone();
         tokio::spawn(async move {
             let mut changes = table.changes();
             loop {
@@ -332,6 +336,7 @@ impl v1::admin_server::Admin for AdminService {
                 }
                 tokio::select! {
                     () = maps.closed() => return,
+                    () = life.stopped() => return,
                     changed = changes.changed() => if changed.is_err() { return },
                 }
             }

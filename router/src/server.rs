@@ -9,6 +9,7 @@ use crate::metrics::Metrics;
 use crate::service::KvService;
 use crate::watch::Watches;
 use fulcrum_common::clock::Clock;
+use fulcrum_common::door::{self, Health};
 use fulcrum_common::error::StartError;
 use fulcrum_common::lifecycle::Lifecycle;
 use fulcrum_common::metadata::{ClusterStore, StoreError};
@@ -18,7 +19,7 @@ use fulcrum_common::routing::{RoutingTable, StreamedGroups, follow};
 use fulcrum_common::wire::v1::admin_server::AdminServer;
 use fulcrum_common::wire::v1::kv_server::KvServer;
 use fulcrum_common::wire::v1::transactions_server::TransactionsServer;
-use fulcrum_common::{limits, sockets, wire};
+use fulcrum_common::{limits, sockets};
 use fulcrum_coordinator::{Bounds, Coordinator, Metrics as TransactionMetrics, TransactionsService};
 use fulcrum_types::MapVersion;
 use prometheus::Registry as PrometheusRegistry;
@@ -30,10 +31,17 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::TcpListenerStream;
+use tonic::server::NamedService;
 use tonic::transport::Server;
 
 /// A router told to stop lets calls under way end for so long. Pipelines and watches, which could last for ever, end by themselves.
 const DRAIN: Duration = Duration::from_secs(5);
+
+const SERVICES: &[&str] = &[
+    KvServer::<KvService>::NAME,
+    TransactionsServer::<TransactionsService>::NAME,
+    AdminServer::<AdminService>::NAME,
+];
 
 /// How a router ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -218,6 +226,7 @@ async fn serve(
         dispatch: dispatch.clone(),
         store,
         default_deadline,
+        life: life.clone(),
     };
     let watches = Watches::new(dispatch.metrics.clone(), config.watched_groups_max);
     let kv = KvService {
@@ -226,18 +235,15 @@ async fn serve(
         default_deadline,
         life: life.clone(),
     };
-    let (health, health_service) = tonic_health::server::health_reporter();
-    health.set_serving::<KvServer<KvService>>().await;
-    health.set_serving::<TransactionsServer<TransactionsService>>().await;
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(wire::DESCRIPTORS)
-        .build_v1()?;
+    let (health, health_service) = Health::serving(SERVICES).await;
+    let (reflection, older_reflection) = door::reflection(SERVICES)?;
     // Accepted sockets get TCP_NODELAY here: the server's own option does not reach them when they come as a stream.
     let incoming = TcpListenerStream::new(TcpListener::from_std(listener)?).map(sockets::without_delay);
     let (drain, draining) = oneshot::channel::<()>();
     let serving = Server::builder()
         .add_service(health_service)
         .add_service(reflection)
+        .add_service(older_reflection)
         .add_service(KvServer::new(kv).max_decoding_message_size(limits::MAX_MESSAGE_BYTES))
         .add_service(transactions.into_server())
         .add_service(AdminServer::new(admin))
@@ -249,10 +255,7 @@ async fn serve(
         if stopped.await == Ok(Stop::AtOnce) {
             return;
         }
-        health.set_not_serving::<KvServer<KvService>>().await;
-        health
-            .set_not_serving::<TransactionsServer<TransactionsService>>()
-            .await;
+        health.stops().await;
         let _ = drain.send(());
         tokio::time::sleep(DRAIN).await;
         tracing::warn!("calls still under way are broken off");

@@ -2,8 +2,8 @@
 
 use crate::service::{Door, KvService, ShardService};
 use crate::transport::PeerService;
+use fulcrum_common::door::{self, Health};
 use fulcrum_common::limits::MAX_MESSAGE_BYTES;
-use fulcrum_common::wire::DESCRIPTORS;
 use fulcrum_common::wire::internal::peer_server::PeerServer;
 use fulcrum_common::wire::internal::shard_server::ShardServer;
 use fulcrum_common::wire::v1::kv_server::KvServer;
@@ -11,6 +11,7 @@ use futures::Stream;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
+use tonic::server::NamedService;
 use tonic::transport::Server;
 
 /// A client that answers no ping for the sum of these is taken for gone.
@@ -19,6 +20,11 @@ const PONG_WITHIN: Duration = Duration::from_secs(10);
 /// Unary calls that one connection may have open; the next one waits at the client.
 const CALLS_PER_CONNECTION: u32 = 4096;
 const PAUSE_AFTER_ACCEPT_ERROR: Duration = Duration::from_millis(20);
+const SERVICES: &[&str] = &[
+    KvServer::<KvService>::NAME,
+    ShardServer::<ShardService>::NAME,
+    PeerServer::<PeerService>::NAME,
+];
 
 /// Connections as they come. The server leaves the socket as it is, so Nagle's algorithm is switched off here: left on, it
 /// costs a factor of a hundred in latency (DESIGN section 13).
@@ -46,12 +52,7 @@ pub(crate) async fn serve(listener: TcpListener, door: Door, peers: PeerService,
     let kv = KvServer::new(KvService { door: door.clone() }).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let shard = ShardServer::new(ShardService { door }).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let peers = PeerServer::new(peers).max_decoding_message_size(MAX_MESSAGE_BYTES);
-    let (health_reporter, health) = tonic_health::server::health_reporter();
-    health_reporter.set_serving::<KvServer<KvService>>().await;
-    health_reporter.set_serving::<ShardServer<ShardService>>().await;
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(DESCRIPTORS)
-        .build_v1();
+    let (health, health_service) = Health::serving(SERVICES).await;
     let mut server = Server::builder()
         .http2_keepalive_interval(Some(PING_EVERY))
         .http2_keepalive_timeout(Some(PONG_WITHIN))
@@ -59,15 +60,16 @@ pub(crate) async fn serve(listener: TcpListener, door: Door, peers: PeerService,
         .add_service(kv)
         .add_service(shard)
         .add_service(peers)
-        .add_service(health);
-    match reflection {
-        Ok(reflection) => server = server.add_service(reflection),
+        .add_service(health_service);
+    match door::reflection(SERVICES) {
+        Ok((reflection, older)) => server = server.add_service(reflection).add_service(older),
         Err(error) => tracing::warn!(%error, "serving without reflection"),
     }
-    if let Err(error) = server
-        .serve_with_incoming_shutdown(connections(listener), closing.cancelled_owned())
-        .await
-    {
+    let told = async move {
+        closing.cancelled().await;
+        health.stops().await;
+    };
+    if let Err(error) = server.serve_with_incoming_shutdown(connections(listener), told).await {
         tracing::error!(%error, "the server ended");
     }
 }

@@ -20,6 +20,7 @@ mod deploy;
 mod etcd;
 mod http;
 mod image;
+mod interop;
 mod package;
 mod process;
 mod report;
@@ -101,6 +102,9 @@ enum Command {
     /// Build the container image with all programs
     #[command(after_help = image::HELP)]
     Image(image::ImageArgs),
+    /// Use a real cluster with clients that no one here wrote, and run the code of their guides
+    #[command(after_help = interop::HELP)]
+    Interop(interop::InteropArgs),
     /// Rebuild data/unicode/characters.tsv.gz from a UnicodeData.txt
     Dataset(DatasetArgs),
 }
@@ -156,6 +160,7 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Deploy(args) => deploy::run(&args),
         Command::Traces(args) => traces::run(&args),
         Command::Image(args) => image::run(&args),
+        Command::Interop(args) => interop::run(&args),
         Command::Dataset(args) => dataset::rebuild(&args.table, args.output.as_deref()),
     }
 }

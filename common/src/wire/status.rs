@@ -195,15 +195,17 @@ fn by_act(error: v1::Error) -> Refusal {
 pub fn refusal_to_status(refusal: &Refusal) -> Status {
     let code = code(refusal);
     let error = refusal_to_wire(refusal);
+    // Code and message of the envelope are those of the status: clients take one that differs for forged.
+    let message = refusal.to_string();
     let envelope = RpcStatus {
         code: code.into(),
-        message: error.message.clone(),
+        message: message.clone(),
         details: vec![prost_types::Any {
             type_url: ERROR_TYPE.into(),
             value: error.encode_to_vec(),
         }],
     };
-    Status::with_details(code, refusal.to_string(), envelope.encode_to_vec().into())
+    Status::with_details(code, message, envelope.encode_to_vec().into())
 }
 
 /// The refusal that a gRPC status carries. A status without details of ours is judged by its code: only codes that
@@ -298,6 +300,16 @@ mod tests {
     fn every_refusal_survives_a_status() {
         for refusal in all() {
             assert_eq!(refusal_from_status(&refusal_to_status(&refusal)), refusal);
+        }
+    }
+
+    #[test]
+    fn the_envelope_says_what_the_status_says() {
+        for refusal in all() {
+            let status = refusal_to_status(&refusal);
+            let envelope = RpcStatus::decode(status.details()).unwrap();
+            assert_eq!(envelope.code, i32::from(status.code()), "{refusal:?}");
+            assert_eq!(envelope.message, status.message(), "{refusal:?}");
         }
     }
 

@@ -13,6 +13,7 @@ mod ledger;
 mod patience;
 pub(crate) mod plan;
 mod probe;
+mod running;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -27,6 +28,7 @@ pub(crate) use ledger::Ledger;
 pub(crate) use ledger::Started;
 pub(crate) use patience::until;
 use plan::{Member, Plan, Role};
+pub(crate) use running::Cluster;
 
 /// Generous: a loaded machine is no bug.
 const READY_WITHIN: Duration = Duration::from_secs(90);

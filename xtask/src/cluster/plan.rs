@@ -14,7 +14,7 @@ const COORDINATOR_AT: u16 = 60;
 const ETCD_AT: u16 = 70;
 const ETCD_PEERS_AT: u16 = 71;
 const METRICS_AT: u16 = 100;
-const CLUSTER: &str = "local";
+pub(crate) const CLUSTER: &str = "local";
 
 /// The shape of a cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

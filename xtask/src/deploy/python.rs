@@ -1,4 +1,5 @@
-//! A Python environment of its own, below `target`, with exactly what a file of requirements names.
+//! A Python environment of its own, below `target`, with exactly what a file of requirements names: for the checks of the chart, and for
+//! clients in Python (`cargo xtask interop`).
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,7 +9,7 @@ use anyhow::{Context, Result};
 use crate::package::{on_path, succeeds};
 use crate::process;
 
-/// What there is to run the checks with.
+/// What there is to run Python with.
 #[derive(Debug)]
 pub(crate) enum Python {
     /// The program of the environment.
@@ -17,7 +18,7 @@ pub(crate) enum Python {
     Missing(String),
 }
 
-const NEEDED: &str = "this check needs python3, 3.10 or newer, with its venv module: install it, then run this again";
+const NEEDED: &str = "this needs python3, 3.10 or newer, with its venv module: install it, then run this again";
 
 /// Makes the environment, unless it is there with the same requirements.
 ///

@@ -3,6 +3,7 @@
 //! Rules are functions over a [`Tree`] of texts, so that each is tested on a planted one; the last test runs them over the
 //! repository itself, which makes tidiness part of `cargo test`.
 
+mod guides;
 mod links;
 mod rules;
 
@@ -47,6 +48,7 @@ pub(crate) fn check(tree: &Tree) -> Vec<String> {
         rules::reasons,
         rules::crates_in_architecture,
         links::relative_links,
+        guides::names_in_guides,
     ];
     rules
         .iter()

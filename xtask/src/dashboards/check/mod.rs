@@ -21,7 +21,7 @@ use clap::Args;
 
 use super::all;
 use super::metrics::Metrics;
-use crate::cluster::{self, Ledger, UpArgs};
+use crate::cluster::{Cluster, UpArgs};
 use crate::package::{self, Package, Tools, on_path};
 use crate::process;
 use crate::report::Report;
@@ -51,59 +51,6 @@ pub(crate) struct CheckArgs {
     /// Draw the pictures of the docs from the answers
     #[arg(long)]
     pictures: bool,
-}
-
-/// A cluster that is ended when this is dropped.
-struct Cluster {
-    folder: PathBuf,
-    ledger: Ledger,
-    programs: PathBuf,
-    args: UpArgs,
-}
-
-impl Cluster {
-    fn start(folder: PathBuf, args: UpArgs) -> Result<Self> {
-        // What an interrupted run has left.
-        cluster::down(&folder)?;
-        let (ledger, programs) = cluster::up(&folder, &args)?;
-        let args = UpArgs {
-            programs: Some(programs.clone()),
-            ..args
-        };
-        Ok(Self {
-            folder,
-            ledger,
-            programs,
-            args,
-        })
-    }
-
-    /// Without warning.
-    fn kill(&self, name: &str) -> Result<()> {
-        let started = self
-            .ledger
-            .running(name)
-            .with_context(|| format!("{name} does not run"))?;
-        started.kill();
-        Ok(())
-    }
-
-    /// Starts what was killed.
-    fn repair(&mut self) -> Result<()> {
-        (self.ledger, _) = cluster::up(&self.folder, &self.args)?;
-        Ok(())
-    }
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        if let Err(error) = cluster::down(&self.folder) {
-            eprintln!(
-                "the cluster could not be ended: {error:#}; try `cargo xtask cluster --folder {} down`",
-                self.folder.display()
-            );
-        }
-    }
 }
 
 /// Runs it.
