@@ -2,12 +2,16 @@
 
 use crate::coordinator::Coordinator;
 use crate::pipeline;
+use fulcrum_common::audit::{Asked, Audit};
+use fulcrum_common::auth::{Caller, Verb};
 use fulcrum_common::lifecycle::Lifecycle;
 use fulcrum_common::limits::MAX_MESSAGE_BYTES;
 use fulcrum_common::wire::batch::{TransactionPipelineRequest, TransactionPipelineResponse};
+use fulcrum_common::wire::rights::Needs;
 use fulcrum_common::wire::v1::transactions_server::{Transactions, TransactionsServer};
 use fulcrum_common::wire::{status, timeout, v1};
 use fulcrum_types::{CommitRequest, OutcomeRequest, Refusal, ResolveRequest, TransactionRead};
+use serde_json::json;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -25,16 +29,18 @@ const MESSAGES_AHEAD: usize = 8;
 #[derive(Clone)]
 pub struct TransactionsService {
     coordinator: Coordinator,
+    audit: Audit,
     default_deadline: Duration,
     life: Lifecycle,
 }
 
 impl TransactionsService {
-    /// Serves a coordinator, in a service of this life: streams end when it stops.
+    /// Serves a coordinator, in a service of this life: streams end when it stops. Behind a [`Gate`](fulcrum_common::auth::Gate).
     #[must_use]
-    pub fn new(coordinator: Coordinator, default_deadline: Duration, life: Lifecycle) -> Self {
+    pub fn new(coordinator: Coordinator, audit: Audit, default_deadline: Duration, life: Lifecycle) -> Self {
         Self {
             coordinator,
+            audit,
             default_deadline,
             life,
         }
@@ -63,18 +69,22 @@ impl TransactionsService {
 
     pub(crate) async fn read_by(
         &self,
+        caller: &Caller,
         request: v1::TransactionReadRequest,
         until: Instant,
     ) -> Result<v1::TransactionReadResponse, Refusal> {
+        request.check(caller)?;
         let read = TransactionRead::try_from(request)?;
         Ok(self.coordinator.read(read, until).await?.into())
     }
 
     pub(crate) async fn commit_by(
         &self,
+        caller: &Caller,
         request: v1::CommitRequest,
         until: Instant,
     ) -> Result<v1::CommitResponse, Refusal> {
+        request.check(caller)?;
         let commit = CommitRequest::try_from(request)?;
         Ok(self.coordinator.commit(commit, until).await?.into())
     }
@@ -94,12 +104,14 @@ impl Transactions for TransactionsService {
         request: Request<v1::TransactionReadRequest>,
     ) -> Result<Response<v1::TransactionReadResponse>, Status> {
         let until = self.until(timeout::asked(&request));
-        respond(self.read_by(request.into_inner(), until).await)
+        let caller = Caller::of(&request)?;
+        respond(self.read_by(&caller, request.into_inner(), until).await)
     }
 
     async fn commit(&self, request: Request<v1::CommitRequest>) -> Result<Response<v1::CommitResponse>, Status> {
         let until = self.until(timeout::asked(&request));
-        respond(self.commit_by(request.into_inner(), until).await)
+        let caller = Caller::of(&request)?;
+        respond(self.commit_by(&caller, request.into_inner(), until).await)
     }
 
     type PipelineStream = ReceiverStream<Result<TransactionPipelineResponse, Status>>;
@@ -109,7 +121,8 @@ impl Transactions for TransactionsService {
         request: Request<Streaming<TransactionPipelineRequest>>,
     ) -> Result<Response<Self::PipelineStream>, Status> {
         let (answers, outbound) = mpsc::channel(MESSAGES_AHEAD);
-        tokio::spawn(pipeline::serve(self.clone(), request.into_inner(), answers));
+        let caller = Caller::of(&request)?;
+        tokio::spawn(pipeline::serve(self.clone(), caller, request.into_inner(), answers));
         Ok(Response::new(ReceiverStream::new(outbound)))
     }
 
@@ -118,8 +131,11 @@ impl Transactions for TransactionsService {
         request: Request<v1::TransactionOutcomeRequest>,
     ) -> Result<Response<v1::TransactionOutcomeResponse>, Status> {
         let until = self.until(timeout::asked(&request));
+        let caller = Caller::of(&request)?;
         let outcome = async {
-            let wanted = OutcomeRequest::try_from(request.into_inner())?;
+            let request = request.into_inner();
+            request.check(&caller)?;
+            let wanted = OutcomeRequest::try_from(request)?;
             self.coordinator.outcome(wanted, until).await
         };
         respond(outcome.await)
@@ -130,15 +146,23 @@ impl Transactions for TransactionsService {
         request: Request<v1::ListInDoubtRequest>,
     ) -> Result<Response<v1::ListInDoubtResponse>, Status> {
         let until = self.until(timeout::asked(&request));
-        respond(self.coordinator.list(request.into_inner().into(), until).await)
+        let caller = Caller::of(&request)?;
+        let list = async {
+            let request = request.into_inner();
+            request.check(&caller)?;
+            self.coordinator.list(request.into(), &caller, until).await
+        };
+        respond(list.await)
     }
 
     async fn resolve(&self, request: Request<v1::ResolveRequest>) -> Result<Response<v1::ResolveResponse>, Status> {
         let until = self.until(timeout::asked(&request));
-        let resolve = async {
-            let wanted = ResolveRequest::try_from(request.into_inner())?;
-            self.coordinator.resolve(wanted, until).await
-        };
-        respond(resolve.await)
+        let wanted = ResolveRequest::try_from(*request.get_ref());
+        let wanted = wanted.map_err(|malformed| status::refusal_to_status(&malformed.into()))?;
+        let arguments = json!({"transaction": wanted.id.to_string(), "home_group": wanted.home.0});
+        let asked = Asked::by(&request, Verb::ResolveTransaction, arguments)?;
+        let permitted = asked.permitted(None);
+        let resolve = async { respond(self.coordinator.resolve(wanted, until).await) };
+        self.audit.perform(asked, permitted, resolve).await
     }
 }
