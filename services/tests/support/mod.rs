@@ -169,6 +169,8 @@ pub struct World {
     pub zones: usize,
     /// Settings of the nodes, as environment variables.
     pub settings: Vec<(&'static str, &'static str)>,
+    /// The same of the router and the coordinator.
+    pub gate_settings: Vec<(&'static str, &'static str)>,
 }
 
 impl World {
@@ -189,11 +191,17 @@ impl World {
             _probed: probed,
             zones: 0,
             settings: Vec::new(),
+            gate_settings: Vec::new(),
         })
     }
 
     pub fn data_dir(&self, node: usize) -> PathBuf {
         self.folder.path().join(format!("node-{node}"))
+    }
+
+    /// Where everything is.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     fn log(&self, name: &str) -> PathBuf {
@@ -264,7 +272,19 @@ impl World {
         let mut arguments = self.shared("test");
         let probed = self.router_probed.as_str();
         arguments.extend(["--listen", "127.0.0.1:0", "--metrics-listen", probed].map(str::to_owned));
-        self.router = Some(Service::spawn(ROUTER, &arguments, &[], self.log("router")));
+        self.router = Some(Service::spawn(
+            ROUTER,
+            &arguments,
+            &self.gate_settings,
+            self.log("router"),
+        ));
+    }
+
+    /// A router that is given none of the settings: it asks for nothing, and shows nothing.
+    pub fn other_router(&self) -> Service {
+        let mut arguments = self.shared("test");
+        arguments.extend(["--listen", "127.0.0.1:0"].map(str::to_owned));
+        Service::spawn(ROUTER, &arguments, &[], self.log("other-router"))
     }
 
     /// A coordinator on its own.
@@ -272,7 +292,7 @@ impl World {
         let mut arguments = self.shared("test");
         let own = ["--listen", "127.0.0.1:0", "--metrics-listen", &self.coordinator_probed];
         arguments.extend(own.map(str::to_owned));
-        Service::spawn(COORDINATOR, &arguments, &[], self.log("coordinator"))
+        Service::spawn(COORDINATOR, &arguments, &self.gate_settings, self.log("coordinator"))
     }
 
     /// Waits until the router serves.
@@ -330,7 +350,7 @@ impl World {
                 .is_some_and(|in_sync| in_sync.len() == self.nodes.len())
     }
 
-    fn logs(&self) -> String {
+    pub fn logs(&self) -> String {
         let nodes = self.nodes.iter().map(Service::log);
         nodes
             .chain(self.router.iter().map(Service::log))
