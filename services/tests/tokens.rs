@@ -142,6 +142,7 @@ async fn strangers_are_refused_and_named_in_the_log_only(tokens: &Tokens, app: &
         assert!(log.contains(reason), "{reason}: {log}");
     }
     assert!(log.contains(&id), "which token is no secret");
+    assert!(log.contains("'users:read'"), "nor who lacked which right: {log}");
     let audit = std::fs::read_to_string(tokens.world.folder().join("audit")).unwrap();
     let lines: Vec<Value> = audit.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let has = |name: &str, verb: &str, phase: &str| {

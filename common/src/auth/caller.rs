@@ -1,5 +1,6 @@
 //! Who makes a call, as far as the gate has found out.
 
+use super::refused::Refused;
 use super::rights::{Grant, Scope, authorize};
 use super::token::{TokenId, TokenRecord};
 use super::verbs::Verb;
@@ -13,6 +14,7 @@ use tonic::{Request, Status};
 pub(super) struct InForce {
     pub(super) id: TokenId,
     pub(super) record: TokenRecord,
+    refused: Arc<Refused>,
     /// Why it no longer is.
     why: OnceLock<Over>,
     over: CancellationToken,
@@ -28,10 +30,11 @@ pub(super) enum Over {
 }
 
 impl InForce {
-    pub(super) fn new(id: TokenId, record: TokenRecord) -> Self {
+    pub(super) fn new(id: TokenId, record: TokenRecord, refused: Arc<Refused>) -> Self {
         Self {
             id,
             record,
+            refused,
             why: OnceLock::new(),
             over: CancellationToken::new(),
         }
@@ -87,9 +90,16 @@ impl Caller {
     /// Whether it has a right in the keyspace of that name.
     ///
     /// # Errors
-    /// It has not.
+    /// It has not; that is counted, and in the log.
     pub fn may(&self, right: Right, keyspace: &str) -> Result<(), Refusal> {
-        authorize(self.grants(), keyspace, right)
+        self.noted(authorize(self.grants(), keyspace, right))
+    }
+
+    fn noted(&self, decided: Result<(), Refusal>) -> Result<(), Refusal> {
+        if let (Err(refusal), Who::Token(token)) = (&decided, &self.0) {
+            token.refused.denied(token.id, &token.record.name, refusal);
+        }
+        decided
     }
 
     /// Whether it may use a verb of operators on a keyspace, or on what belongs to none.
@@ -109,22 +119,23 @@ impl Caller {
         if self.grants().iter().any(|grant| grant.right.covers(Right::Read)) {
             return Ok(());
         }
-        Err(Refusal::Denied {
+        self.noted(Err(Refusal::Denied {
             scope: "any keyspace".to_owned(),
             right: Right::Read,
-        })
+        }))
     }
 
     /// Whether it has any right in a keyspace: then it may know where its keys are.
     #[must_use]
     pub fn knows(&self, keyspace: &str) -> bool {
-        Right::ALL.into_iter().any(|right| self.may(right, keyspace).is_ok())
+        let has = |right: Right| authorize(self.grants(), keyspace, right).is_ok();
+        Right::ALL.into_iter().any(has)
     }
 
     /// Whether a keyspace shows in what it is told.
     #[must_use]
     pub fn sees(&self, keyspace: &str) -> bool {
-        self.may(Right::Read, keyspace).is_ok()
+        authorize(self.grants(), keyspace, Right::Read).is_ok()
     }
 
     /// The token's id and name, for the record of what was done.

@@ -28,7 +28,7 @@ pub struct Guard {
     internal: Option<InternalSecret>,
     known: RwLock<Known>,
     clock: Clocked,
-    refused: Refused,
+    refused: Arc<Refused>,
 }
 
 /// A clock, of which `Debug` has nothing to say.
@@ -66,14 +66,14 @@ impl Guard {
         let root = root.map(|path| text::hash_in_file("auth.root_token_file", path, ROOT));
         let internal = config.internal_secret_file.as_deref();
         let internal = internal.map(|path| text::secret_in_file("auth.internal_secret_file", path, INTERNAL));
-        let refused = Refused::new(metrics).map_err(|error| StartError::Config(error.to_string()))?;
+        let refused = Refused::new(metrics, clock.clone()).map_err(|error| StartError::Config(error.to_string()))?;
         Ok(Arc::new(Self {
             required: config.required,
             root: root.transpose()?,
             internal: internal.transpose()?.as_ref().map(InternalSecret::new),
             known: RwLock::default(),
             clock: Clocked(clock),
-            refused,
+            refused: Arc::new(refused),
         }))
     }
 
@@ -108,7 +108,7 @@ impl Guard {
                 }
                 same
             });
-            let token = kept.unwrap_or_else(|| Arc::new(InForce::new(*id, record.clone())));
+            let token = kept.unwrap_or_else(|| Arc::new(InForce::new(*id, record.clone(), self.refused.clone())));
             known.tokens.insert(*id, token);
         }
         before.values().for_each(|gone| gone.end(Over::Gone));
@@ -186,8 +186,7 @@ impl Guard {
     /// An id that makes no sense may be anything, and is not written down.
     fn refuse(&self, reason: Reason, id: Option<&str>, shown: &Shown<'_>) -> Refusal {
         let id = id.filter(|id| [ROOT, INTERNAL].contains(id) || text::id_of(id).is_some());
-        self.refused
-            .note(reason, id, shown.peer, shown.path, self.clock.0.now().mono);
+        self.refused.note(reason, id, shown.peer, shown.path);
         Refusal::Unauthenticated
     }
 }

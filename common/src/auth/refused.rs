@@ -1,16 +1,20 @@
-//! What is kept of those that were not let in: a count by reason, and a few lines in the log.
+//! What is kept of those that were not let in, or lacked a right: a count by reason, and a few lines in the log.
 //!
 //! The reason is here and nowhere else: a stranger is told none. Strangers must not fill disks: of many lines in a second only the first
 //! few are written, and how many were not.
 
+use super::token::TokenId;
+use crate::clock::Clock;
 use crate::metrics::{MetricError, Metrics};
-use fulcrum_types::Mono;
+use fulcrum_types::{Mono, Refusal};
 use prometheus::IntCounterVec;
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+/// Characters of a path that a stranger asks for.
+const PATH_SHOWN: usize = 100;
 /// Lines in a second.
 const LINES: u64 = 5;
 const SECOND: Duration = Duration::from_secs(1);
@@ -25,10 +29,12 @@ pub(super) enum Reason {
     Expired,
     NoTokensKnown,
     NotInternal,
+    /// Let in, but a right is missing.
+    Denied,
 }
 
 impl Reason {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Missing,
         Self::Malformed,
         Self::Unknown,
@@ -36,6 +42,7 @@ impl Reason {
         Self::Expired,
         Self::NoTokensKnown,
         Self::NotInternal,
+        Self::Denied,
     ];
 
     fn label(self) -> &'static str {
@@ -47,6 +54,7 @@ impl Reason {
             Reason::Expired => "expired",
             Reason::NoTokensKnown => "no_tokens_known",
             Reason::NotInternal => "not_internal",
+            Reason::Denied => "denied",
         }
     }
 }
@@ -63,15 +71,22 @@ impl fmt::Display for Reason {
             Reason::NotInternal => {
                 "a service that does not show the cluster's secret: compare auth.internal_secret_file"
             }
+            Reason::Denied => "the token lacks a right",
         })
     }
 }
 
 /// Counts, and writes down.
-#[derive(Debug)]
 pub(super) struct Refused {
+    clock: Arc<dyn Clock>,
     count: IntCounterVec,
     recent: Mutex<Recent>,
+}
+
+impl fmt::Debug for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Refused").finish_non_exhaustive()
+    }
 }
 
 /// Lines of the second that began then.
@@ -95,29 +110,45 @@ impl Recent {
 }
 
 impl Refused {
-    pub(super) fn new(metrics: &Metrics) -> Result<Self, MetricError> {
-        let help = "Calls that were not let in, by reason.";
+    pub(super) fn new(metrics: &Metrics, clock: Arc<dyn Clock>) -> Result<Self, MetricError> {
+        let help = "Calls that were not let in, or lacked a right, by reason.";
         let count = metrics.counter("fulcrum_auth_refused_total", help, &["reason"])?;
         for reason in Reason::ALL {
             count.with_label_values(&[reason.label()]);
         }
         Ok(Self {
+            clock,
             count,
             recent: Mutex::default(),
         })
     }
 
     /// `id`: of the token that was shown, if it has one; never its secret.
-    pub(super) fn note(&self, reason: Reason, id: Option<&str>, peer: Option<SocketAddr>, path: &str, now: Mono) {
-        self.count.with_label_values(&[reason.label()]).inc();
-        let (shown, left_out) = self.recent.lock().unwrap_or_else(PoisonError::into_inner).one_more(now);
-        if left_out > 0 {
-            tracing::warn!(left_out, "more calls were not let in than are written down");
-        }
-        if shown {
+    pub(super) fn note(&self, reason: Reason, id: Option<&str>, peer: Option<SocketAddr>, path: &str) {
+        if self.counts(reason) {
             let peer = peer.map_or_else(|| "unknown".to_owned(), |peer| peer.to_string());
+            let path: String = path.chars().take(PATH_SHOWN).collect();
             tracing::warn!(%reason, token = id.unwrap_or("-"), %peer, %path, "a call was not let in");
         }
+    }
+
+    /// The caller is told as much; here is who it was.
+    pub(super) fn denied(&self, id: TokenId, name: &str, refusal: &Refusal) {
+        if self.counts(Reason::Denied) {
+            tracing::warn!(token = %id, name, %refusal, "a call was refused");
+        }
+    }
+
+    /// Whether a line is written.
+    fn counts(&self, reason: Reason) -> bool {
+        self.count.with_label_values(&[reason.label()]).inc();
+        let now = self.clock.now().mono;
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        let (shown, left_out) = recent.one_more(now);
+        if left_out > 0 {
+            tracing::warn!(left_out, "more calls were refused than are written down");
+        }
+        shown
     }
 }
 

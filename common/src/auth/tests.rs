@@ -189,7 +189,9 @@ async fn callers_have_the_rights_of_their_tokens() {
         scope: "orders".into(),
         right: Right::Write,
     };
+    assert_eq!(world.refused("denied"), 0, "what it does not see it was not refused");
     assert_eq!(app.may(Right::Write, "orders"), Err(denied));
+    assert_eq!(world.refused("denied"), 1);
     assert!(app.may_use(Verb::DropKeyspace, Some("orders")).is_err());
     assert_eq!(app.token(), (Some("000000000000000a".into()), "app"));
 
