@@ -6,7 +6,7 @@ use crate::follow;
 use crate::render::{Paint, receipt_line};
 use crate::value::Encoding;
 use bytes::Bytes;
-use fulcrum_client::{Client, Config, Get, Keyspace, Session};
+use fulcrum_client::{Client, Config, Get, Keyspace, Session, Token};
 use fulcrum_types::Receipt;
 use serde_json::Value;
 use std::io::{self, IsTerminal, Read, Write};
@@ -43,10 +43,31 @@ impl Context {
         let mut addresses = self.global.router.iter();
         let first = addresses.next().cloned().unwrap_or_default();
         let config = addresses.fold(Config::new(first), |config, next| config.or(next));
-        let config = config.deadline(self.global.deadline).trace_parent(follow::current);
+        let config = config
+            .deadline(self.global.deadline)
+            .trace_parent(follow::current)
+            .token_in_clear(self.global.token_in_clear);
+        let config = match self.token()? {
+            Some(token) => config.token(token),
+            None => config,
+        };
         Client::connect(config)
             .await
             .map_err(|error| Failure::client("cannot connect", &error))
+    }
+
+    /// The token to show: of the file named, else of the environment.
+    fn token(&self) -> Result<Option<Token>, Failure> {
+        let token = match self
+            .global
+            .token_file
+            .as_deref()
+            .filter(|path| !path.as_os_str().is_empty())
+        {
+            Some(path) => Token::from_file(path).map(Some),
+            None => Token::from_env(),
+        };
+        token.map_err(|error| Failure::client("cannot use the token", &error))
     }
 
     /// A keyspace, in the session of the session file if one is named.

@@ -167,6 +167,12 @@ fn remedy_of(error: &Error) -> Option<String> {
         Error::Refused(Refusal::NotEnoughReplicas { .. } | Refusal::Fenced | Refusal::NotReady) => {
             Some("`fulcrum status` shows which replicas are missing".to_owned())
         }
+        Error::Refused(Refusal::Unauthenticated) => Some(
+            "a token: --token-file, FULCRUM_TOKEN_FILE or FULCRUM_TOKEN; why one is not good is only in the server's log".to_owned(),
+        ),
+        Error::Refused(Refusal::Denied { .. }) => {
+            Some("another token, or `fulcrum token rights` by whoever may".to_owned())
+        }
         Error::Refused(Refusal::HistoryLost { .. }) => {
             Some("a new session (remove the --session file), or a new watch (without --from)".to_owned())
         }

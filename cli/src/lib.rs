@@ -109,6 +109,7 @@ async fn carry_out(cli: Cli) -> Ending {
         Command::Status(args) => commands::status::run(&context, &args).await,
         Command::Node(command) => commands::node::run(&context, &command).await,
         Command::Placement(command) => commands::placement::run(&context, &command).await,
+        Command::Token(command) => commands::token::run(&context, &command).await,
         Command::Failover(command) => commands::failover::run(&context, &command).await,
         Command::Bench(args) => commands::bench::run(&context, &args).await,
         Command::Outcome(args) => commands::outcome::run(&context, &args).await,

@@ -125,7 +125,7 @@ async fn open(router: &Transport) -> Result<Opened, Failure> {
     let opening = transactions.pipeline(ReceiverStream::new(outbound));
     match tokio::time::timeout(OPEN_TIMEOUT, opening).await {
         Ok(Ok(answers)) => Ok((messages, answers.into_inner())),
-        Ok(Err(status)) => Err(Failure::NotSent(status.message().to_owned())),
+        Ok(Err(status)) => Err(rpc::not_opened(&status)),
         Err(_) => Err(Failure::NotSent("the stream was not accepted in time".into())),
     }
 }

@@ -1,6 +1,7 @@
 //! What a client may be told.
 
 use crate::error::Error;
+use crate::token::Token;
 use crate::transport::Transport;
 use fulcrum_types::TraceContext;
 use std::time::Duration;
@@ -25,6 +26,8 @@ pub struct Config {
     deadline: Duration,
     connect_timeout: Duration,
     pub(crate) trace_parent: Option<fn() -> Option<TraceContext>>,
+    token: Option<Token>,
+    token_in_clear: bool,
 }
 
 impl Config {
@@ -36,6 +39,8 @@ impl Config {
             deadline: DEADLINE,
             connect_timeout: CONNECT_TIMEOUT,
             trace_parent: None,
+            token: None,
+            token_in_clear: false,
         }
     }
 
@@ -68,6 +73,21 @@ impl Config {
         self
     }
 
+    /// The token to show with every call; none is shown if not set. It is sent to this machine only, as long as nothing encrypts it:
+    /// see [`Config::token_in_clear`].
+    #[must_use]
+    pub fn token(mut self, token: Token) -> Self {
+        self.token = Some(token);
+        self
+    }
+
+    /// Sends the token also to other machines over connections that are not encrypted, where whoever listens can take it.
+    #[must_use]
+    pub fn token_in_clear(mut self, allowed: bool) -> Self {
+        self.token_in_clear = allowed;
+        self
+    }
+
     /// The routers, in the order in which they are tried.
     #[must_use]
     pub fn routers(&self) -> &[String] {
@@ -80,7 +100,17 @@ impl Config {
 
     /// A connection that is made when first needed, and again whenever it breaks.
     pub(crate) fn transport(&self, address: &str) -> Result<Transport, Error> {
-        Transport::new(address, self.connect_timeout)
+        let transport = Transport::new(address, self.connect_timeout)?;
+        match &self.token {
+            None => Ok(transport),
+            Some(token) if self.token_in_clear || !transport.is_overheard() => Ok(transport.showing(token.clone())),
+            Some(_) => Err(Error::Config {
+                reason: format!(
+                    "the token is not sent to {address}: the connection is not encrypted, and others could take it; connect over loopback, or \
+                     allow it (`Config::token_in_clear`, `--token-in-clear`)"
+                ),
+            }),
+        }
     }
 }
 
@@ -99,6 +129,37 @@ mod tests {
     fn a_scheme_may_be_left_out() {
         let config = Config::new("127.0.0.1:1").or("http://[::1]:2");
         assert_eq!(config.routers(), ["http://127.0.0.1:1", "http://[::1]:2"]);
+    }
+
+    #[test]
+    fn a_token_is_not_sent_where_others_may_listen() {
+        let token = Token::new(&format!("fulcrum_00000000000000ff_{}", "0".repeat(64))).unwrap();
+        let config = Config::new("").token(token);
+        for here in [
+            "http://127.0.0.1:1",
+            "http://[::1]:1",
+            "http://localhost:1",
+            "http://127.8.9.1:1",
+        ] {
+            assert!(config.transport(here).is_ok(), "{here}");
+        }
+        for elsewhere in [
+            "http://10.0.0.1:1",
+            "http://db.example:1",
+            "http://localhost.example:1",
+            "http://[::2]:1",
+        ] {
+            let refused = config.transport(elsewhere).unwrap_err().to_string();
+            assert!(
+                refused.contains("token_in_clear") && refused.contains(elsewhere),
+                "{refused}"
+            );
+            assert!(config.clone().token_in_clear(true).transport(elsewhere).is_ok());
+            assert!(
+                Config::new("").transport(elsewhere).is_ok(),
+                "without a token nothing is at stake"
+            );
+        }
     }
 
     #[test]

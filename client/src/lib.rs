@@ -57,6 +57,8 @@ mod config;
 mod current_span;
 mod error;
 mod placement;
+mod token;
+mod tokens;
 
 pub use admin::{
     Admin, Certificate, ClusterStatus, FailoverReport, GroupStatus, KeyspaceInfo, Led, LostEntry, NodeStatus,
@@ -73,16 +75,19 @@ pub use pipeline::{Pending, Pipeline};
 pub use placement::{Draining, PlacementChange, PlacementSettings, PlacementStatus};
 pub use scan::{Page, Range, Row, Scan};
 pub use session::{NotASession, Session};
+pub use token::Token;
+pub use tokens::{NewToken, TokenInfo};
 pub use transaction::{
     Commit, ConditionFailed, Put, Snapshot, Took, Transacted, Transaction, TransactionLookUp, Transactions,
     UnfinishedTransaction,
 };
 pub use watch::{Progress, Watch, WatchEvent, WatchEvents};
 
+pub use fulcrum_common::auth::{Grant, Scope};
 pub use fulcrum_common::keyspace::{KeyspaceOptions, KeyspaceSpec, Timing};
 pub use fulcrum_types::{
     AbortCause, Act, Change, ChangeKind, CommittedPart, Condition, Fsync, GroupId, IdempotencyKey, InDoubt, Level,
-    ListInDoubt, Mode, Mutation, NodeId, Pending as PendingTransaction, Receipt, Refusal, Role, SessionToken,
+    ListInDoubt, Mode, Mutation, NodeId, Pending as PendingTransaction, Receipt, Refusal, Right, Role, SessionToken,
     StalenessBasis, TraceContext, TransactionId, TransactionInfo, TransactionOutcome, Version, Versioned,
     WatchPosition, WatchToken, WriteOp, WriteOutcome,
 };

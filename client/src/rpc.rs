@@ -160,6 +160,10 @@ unary!(admin.failover_report(FailoverReportRequest) -> FailoverReportResponse, w
 unary!(admin.promote(PromoteRequest) -> PromoteResponse, write: true);
 unary!(admin.force_start(ForceStartRequest) -> ForceStartResponse, write: true);
 unary!(admin.drain_node(DrainNodeRequest) -> DrainNodeResponse, write: true);
+unary!(admin.create_token(CreateTokenRequest) -> CreateTokenResponse, write: true);
+unary!(admin.list_tokens(ListTokensRequest) -> ListTokensResponse, write: false);
+unary!(admin.set_token_rights(SetTokenRightsRequest) -> Token, write: true);
+unary!(admin.revoke_token(RevokeTokenRequest) -> RevokeTokenResponse, write: true);
 unary!(admin.placement(PlacementRequest) -> PlacementSettings, write: true);
 
 /// How an attempt failed, from the status that tonic made of it or that the server sent.
@@ -170,6 +174,22 @@ pub(crate) fn failure(status: &Status) -> Failure {
     match status::refusal_from_status(status) {
         Refusal::Unknown { reason } => Failure::Lost(reason),
         refusal => Failure::Refused(refusal),
+    }
+}
+
+/// How a stream could not be opened: nothing was sent on it. What is refused for the token is so everywhere; the rest may be better elsewhere.
+pub(crate) fn not_opened(status: &Status) -> Failure {
+    match status::refusal_from_status(status) {
+        refusal @ Refusal::Unauthenticated => Failure::Refused(refusal),
+        _ => Failure::NotSent(status.message().to_owned()),
+    }
+}
+
+/// How a stream that was open broke. That the token is over says nothing of what was sent before.
+pub(crate) fn broke(status: &Status) -> Failure {
+    match failure(status) {
+        Failure::Refused(Refusal::Unauthenticated) => Failure::Lost("the token was revoked or has expired".into()),
+        other => other,
     }
 }
 

@@ -186,6 +186,9 @@ fn ended(refusal: Refusal) -> Direct {
 }
 
 fn give_up(status: &Status, routers: &Routers, until: Instant) -> Result<(), Error> {
+    if let Failure::Refused(refusal @ Refusal::Unauthenticated) = rpc::not_opened(status) {
+        return Err(Error::Refused(refusal));
+    }
     if Instant::now() >= until {
         let reason = format!("{}: {}", routers.addresses(), status.message());
         return Err(Error::Unreachable { reason });

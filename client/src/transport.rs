@@ -5,12 +5,15 @@
 //! first needed and again when it has closed. Who waits while somebody else connects shares the outcome.
 
 use crate::error::Error;
+use crate::token::Token;
 use futures::future::BoxFuture;
+use http::header::AUTHORIZATION;
 use http::uri::{Authority, Scheme};
 use http::{Request, Response, Uri};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
@@ -29,6 +32,7 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Clone, Debug)]
 pub(crate) struct Transport {
     server: Arc<Server>,
+    token: Option<Token>,
 }
 
 #[derive(Debug)]
@@ -67,11 +71,29 @@ impl Transport {
         };
         Ok(Self {
             server: Arc::new(server),
+            token: None,
         })
+    }
+
+    /// The same, with a token in every call.
+    pub(crate) fn showing(mut self, token: Token) -> Self {
+        self.token = Some(token);
+        self
+    }
+
+    /// Whether others may read what is sent: it is not encrypted, and leaves this machine.
+    pub(crate) fn is_overheard(&self) -> bool {
+        let host = self.server.host();
+        let loopback = host.parse::<IpAddr>().map(|ip| ip.is_loopback());
+        !loopback.unwrap_or(host == "localhost")
     }
 }
 
 impl Server {
+    fn host(&self) -> &str {
+        self.authority.host().trim_start_matches('[').trim_end_matches(']')
+    }
+
     /// The connection, if there is one.
     fn open(&self) -> Option<SendRequest<Body>> {
         let sender = self.sender.lock().unwrap_or_else(PoisonError::into_inner);
@@ -105,8 +127,7 @@ impl Server {
     }
 
     async fn connect(&self) -> Result<SendRequest<Body>, BoxError> {
-        let host = self.authority.host().trim_start_matches('[').trim_end_matches(']');
-        let socket = TcpStream::connect((host, self.authority.port_u16().unwrap_or(80))).await?;
+        let socket = TcpStream::connect((self.host(), self.authority.port_u16().unwrap_or(80))).await?;
         socket.set_nodelay(true)?;
         let mut http2 = Builder::new(TokioExecutor::new());
         http2
@@ -144,6 +165,9 @@ impl GrpcService<Body> for Transport {
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         if let Err(error) = self.server.address(&mut request) {
             return Box::pin(std::future::ready(Err(error.into())));
+        }
+        if let Some(token) = &self.token {
+            request.headers_mut().insert(AUTHORIZATION, token.header());
         }
         match self.server.open() {
             Some(mut sender) => Box::pin(async move { Ok(sender.send_request(request).await?) }),

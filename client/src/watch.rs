@@ -249,7 +249,7 @@ impl Watching {
         let message = tokio::time::timeout(QUIET_MAX, messages.message())
             .await
             .map_err(|_| Failure::Lost("nothing was heard of the watch for too long".into()))?;
-        let response = message.map_err(|status| rpc::failure(&status))?;
+        let response = message.map_err(|status| rpc::broke(&status))?;
         self.stream = Some(messages);
         response.ok_or_else(|| Failure::Lost("the router ended the watch".into()))
     }

@@ -5,6 +5,7 @@
 //! it, behind a trait that etcd fits. [`routing`] decides where a request goes and when it may go again. [`wire`] is the only
 //! module that knows protocol buffers. [`clock`] and [`entropy`] are the only places where real time and chance come in.
 //! [`tickets`] and [`budget`] hold what is under way.
+//! [`auth`] says who may do what, [`audit`] writes down what operators did.
 //! [`error`], [`config`], [`telemetry`], [`lifecycle`] and [`metrics`] with its [`metrics_server`] are what a service needs to start and to stop.
 
 pub mod limits;
@@ -19,6 +20,9 @@ pub mod budget;
 pub mod clock;
 pub mod entropy;
 pub mod tickets;
+
+pub mod audit;
+pub mod auth;
 
 pub mod config;
 pub mod door;

@@ -1,5 +1,7 @@
 //! What an operator may set.
 
+use fulcrum_common::audit::AuditConfig;
+use fulcrum_common::auth::AuthConfig;
 use fulcrum_common::config::{ConfigError, Validate, check_deadline, check_listen, check_most, duration};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -20,6 +22,12 @@ pub struct CoordinatorConfig {
     pub default_deadline: Duration,
     /// Transactions under way at once; more are refused as overload.
     pub transactions_max: u32,
+    /// Who is let in: a section of its own in what operators write.
+    #[serde(skip)]
+    pub auth: AuthConfig,
+    /// Where operators' verbs are written down: the same.
+    #[serde(skip)]
+    pub audit: AuditConfig,
 }
 
 impl Default for CoordinatorConfig {
@@ -30,6 +38,8 @@ impl Default for CoordinatorConfig {
             insecure_listen: false,
             default_deadline: Duration::from_secs(5),
             transactions_max: 4_000,
+            auth: AuthConfig::default(),
+            audit: AuditConfig::default(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What is not finished: every group is asked, and what they say is put together. Nothing of it goes through the core.
 
 use crate::coordinator::{Coordinator, all_groups};
+use fulcrum_common::auth::Caller;
 use fulcrum_common::routing::Groups;
 use fulcrum_types::{
     Answer, Answered, GroupId, InDoubt, ListInDoubt, Mode, Operation, Participant, Pending, Refusal, TransactionAnswer,
@@ -20,12 +21,12 @@ const AT_ONCE: usize = 32;
 const PATIENCE: Duration = Duration::from_secs(2);
 
 impl Coordinator {
-    /// Transactions that are not finished, by what all groups say; the oldest first.
+    /// Transactions that are not finished, by what all groups say that the caller sees; the oldest first.
     ///
     /// # Errors
     /// No such keyspace, or one that takes part in no transactions; overload. Groups that do not answer are named in the list.
-    pub async fn list(&self, request: ListInDoubt, until: Instant) -> Result<InDoubt, Refusal> {
-        let groups = self.asked_groups(request.keyspace.as_deref())?;
+    pub async fn list(&self, request: ListInDoubt, caller: &Caller, until: Instant) -> Result<InDoubt, Refusal> {
+        let groups = self.asked_groups(request.keyspace.as_deref(), caller)?;
         let _one_of_few = self.lists().try_acquire().map_err(|_| Refusal::Overloaded)?;
         let half = until.saturating_duration_since(Instant::now()) / 2;
         let (door, patience) = (self.groups(), half.min(PATIENCE));
@@ -51,10 +52,12 @@ impl Coordinator {
         Ok(list)
     }
 
-    fn asked_groups(&self, keyspace: Option<&str>) -> Result<Vec<Participant>, Refusal> {
+    fn asked_groups(&self, keyspace: Option<&str>, caller: &Caller) -> Result<Vec<Participant>, Refusal> {
         let map = self.map();
         let Some(name) = keyspace else {
-            return Ok(all_groups(&map));
+            let mut groups = all_groups(&map);
+            groups.retain(|group| map.keyspace(group.keyspace).is_some_and(|one| caller.sees(&one.name)));
+            return Ok(groups);
         };
         let keyspace = map.keyspace_by_name(name).ok_or_else(|| Refusal::UnknownKeyspace {
             keyspace: name.to_owned(),

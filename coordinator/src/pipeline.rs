@@ -5,6 +5,7 @@
 //! stream: the client goes on at another one.
 
 use crate::service::{TransactionsService, begin};
+use fulcrum_common::auth::Caller;
 use fulcrum_common::limits;
 use fulcrum_common::wire::batch::{
     ANSWER_BYTES, BatchBuilder, TransactionPipelineRequest, TransactionPipelineResponse,
@@ -26,6 +27,7 @@ const UNDER_WAY: usize = 4096;
 /// Serves one stream to its end.
 pub(crate) async fn serve(
     service: TransactionsService,
+    caller: Caller,
     mut requests: Streaming<TransactionPipelineRequest>,
     answers: mpsc::Sender<Result<TransactionPipelineResponse, Status>>,
 ) {
@@ -49,7 +51,7 @@ pub(crate) async fn serve(
             }
             message = requests.message(), if open && under_way.len() < UNDER_WAY => match message {
                 Ok(Some(batch)) => match calls(batch) {
-                    Ok(calls) => under_way.extend(calls.into_iter().map(|call| service.carry_out(call))),
+                    Ok(calls) => under_way.extend(calls.into_iter().map(|call| service.carry_out(&caller, call))),
                     Err(refusal) => {
                         let _ = answers.send(Err(status::refusal_to_status(&refusal))).await;
                         return;
@@ -73,20 +75,20 @@ fn calls(batch: TransactionPipelineRequest) -> Result<Vec<v1::TransactionCall>, 
 }
 
 impl TransactionsService {
-    async fn carry_out(&self, call: v1::TransactionCall) -> v1::TransactionAnswer {
+    async fn carry_out(&self, caller: &Caller, call: v1::TransactionCall) -> v1::TransactionAnswer {
         let asked = (call.deadline_ms > 0).then(|| Duration::from_millis(call.deadline_ms.into()));
         let until = self.until(asked);
         let asked_by = wire::trace::from_wire(&call.trace);
         let answer = match call.call {
             Some(Call::Read(read)) => {
                 let span = begin("Read", asked_by);
-                let answer = self.read_by(read, until, span.context()).await;
+                let answer = self.read_by(caller, read, until, span.context()).await;
                 span.end(answer.as_ref().err());
                 answer.map(Answer::Read)
             }
             Some(Call::Commit(commit)) => {
                 let span = begin("Commit", asked_by);
-                let answer = self.commit_by(commit, until, span.context()).await;
+                let answer = self.commit_by(caller, commit, until, span.context()).await;
                 span.end(answer.as_ref().err());
                 answer.map(Answer::Commit)
             }

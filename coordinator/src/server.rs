@@ -4,6 +4,8 @@ use crate::config::CoordinatorConfig;
 use crate::coordinator::{Bounds, Coordinator};
 use crate::metrics::Metrics;
 use crate::service::TransactionsService;
+use fulcrum_common::audit::Audit;
+use fulcrum_common::auth::{Gate, Guard};
 use fulcrum_common::door::{self, Health};
 use fulcrum_common::lifecycle::Lifecycle;
 use fulcrum_common::metadata::{ClusterStore, StoreError};
@@ -43,6 +45,8 @@ struct Parts {
     table: Arc<RoutingTable>,
     clock: Arc<dyn Clock>,
     metrics: Metrics,
+    guard: Arc<Guard>,
+    audit: Audit,
     life: Lifecycle,
 }
 
@@ -59,6 +63,10 @@ impl RunningCoordinator {
         let map = store.load_map().await.map_err(|error| no_metadata(&error))?;
         let registry = Registry::new();
         let metrics = Metrics::new(&registry).map_err(|error| StartError::Config(error.to_string()))?;
+        let guard = Guard::open(&config.auth, clock.clone(), &registry)?;
+        guard.learn(&*store.tokens().await.map_err(|error| no_metadata(&error))?);
+        guard.warn_if_open(config.listen);
+        let audit = Audit::open(&config.audit, clock.clone())?;
         let cannot = |error| StartError::bind("the coordinator", config.listen, error);
         let listener = std::net::TcpListener::bind(config.listen).map_err(cannot)?;
         let address = listener.local_addr().map_err(cannot)?;
@@ -74,6 +82,8 @@ impl RunningCoordinator {
             table: Arc::new(RoutingTable::new(map)),
             clock,
             metrics,
+            guard,
+            audit,
             life: life.clone(),
         };
         let (stop, stopped) = oneshot::channel();
@@ -129,7 +139,7 @@ impl Drop for RunningCoordinator {
 }
 
 fn no_metadata(error: &StoreError) -> StartError {
-    StartError::Config(format!("the cluster map cannot be read: {error}"))
+    StartError::Config(format!("the cluster's metadata cannot be read: {error}"))
 }
 
 fn run(parts: Parts, listener: std::net::TcpListener, stopped: oneshot::Receiver<()>) {
@@ -138,7 +148,9 @@ fn run(parts: Parts, listener: std::net::TcpListener, stopped: oneshot::Receiver
         Err(error) => return tracing::error!(%error, "cannot start the coordinator's runtime"),
     };
     runtime.block_on(async {
-        tokio::spawn(follow(parts.store.clone(), parts.table.clone(), |_| {}));
+        let guard = parts.guard.clone();
+        tokio::spawn(guard.clone().end_expired());
+        tokio::spawn(follow(parts.store.clone(), parts.table.clone(), Some(guard), |_| {}));
         let life = parts.life.clone();
         if let Err(error) = serve(parts, listener, stopped).await {
             tracing::error!(%error, "the coordinator has stopped");
@@ -152,13 +164,21 @@ async fn serve(
     listener: std::net::TcpListener,
     stopped: oneshot::Receiver<()>,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let groups = Arc::new(StreamedGroups::new(parts.table.clone(), Backends::default()));
+    let groups = Arc::new(StreamedGroups::new(
+        parts.table.clone(),
+        Backends::showing(parts.guard.to_show()),
+    ));
     let bounds = Bounds {
         transactions_max: parts.config.transactions_max as usize,
         ..Bounds::default()
     };
     let coordinator = Coordinator::start(groups, parts.table, parts.clock, bounds, parts.metrics);
-    let transactions = TransactionsService::new(coordinator, parts.config.default_deadline, parts.life.clone());
+    let transactions = TransactionsService::new(
+        coordinator,
+        parts.audit,
+        parts.config.default_deadline,
+        parts.life.clone(),
+    );
     let (health, health_service) = Health::serving(SERVICES).await;
     let (reflection, older_reflection) = door::reflection(SERVICES)?;
     // Accepted sockets get TCP_NODELAY here: the server's own option does not reach them when they come as a stream.
@@ -168,7 +188,7 @@ async fn serve(
         .add_service(health_service)
         .add_service(reflection)
         .add_service(older_reflection)
-        .add_service(transactions.into_server())
+        .add_service(Gate::for_clients(&parts.guard, transactions.into_server()))
         .serve_with_incoming_shutdown(incoming, async {
             let _ = draining.await;
         });

@@ -2,13 +2,17 @@
 
 use crate::coordinator::Coordinator;
 use crate::pipeline;
+use fulcrum_common::audit::{Asked, Audit};
+use fulcrum_common::auth::{Caller, Verb};
 use fulcrum_common::lifecycle::Lifecycle;
 use fulcrum_common::limits::MAX_MESSAGE_BYTES;
 use fulcrum_common::trace::{self, Kind, Span};
 use fulcrum_common::wire::batch::{TransactionPipelineRequest, TransactionPipelineResponse};
+use fulcrum_common::wire::rights::Needs;
 use fulcrum_common::wire::v1::transactions_server::{Transactions, TransactionsServer};
 use fulcrum_common::wire::{self, status, timeout, v1};
 use fulcrum_types::{CommitRequest, OutcomeRequest, Refusal, ResolveRequest, TraceContext, TransactionRead};
+use serde_json::json;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -26,16 +30,18 @@ const MESSAGES_AHEAD: usize = 8;
 #[derive(Clone)]
 pub struct TransactionsService {
     coordinator: Coordinator,
+    audit: Audit,
     default_deadline: Duration,
     life: Lifecycle,
 }
 
 impl TransactionsService {
-    /// Serves a coordinator, in a service of this life: streams end when it stops.
+    /// Serves a coordinator, in a service of this life: streams end when it stops. Behind a [`Gate`](fulcrum_common::auth::Gate).
     #[must_use]
-    pub fn new(coordinator: Coordinator, default_deadline: Duration, life: Lifecycle) -> Self {
+    pub fn new(coordinator: Coordinator, audit: Audit, default_deadline: Duration, life: Lifecycle) -> Self {
         Self {
             coordinator,
+            audit,
             default_deadline,
             life,
         }
@@ -64,20 +70,24 @@ impl TransactionsService {
 
     pub(crate) async fn read_by(
         &self,
+        caller: &Caller,
         request: v1::TransactionReadRequest,
         until: Instant,
         trace: Option<TraceContext>,
     ) -> Result<v1::TransactionReadResponse, Refusal> {
+        request.check(caller)?;
         let read = TransactionRead::try_from(request)?;
         Ok(self.coordinator.read_traced(read, until, trace).await?.into())
     }
 
     pub(crate) async fn commit_by(
         &self,
+        caller: &Caller,
         request: v1::CommitRequest,
         until: Instant,
         trace: Option<TraceContext>,
     ) -> Result<v1::CommitResponse, Refusal> {
+        request.check(caller)?;
         let commit = CommitRequest::try_from(request)?;
         Ok(self.coordinator.commit_traced(commit, until, trace).await?.into())
     }
@@ -123,15 +133,19 @@ impl Transactions for TransactionsService {
         request: Request<v1::TransactionReadRequest>,
     ) -> Result<Response<v1::TransactionReadResponse>, Status> {
         let until = self.until(timeout::asked(&request));
+        let caller = Caller::of(&request)?;
         let span = begin("Read", wire::trace::from_metadata(request.metadata()));
-        let result = self.read_by(request.into_inner(), until, span.context()).await;
+        let result = self.read_by(&caller, request.into_inner(), until, span.context()).await;
         respond_in(span, result)
     }
 
     async fn commit(&self, request: Request<v1::CommitRequest>) -> Result<Response<v1::CommitResponse>, Status> {
         let until = self.until(timeout::asked(&request));
+        let caller = Caller::of(&request)?;
         let span = begin("Commit", wire::trace::from_metadata(request.metadata()));
-        let result = self.commit_by(request.into_inner(), until, span.context()).await;
+        let result = self
+            .commit_by(&caller, request.into_inner(), until, span.context())
+            .await;
         respond_in(span, result)
     }
 
@@ -142,7 +156,8 @@ impl Transactions for TransactionsService {
         request: Request<Streaming<TransactionPipelineRequest>>,
     ) -> Result<Response<Self::PipelineStream>, Status> {
         let (answers, outbound) = mpsc::channel(MESSAGES_AHEAD);
-        tokio::spawn(pipeline::serve(self.clone(), request.into_inner(), answers));
+        let caller = Caller::of(&request)?;
+        tokio::spawn(pipeline::serve(self.clone(), caller, request.into_inner(), answers));
         Ok(Response::new(ReceiverStream::new(outbound)))
     }
 
@@ -151,8 +166,11 @@ impl Transactions for TransactionsService {
         request: Request<v1::TransactionOutcomeRequest>,
     ) -> Result<Response<v1::TransactionOutcomeResponse>, Status> {
         let until = self.until(timeout::asked(&request));
+        let caller = Caller::of(&request)?;
         let outcome = async {
-            let wanted = OutcomeRequest::try_from(request.into_inner())?;
+            let request = request.into_inner();
+            request.check(&caller)?;
+            let wanted = OutcomeRequest::try_from(request)?;
             self.coordinator.outcome(wanted, until).await
         };
         respond(outcome.await)
@@ -163,15 +181,23 @@ impl Transactions for TransactionsService {
         request: Request<v1::ListInDoubtRequest>,
     ) -> Result<Response<v1::ListInDoubtResponse>, Status> {
         let until = self.until(timeout::asked(&request));
-        respond(self.coordinator.list(request.into_inner().into(), until).await)
+        let caller = Caller::of(&request)?;
+        let list = async {
+            let request = request.into_inner();
+            request.check(&caller)?;
+            self.coordinator.list(request.into(), &caller, until).await
+        };
+        respond(list.await)
     }
 
     async fn resolve(&self, request: Request<v1::ResolveRequest>) -> Result<Response<v1::ResolveResponse>, Status> {
         let until = self.until(timeout::asked(&request));
-        let resolve = async {
-            let wanted = ResolveRequest::try_from(request.into_inner())?;
-            self.coordinator.resolve(wanted, until).await
-        };
-        respond(resolve.await)
+        let wanted = ResolveRequest::try_from(*request.get_ref());
+        let wanted = wanted.map_err(|malformed| status::refusal_to_status(&malformed.into()))?;
+        let arguments = json!({"transaction": wanted.id.to_string(), "home_group": wanted.home.0});
+        let asked = Asked::by(&request, Verb::ResolveTransaction, arguments)?;
+        let permitted = asked.permitted(None);
+        let resolve = async { respond(self.coordinator.resolve(wanted, until).await) };
+        self.audit.perform(asked, permitted, resolve).await
     }
 }

@@ -3,6 +3,7 @@
 use crate::{Bounds, Coordinator, Metrics};
 use async_trait::async_trait;
 use bytes::Bytes;
+use fulcrum_common::auth::Caller;
 use fulcrum_common::metrics::Metrics as Registry;
 use fulcrum_common::routing::{Groups, RoutingTable};
 use fulcrum_common::{Clock, ClusterId, ClusterMap, KeyspaceOptions, NodeInfo, SystemClock};
@@ -398,7 +399,10 @@ async fn lists_are_merged_and_name_who_is_silent() {
     };
     let (coordinator, _) = coordinator(Arc::new(silent), Bounds::default());
     let soon = || Instant::now() + Duration::from_millis(400);
-    let list = coordinator.list(ListInDoubt::default(), soon()).await.unwrap();
+    let list = coordinator
+        .list(ListInDoubt::default(), &Caller::anyone(), soon())
+        .await
+        .unwrap();
     let told: Vec<_> = list.transactions.iter().map(|(group, _)| *group).collect();
     assert_eq!(told, [groups[3], groups[2], groups[0]], "the oldest first");
     assert_eq!(list.silent, [groups[1]]);
@@ -407,7 +411,7 @@ async fn lists_are_merged_and_name_who_is_silent() {
         limit: 4,
         unresolved: true,
     };
-    let list = coordinator.list(all, soon()).await.unwrap();
+    let list = coordinator.list(all, &Caller::anyone(), soon()).await.unwrap();
     let unresolved = |(_, info): &&(GroupId, TransactionInfo)| info.pending == Pending::Unresolved;
     assert_eq!(list.transactions.len(), 4);
     assert_eq!(list.transactions.iter().filter(unresolved).count(), 3);
@@ -416,7 +420,14 @@ async fn lists_are_merged_and_name_who_is_silent() {
             keyspace: Some(keyspace.into()),
             ..ListInDoubt::default()
         };
-        assert_eq!(coordinator.list(of, soon()).await.unwrap_err().code(), code);
+        assert_eq!(
+            coordinator
+                .list(of, &Caller::anyone(), soon())
+                .await
+                .unwrap_err()
+                .code(),
+            code
+        );
     }
 }
 
@@ -479,7 +490,11 @@ async fn lists_are_not_put_together_without_bound() {
     let (coordinator, _) = coordinator(groups.clone(), Bounds::default());
     let list = || {
         let coordinator = coordinator.clone();
-        async move { coordinator.list(ListInDoubt::default(), until()).await }
+        async move {
+            coordinator
+                .list(ListInDoubt::default(), &Caller::anyone(), until())
+                .await
+        }
     };
     let calls: Vec<_> = (0..4).map(|_| tokio::spawn(list())).collect();
     groups.until_asked("list_pending", 4 * 4).await;

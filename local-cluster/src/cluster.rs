@@ -1,6 +1,8 @@
 //! Starts, crashes, restarts and stops the parts.
 
 use crate::options::{LocalClusterOptions, MetricsPorts, loopback};
+use fulcrum_common::audit::AuditConfig;
+use fulcrum_common::auth::AuthConfig;
 use fulcrum_common::clock::{Clock, SystemClock};
 use fulcrum_common::error::StartError;
 use fulcrum_common::metadata::{ClusterEvent, ClusterStore, EmbeddedMetadata, Metadata, StoreError};
@@ -31,6 +33,8 @@ pub struct LocalCluster {
     router: RunningRouter,
     more_routers: BTreeMap<SocketAddr, RunningRouter>,
     metrics: MetricsPorts,
+    auth: AuthConfig,
+    audit: AuditConfig,
     data_dir: PathBuf,
     /// Removed when the cluster goes.
     _temporary: Option<TempDir>,
@@ -76,6 +80,7 @@ impl LocalCluster {
                 data_dir: data_dir.join(format!("node-{number}")),
                 zone: (options.zones > 0).then(|| format!("z{}", (number - 1) % options.zones + 1)),
                 times: options.times.clone(),
+                auth: options.auth.clone(),
                 ..ShardNodeConfig::default()
             };
             let node = ShardNode::start_in(
@@ -97,6 +102,8 @@ impl LocalCluster {
             listen: options.listen,
             metrics_listen: router_metrics(options.metrics)?,
             insecure_listen: options.insecure_listen,
+            auth: options.auth.clone(),
+            audit: options.audit.clone(),
             ..RouterConfig::default()
         };
         let router = Router::start(router, store.clone(), Arc::clone(&clock)).await?;
@@ -109,6 +116,8 @@ impl LocalCluster {
             router,
             more_routers: BTreeMap::new(),
             metrics: options.metrics,
+            auth: options.auth,
+            audit: options.audit,
             data_dir,
             _temporary: temporary,
         };
@@ -171,6 +180,8 @@ impl LocalCluster {
             listen: loopback(),
             // Those that were chosen one by one are all taken.
             metrics_listen: (self.metrics != MetricsPorts::None).then(loopback),
+            auth: self.auth.clone(),
+            audit: self.audit.clone(),
             ..RouterConfig::default()
         };
         let router = Router::start(config, self.store.clone(), Arc::clone(&self.clock)).await?;

@@ -1,5 +1,7 @@
 //! What a one-process cluster may be told.
 
+use fulcrum_common::audit::AuditConfig;
+use fulcrum_common::auth::AuthConfig;
 use fulcrum_common::error::StartError;
 use fulcrum_shard_node::config::TimesConfig;
 use std::net::SocketAddr;
@@ -34,6 +36,10 @@ pub struct LocalClusterOptions {
     pub zones: u64,
     /// How long things may take at the nodes.
     pub times: TimesConfig,
+    /// Who is let in, by all parts.
+    pub auth: AuthConfig,
+    /// Where operators' verbs are written down, by all routers.
+    pub audit: AuditConfig,
 }
 
 impl Default for LocalClusterOptions {
@@ -46,6 +52,8 @@ impl Default for LocalClusterOptions {
             metrics: MetricsPorts::None,
             zones: 0,
             times: TimesConfig::default(),
+            auth: AuthConfig::default(),
+            audit: AuditConfig::default(),
         }
     }
 }

@@ -92,7 +92,7 @@ impl Door {
     async fn to(world: &World) -> Self {
         let store = world.cluster.store().clone();
         let table = Arc::new(RoutingTable::new(store.load_map().await.unwrap()));
-        let following = tokio::spawn(follow(store, table.clone(), |_| {}));
+        let following = tokio::spawn(follow(store, table.clone(), None, |_| {}));
         Self {
             table,
             _following: AbortOnDropHandle::new(following),

@@ -1,20 +1,26 @@
-//! The operators' API: keyspaces, status, failover reports, planned and forced changes of primary.
+//! The operators' API: keyspaces, status, failover reports, planned and forced changes of primary; tokens are beside (`tokens`).
 //!
 //! Keyspaces live in the metadata store; everything else is asked of the shard-nodes and put together here. A node that
-//! cannot be asked is named in the answer instead of failing the whole.
+//! cannot be asked is named in the answer instead of failing the whole. What changes anything is written down; what is shown is what the caller may see (`visible`).
 
 use crate::certificates::Parts;
 use crate::dispatch::Dispatch;
 use crate::service::until;
 use crate::succession::{Order, Succession};
+use crate::tokens;
+use crate::visible;
+use fulcrum_common::Clock;
+use fulcrum_common::audit::{Asked, Audit};
+use fulcrum_common::auth::{Caller, Guard, Verb};
 use fulcrum_common::keyspace::KeyspaceSpec;
 use fulcrum_common::lifecycle::Lifecycle;
 use fulcrum_common::metadata::{ClusterStore, StoreError};
-use fulcrum_common::routing::{Failure, Primary, View};
+use fulcrum_common::routing::{Failure, NodeClient, Primary, View};
 use fulcrum_common::wire::{internal, map, status, v1};
 use fulcrum_common::{Keyspace, MapError};
-use fulcrum_types::{Epoch, GroupId, NodeId, Refusal};
+use fulcrum_types::{Epoch, GroupId, NodeId, Refusal, Right};
 use futures::future::join_all;
+use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,6 +36,9 @@ const NODE_TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) struct AdminService {
     pub(crate) dispatch: Arc<Dispatch>,
     pub(crate) store: ClusterStore,
+    pub(crate) guard: Arc<Guard>,
+    pub(crate) audit: Audit,
+    pub(crate) clock: Arc<dyn Clock>,
     pub(crate) default_deadline: Duration,
     /// The stream of maps ends when it stops.
     pub(crate) life: Lifecycle,
@@ -39,6 +48,9 @@ pub(crate) fn store_error(error: StoreError) -> Status {
     let refusal = match error {
         StoreError::Map(MapError::NoSuchKeyspace(name)) => Refusal::UnknownKeyspace { keyspace: name },
         StoreError::Map(other) => Refusal::Invalid {
+            reason: other.to_string(),
+        },
+        StoreError::Token(other) => Refusal::Invalid {
             reason: other.to_string(),
         },
         StoreError::Unknown(reason) => Refusal::Unknown { reason },
@@ -118,7 +130,74 @@ impl AdminService {
     }
 }
 
-pub(crate) type ShardClient = internal::shard_client::ShardClient<tonic::transport::Channel>;
+/// What operators have done to groups.
+impl AdminService {
+    /// Whether a caller may do that to a group. The refusal does not tell which keyspace's it is, nor whether there is one.
+    fn permitted_in(&self, asked: &Asked, group: GroupId) -> Result<(), Refusal> {
+        let view = self.dispatch.table.view();
+        let found = view.map.groups().get(&group);
+        let keyspace = found.and_then(|found| view.map.keyspace(found.keyspace));
+        let permitted = asked.permitted(keyspace.map(|keyspace| keyspace.name.as_str()));
+        permitted.map_err(|_| Refusal::Denied {
+            scope: format!("group {group}"),
+            right: Right::Admin,
+        })
+    }
+
+    async fn hand_over(
+        &self,
+        request: v1::PromoteRequest,
+        until: tokio::time::Instant,
+    ) -> Result<Response<v1::PromoteResponse>, Status> {
+        let (group, wanted) = (GroupId(request.group), known(request.node));
+        let (view, leader) = self.leader(group)?;
+        if let Some(node) = wanted.filter(|node| !view.map.replicas(group).contains(node)) {
+            return Err(invalid(format!(
+                "{node} holds no replica of {group}: see `fulcrum status`"
+            )));
+        }
+        let led = match wanted {
+            Some(node) if node == leader.node => leader,
+            _ => {
+                let client = self.client(&view, leader.node).map_err(Status::unavailable)?;
+                let succession = Succession {
+                    group,
+                    order: Order::HandOver(internal::HandOverRequest {
+                        group: request.group,
+                        to: request.node,
+                    }),
+                    after: leader.epoch,
+                    wanted,
+                };
+                self.until_led(&succession, until, client).await?
+            }
+        };
+        Ok(Response::new(v1::PromoteResponse {
+            node: led.node.0,
+            epoch: led.epoch.0,
+        }))
+    }
+
+    async fn start_from(
+        &self,
+        request: v1::ForceStartRequest,
+        until: tokio::time::Instant,
+    ) -> Result<Response<v1::ForceStartResponse>, Status> {
+        let (group, node) = (GroupId(request.group), NodeId(request.node));
+        let view = self.dispatch.table.view();
+        let client = self.client(&view, node).map_err(Status::unavailable)?;
+        let succession = Succession {
+            group,
+            order: Order::ForceStart(internal::ForceStartRequest { group: request.group }),
+            after: view.primary(group).map_or(Epoch::ZERO, |primary| primary.epoch),
+            wanted: Some(node),
+        };
+        let led = self.until_led(&succession, until, client).await?;
+        Ok(Response::new(v1::ForceStartResponse { epoch: led.epoch.0 }))
+    }
+}
+
+pub(crate) type ShardClient = NodeClient;
 
 pub(crate) fn timed<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);
@@ -253,27 +332,31 @@ impl v1::admin_server::Admin for AdminService {
         request: Request<v1::CreateKeyspaceRequest>,
     ) -> Result<Response<v1::Keyspace>, Status> {
         let until = until(&request, self.default_deadline);
-        let request = request.into_inner();
-        let spec: KeyspaceSpec = request.spec.unwrap_or_default().into();
-        let options = spec.resolve().map_err(|error| invalid(error.to_string()))?;
-        let (id, created) = self
-            .store
-            .create_keyspace(&request.name, options)
-            .await
-            .map_err(store_error)?;
-        self.wait_for_map(created.version(), until).await;
-        let keyspace = created
-            .keyspace(id)
-            .ok_or_else(|| invalid("the keyspace was dropped at once"))?;
-        Ok(Response::new(map::keyspace_to_wire(keyspace, created.groups_of(id))))
+        let (name, spec) = (&request.get_ref().name, request.get_ref().spec.clone());
+        let spec: KeyspaceSpec = spec.unwrap_or_default().into();
+        let arguments = json!({"name": name, "spec": chosen(request.get_ref().spec.as_ref())});
+        let asked = Asked::by(&request, Verb::CreateKeyspace, arguments)?;
+        let permitted = asked.permitted(Some(name));
+        let work = async {
+            let options = spec.resolve().map_err(|error| invalid(error.to_string()))?;
+            let (id, created) = self.store.create_keyspace(name, options).await.map_err(store_error)?;
+            self.wait_for_map(created.version(), until).await;
+            let keyspace = created
+                .keyspace(id)
+                .ok_or_else(|| invalid("the keyspace was dropped at once"))?;
+            Ok(Response::new(map::keyspace_to_wire(keyspace, created.groups_of(id))))
+        };
+        self.audit.perform(asked, permitted, work).await
     }
 
     async fn list_keyspaces(
         &self,
-        _: Request<v1::ListKeyspacesRequest>,
+        request: Request<v1::ListKeyspacesRequest>,
     ) -> Result<Response<v1::ListKeyspacesResponse>, Status> {
+        let caller = visible::looking(&request)?;
         let view = self.dispatch.table.view();
         let keyspaces = view.map.keyspaces().values();
+        let keyspaces = keyspaces.filter(|keyspace| caller.sees(&keyspace.name));
         let keyspaces = keyspaces.map(|keyspace| map::keyspace_to_wire(keyspace, view.map.groups_of(keyspace.id)));
         Ok(Response::new(v1::ListKeyspacesResponse {
             keyspaces: keyspaces.collect(),
@@ -281,6 +364,7 @@ impl v1::admin_server::Admin for AdminService {
     }
 
     async fn get_keyspace(&self, request: Request<v1::GetKeyspaceRequest>) -> Result<Response<v1::Keyspace>, Status> {
+        visible::sees(&Caller::of(&request)?, &request.get_ref().name)?;
         let (view, keyspace) = self.keyspace(&request.into_inner().name)?;
         Ok(Response::new(map::keyspace_to_wire(
             &keyspace,
@@ -293,20 +377,24 @@ impl v1::admin_server::Admin for AdminService {
         request: Request<v1::DropKeyspaceRequest>,
     ) -> Result<Response<v1::DropKeyspaceResponse>, Status> {
         let until = until(&request, self.default_deadline);
-        let dropped = self
-            .store
-            .drop_keyspace(&request.into_inner().name)
-            .await
-            .map_err(store_error)?;
-        self.wait_for_map(dropped.version(), until).await;
-        Ok(Response::new(v1::DropKeyspaceResponse {}))
+        let name = &request.get_ref().name;
+        let asked = Asked::by(&request, Verb::DropKeyspace, json!({"name": name}))?;
+        let permitted = asked.permitted(Some(name));
+        let work = async {
+            let dropped = self.store.drop_keyspace(name).await.map_err(store_error)?;
+            self.wait_for_map(dropped.version(), until).await;
+            Ok(Response::new(v1::DropKeyspaceResponse {}))
+        };
+        self.audit.perform(asked, permitted, work).await
     }
 
     async fn status(&self, request: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {
+        let caller = visible::looking(&request)?;
         let name = request.into_inner().keyspace;
         let only = if name.is_empty() {
             None
         } else {
+            visible::sees(&caller, &name)?;
             Some(self.keyspace(&name)?.1)
         };
         let view = self.dispatch.table.view();
@@ -318,12 +406,14 @@ impl v1::admin_server::Admin for AdminService {
         let answers: BTreeMap<_, _> = join_all(asked).await.into_iter().collect();
         let mut response = status_response(&view, only.as_deref(), &answers);
         response.placement = self.placement_status(&mut response.nodes).await;
+        visible::status(&caller, &view.map, &mut response);
         Ok(Response::new(response))
     }
 
     type WatchMapStream = ReceiverStream<Result<v1::ClusterMap, Status>>;
 
-    async fn watch_map(&self, _: Request<v1::WatchMapRequest>) -> Result<Response<Self::WatchMapStream>, Status> {
+    async fn watch_map(&self, request: Request<v1::WatchMapRequest>) -> Result<Response<Self::WatchMapStream>, Status> {
+        let caller = Caller::of(&request)?;
         let (maps, stream) = mpsc::channel(1);
         let table = self.dispatch.table.clone();
         let life = self.life.clone();
@@ -331,7 +421,9 @@ impl v1::admin_server::Admin for AdminService {
             let mut changes = table.changes();
             loop {
                 changes.mark_unchanged();
-                if maps.send(Ok(map::view_to_wire(&table.view()))).await.is_err() {
+                let mut map = map::view_to_wire(&table.view());
+                visible::map(&caller, &mut map);
+                if maps.send(Ok(map)).await.is_err() {
                     return;
                 }
                 tokio::select! {
@@ -348,6 +440,7 @@ impl v1::admin_server::Admin for AdminService {
         &self,
         request: Request<v1::FailoverReportRequest>,
     ) -> Result<Response<v1::FailoverReportResponse>, Status> {
+        let caller = visible::looking(&request)?;
         let request = request.into_inner();
         let ask = internal::CertificatesRequest {
             group: request.group,
@@ -374,39 +467,17 @@ impl v1::admin_server::Admin for AdminService {
             let keyspace = group.and_then(|group| view.map.keyspace(group.keyspace));
             certificate.keyspace = keyspace.map_or_else(String::new, |keyspace| keyspace.name.clone());
         }
+        response.certificates.retain(|one| visible::certificate(&caller, one));
         Ok(Response::new(response))
     }
 
     async fn promote(&self, request: Request<v1::PromoteRequest>) -> Result<Response<v1::PromoteResponse>, Status> {
         let until = until(&request, self.default_deadline);
-        let request = request.into_inner();
-        let (group, wanted) = (GroupId(request.group), known(request.node));
-        let (view, leader) = self.leader(group)?;
-        if let Some(node) = wanted.filter(|node| !view.map.replicas(group).contains(node)) {
-            return Err(invalid(format!(
-                "{node} holds no replica of {group}: see `fulcrum status`"
-            )));
-        }
-        let led = match wanted {
-            Some(node) if node == leader.node => leader,
-            _ => {
-                let client = self.client(&view, leader.node).map_err(Status::unavailable)?;
-                let succession = Succession {
-                    group,
-                    order: Order::HandOver(internal::HandOverRequest {
-                        group: request.group,
-                        to: request.node,
-                    }),
-                    after: leader.epoch,
-                    wanted,
-                };
-                self.until_led(&succession, until, client).await?
-            }
-        };
-        Ok(Response::new(v1::PromoteResponse {
-            node: led.node.0,
-            epoch: led.epoch.0,
-        }))
+        let order = *request.get_ref();
+        let arguments = json!({"group": order.group, "node": order.node});
+        let asked = Asked::by(&request, Verb::Promote, arguments)?;
+        let permitted = self.permitted_in(&asked, GroupId(order.group));
+        self.audit.perform(asked, permitted, self.hand_over(order, until)).await
     }
 
     async fn drain_node(
@@ -414,8 +485,15 @@ impl v1::admin_server::Admin for AdminService {
         request: Request<v1::DrainNodeRequest>,
     ) -> Result<Response<v1::DrainNodeResponse>, Status> {
         let until = until(&request, self.default_deadline);
-        let drained = tokio::time::timeout_at(until, self.drain(request.into_inner())).await;
-        drained.map_err(|_| late())?.map(Response::new)
+        let order = *request.get_ref();
+        let arguments = json!({"node": order.node, "abort": order.abort});
+        let asked = Asked::by(&request, Verb::DrainNode, arguments)?;
+        let permitted = asked.permitted(None);
+        let work = async {
+            let drained = tokio::time::timeout_at(until, self.drain(order)).await;
+            drained.map_err(|_| late())?.map(Response::new)
+        };
+        self.audit.perform(asked, permitted, work).await
     }
 
     async fn placement(
@@ -423,8 +501,24 @@ impl v1::admin_server::Admin for AdminService {
         request: Request<v1::PlacementRequest>,
     ) -> Result<Response<v1::PlacementSettings>, Status> {
         let until = until(&request, self.default_deadline);
-        let settings = tokio::time::timeout_at(until, self.settings(request.into_inner())).await;
-        settings.map_err(|_| late())?.map(Response::new)
+        let wanted = *request.get_ref();
+        let work = async {
+            let settings = tokio::time::timeout_at(until, self.settings(wanted)).await;
+            settings.map_err(|_| late())?.map(Response::new)
+        };
+        if wanted == v1::PlacementRequest::default() {
+            visible::looking(&request)?;
+            return work.await;
+        }
+        let arguments = json!({
+            "rebuild_after_ms": wanted.rebuild_after_ms,
+            "rebuilds": wanted.rebuilds,
+            "balance_pause_ms": wanted.balance_pause_ms,
+            "calm_ms": wanted.calm_ms,
+        });
+        let asked = Asked::by(&request, Verb::SetPlacement, arguments)?;
+        let permitted = asked.permitted(None);
+        self.audit.perform(asked, permitted, work).await
     }
 
     async fn force_start(
@@ -432,18 +526,81 @@ impl v1::admin_server::Admin for AdminService {
         request: Request<v1::ForceStartRequest>,
     ) -> Result<Response<v1::ForceStartResponse>, Status> {
         let until = until(&request, self.default_deadline);
-        let request = request.into_inner();
-        let (group, node) = (GroupId(request.group), NodeId(request.node));
-        let view = self.dispatch.table.view();
-        let client = self.client(&view, node).map_err(Status::unavailable)?;
-        let succession = Succession {
-            group,
-            order: Order::ForceStart(internal::ForceStartRequest { group: request.group }),
-            after: view.primary(group).map_or(Epoch::ZERO, |primary| primary.epoch),
-            wanted: Some(node),
-        };
-        let led = self.until_led(&succession, until, client).await?;
-        Ok(Response::new(v1::ForceStartResponse { epoch: led.epoch.0 }))
+        let order = *request.get_ref();
+        let arguments = json!({"group": order.group, "node": order.node});
+        let asked = Asked::by(&request, Verb::ForceStart, arguments)?;
+        let permitted = self.permitted_in(&asked, GroupId(order.group));
+        self.audit
+            .perform(asked, permitted, self.start_from(order, until))
+            .await
+    }
+
+    async fn create_token(
+        &self,
+        request: Request<v1::CreateTokenRequest>,
+    ) -> Result<Response<v1::CreateTokenResponse>, Status> {
+        let wanted = request.get_ref();
+        let arguments = json!({
+            "name": wanted.name,
+            "rights": tokens::shown(&wanted.rights),
+            "expires_in_ms": wanted.expires_in_ms,
+        });
+        let asked = Asked::by(&request, Verb::CreateToken, arguments)?;
+        let permitted = asked.permitted(None);
+        self.audit.perform(asked, permitted, self.make_token(wanted)).await
+    }
+
+    async fn list_tokens(
+        &self,
+        request: Request<v1::ListTokensRequest>,
+    ) -> Result<Response<v1::ListTokensResponse>, Status> {
+        let asked = Asked::by(&request, Verb::ListTokens, json!({}))?;
+        let permitted = asked.permitted(None);
+        self.audit.perform(asked, permitted, self.all_tokens()).await
+    }
+
+    async fn set_token_rights(
+        &self,
+        request: Request<v1::SetTokenRightsRequest>,
+    ) -> Result<Response<v1::Token>, Status> {
+        let wanted = request.get_ref();
+        let arguments = json!({"token": wanted.token, "rights": tokens::shown(&wanted.rights)});
+        let asked = Asked::by(&request, Verb::SetTokenRights, arguments)?;
+        let permitted = asked.permitted(None);
+        self.audit.perform(asked, permitted, self.give_rights(wanted)).await
+    }
+
+    async fn revoke_token(
+        &self,
+        request: Request<v1::RevokeTokenRequest>,
+    ) -> Result<Response<v1::RevokeTokenResponse>, Status> {
+        let token = &request.get_ref().token;
+        let asked = Asked::by(&request, Verb::RevokeToken, json!({"token": token}))?;
+        let permitted = asked.permitted(None);
+        self.audit.perform(asked, permitted, self.take_back(token)).await
+    }
+}
+
+/// What of a new keyspace is chosen, as it is written down.
+fn chosen(spec: Option<&v1::KeyspaceSpec>) -> serde_json::Value {
+    let spec = spec.cloned().unwrap_or_default();
+    let all = json!({
+        "mode": spec.mode,
+        "replication_factor": spec.replication_factor,
+        "groups": spec.groups,
+        "default_level": spec.default_level,
+        "fsync": spec.fsync,
+        "min_in_sync": spec.min_in_sync,
+        "delimiter": spec.delimiter,
+        "idempotency_retention_ms": spec.idempotency_retention_ms,
+        "tombstone_retention_ms": spec.tombstone_retention_ms,
+        "heartbeat_ms": spec.heartbeat_ms,
+        "lease_ms": spec.lease_ms,
+        "grace_ms": spec.grace_ms,
+    });
+    match all {
+        serde_json::Value::Object(all) => all.into_iter().filter(|(_, value)| !value.is_null()).collect(),
+        other => other,
     }
 }
 

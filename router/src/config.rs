@@ -1,5 +1,7 @@
 //! What an operator may set.
 
+use fulcrum_common::audit::AuditConfig;
+use fulcrum_common::auth::AuthConfig;
 use fulcrum_common::config::{ConfigError, Validate, check_deadline, check_listen, check_most, duration};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -24,6 +26,12 @@ pub struct RouterConfig {
     pub watched_groups_max: u32,
     /// Transactions under way at once; more are refused as overload.
     pub transactions_max: u32,
+    /// Who is let in: a section of its own in what operators write.
+    #[serde(skip)]
+    pub auth: AuthConfig,
+    /// Where their verbs are written down: the same.
+    #[serde(skip)]
+    pub audit: AuditConfig,
 }
 
 impl Default for RouterConfig {
@@ -36,6 +44,8 @@ impl Default for RouterConfig {
             requests_max: 20_000,
             watched_groups_max: 2_048,
             transactions_max: 4_000,
+            auth: AuthConfig::default(),
+            audit: AuditConfig::default(),
         }
     }
 }

@@ -27,6 +27,8 @@ mod pipeline;
 mod placing;
 mod scan;
 mod succession;
+mod tokens;
+mod visible;
 mod watch;
 
 mod identity;

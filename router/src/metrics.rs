@@ -232,6 +232,8 @@ pub(crate) fn cause(refusal: &Refusal) -> &'static str {
         | Refusal::Invalid { .. }
         | Refusal::TransactionIdReused { .. }
         | Refusal::NoTransactions { .. }
+        | Refusal::Unauthenticated
+        | Refusal::Denied { .. }
         | Refusal::TooOldToTell => "request",
     }
 }

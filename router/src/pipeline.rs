@@ -9,6 +9,7 @@ use crate::identity::Held;
 use crate::joints::{Joint, Joints, SingleGet, SingleWrite, bytes_of, is_joinable, parted};
 use crate::order::{self, WriteOfOne};
 use crate::service::{KvService, map_read, map_seen, misplaced};
+use fulcrum_common::auth::Caller;
 use fulcrum_common::budget::{Budget, Share};
 use fulcrum_common::key::validate_key;
 use fulcrum_common::limits;
@@ -17,6 +18,7 @@ use fulcrum_common::trace::{self, Kind, Span};
 use fulcrum_common::wire::batch::{
     ANSWER_BYTES, BatchBuilder, PassedOn, PipelineRequest, PipelineResponse, payload_bytes,
 };
+use fulcrum_common::wire::rights::Needs;
 use fulcrum_common::wire::shard::Reply;
 use fulcrum_common::wire::v1::pipeline_op::Op;
 use fulcrum_common::wire::{self, status, v1};
@@ -146,6 +148,7 @@ fn refused(id: u64, refusal: &Refusal) -> v1::PipelineAnswer {
 /// Serves one pipeline to its end.
 pub(crate) async fn serve(
     service: KvService,
+    caller: Caller,
     mut requests: Streaming<PipelineRequest>,
     answers: mpsc::Sender<Result<PipelineResponse, Status>>,
 ) {
@@ -173,7 +176,7 @@ pub(crate) async fn serve(
                 }
             }
             message = requests.message(), if open && under_way < UNDER_WAY && !outbox.budget.is_spent() => match message {
-                Ok(Some(batch)) => match service.take_in(batch, &outbox) {
+                Ok(Some(batch)) => match service.take_in(&caller, batch, &outbox) {
                     Ok(count) => under_way += count,
                     Err(refusal) => {
                         let _ = answers.send(Err(status::refusal_to_status(&refusal))).await;
@@ -196,7 +199,7 @@ fn too_many(ops: usize) -> Refusal {
 
 impl KvService {
     /// Submits all operations of a message; says how many.
-    fn take_in(&self, batch: PipelineRequest, outbox: &Arc<Outbox>) -> Result<usize, Refusal> {
+    fn take_in(&self, caller: &Caller, batch: PipelineRequest, outbox: &Arc<Outbox>) -> Result<usize, Refusal> {
         let count = batch.count();
         if count > limits::MAX_BATCH_OPS {
             return Err(too_many(count));
@@ -204,7 +207,11 @@ impl KvService {
         let (view, now) = (self.dispatch.table.view(), Instant::now());
         let mut joints = Joints::default();
         for op in batch.items() {
-            self.pipelined(&view, now, op?, &mut joints, outbox);
+            let op = op?;
+            match op.op.as_ref().map(|asked| (kind_of(asked), asked.check(caller))) {
+                Some((kind, Err(refusal))) => outbox.deliver(op.id, kind, Err(refusal)),
+                _ => self.pipelined(&view, now, op, &mut joints, outbox),
+            }
         }
         for joint in joints.rest() {
             self.submit_joint(&view, now, joint, outbox);

@@ -8,6 +8,8 @@ use crate::identity::Identity;
 use crate::metrics::Metrics;
 use crate::service::KvService;
 use crate::watch::Watches;
+use fulcrum_common::audit::Audit;
+use fulcrum_common::auth::{Gate, Guard};
 use fulcrum_common::clock::Clock;
 use fulcrum_common::door::{self, Health};
 use fulcrum_common::error::StartError;
@@ -15,7 +17,7 @@ use fulcrum_common::lifecycle::Lifecycle;
 use fulcrum_common::metadata::{ClusterStore, StoreError};
 use fulcrum_common::metrics::Metrics as Registry;
 use fulcrum_common::metrics_server::MetricsServer;
-use fulcrum_common::routing::{RoutingTable, StreamedGroups, follow};
+use fulcrum_common::routing::{Backends, RoutingTable, StreamedGroups, follow};
 use fulcrum_common::wire::v1::admin_server::AdminServer;
 use fulcrum_common::wire::v1::kv_server::KvServer;
 use fulcrum_common::wire::v1::transactions_server::TransactionsServer;
@@ -126,8 +128,13 @@ impl Router {
         let registry = Registry::new();
         let metrics = Metrics::new(&registry).map_err(|error| StartError::Config(error.to_string()))?;
         let transactions = TransactionMetrics::new(&registry).map_err(|error| StartError::Config(error.to_string()))?;
+        let guard = Guard::open(&config.auth, clock.clone(), &registry)?;
+        guard.learn(&*store.tokens().await.map_err(|error| no_metadata(&error))?);
+        guard.warn_if_open(config.listen);
+        let audit = Audit::open(&config.audit, clock.clone())?;
         let identity = Identity::new(clock.clone());
-        let dispatch = Arc::new(Dispatch::new(table, identity, metrics, config.requests_max));
+        let backends = Backends::showing(guard.to_show());
+        let dispatch = Arc::new(Dispatch::new(table, backends, identity, metrics, config.requests_max));
         let cannot = |error| StartError::bind("the router", config.listen, error);
         let listener = std::net::TcpListener::bind(config.listen).map_err(cannot)?;
         let address = listener.local_addr().map_err(cannot)?;
@@ -148,6 +155,8 @@ impl Router {
                     dispatch,
                     clock,
                     transactions,
+                    guard,
+                    audit,
                     life: of_thread,
                 };
                 run(parts, listener, stopped);
@@ -169,7 +178,7 @@ impl Router {
 }
 
 fn no_metadata(error: &StoreError) -> StartError {
-    StartError::Config(format!("the cluster map cannot be read: {error}"))
+    StartError::Config(format!("the cluster's metadata cannot be read: {error}"))
 }
 
 /// All that is made before the thread is.
@@ -179,6 +188,8 @@ struct Parts {
     dispatch: Arc<Dispatch>,
     clock: Arc<dyn Clock>,
     transactions: TransactionMetrics,
+    guard: Arc<Guard>,
+    audit: Audit,
     life: Lifecycle,
 }
 
@@ -190,7 +201,14 @@ fn run(parts: Parts, listener: std::net::TcpListener, stopped: oneshot::Receiver
     runtime.block_on(async {
         let metric = parts.dispatch.metrics.map_version.clone();
         let newer = move |version: MapVersion| metric.set(i64::try_from(version.0).unwrap_or(i64::MAX));
-        tokio::spawn(follow(parts.store.clone(), parts.dispatch.table.clone(), newer));
+        let guard = parts.guard.clone();
+        tokio::spawn(guard.clone().end_expired());
+        tokio::spawn(follow(
+            parts.store.clone(),
+            parts.dispatch.table.clone(),
+            Some(guard),
+            newer,
+        ));
         let life = parts.life.clone();
         if let Err(error) = serve(parts, listener, stopped).await {
             tracing::error!(%error, "the router has stopped");
@@ -210,6 +228,8 @@ async fn serve(
         dispatch,
         clock,
         transactions,
+        guard,
+        audit,
         life,
     } = parts;
     let default_deadline = config.default_deadline;
@@ -220,11 +240,14 @@ async fn serve(
     let table = dispatch.table.clone();
     // The same streams as for everything else.
     let groups = Arc::new(StreamedGroups::new(table.clone(), dispatch.backends.clone()));
-    let coordinator = Coordinator::start(groups, table, clock, bounds, transactions);
-    let transactions = TransactionsService::new(coordinator, default_deadline, life.clone());
+    let coordinator = Coordinator::start(groups, table, clock.clone(), bounds, transactions);
+    let transactions = TransactionsService::new(coordinator, audit.clone(), default_deadline, life.clone());
     let admin = AdminService {
         dispatch: dispatch.clone(),
         store,
+        guard: guard.clone(),
+        audit,
+        clock,
         default_deadline,
         life: life.clone(),
     };
@@ -244,9 +267,12 @@ async fn serve(
         .add_service(health_service)
         .add_service(reflection)
         .add_service(older_reflection)
-        .add_service(KvServer::new(kv).max_decoding_message_size(limits::MAX_MESSAGE_BYTES))
-        .add_service(transactions.into_server())
-        .add_service(AdminServer::new(admin))
+        .add_service(Gate::for_clients(
+            &guard,
+            KvServer::new(kv).max_decoding_message_size(limits::MAX_MESSAGE_BYTES),
+        ))
+        .add_service(Gate::for_clients(&guard, transactions.into_server()))
+        .add_service(Gate::for_clients(&guard, AdminServer::new(admin)))
         .serve_with_incoming_shutdown(incoming, async {
             let _ = draining.await;
         });

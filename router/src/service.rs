@@ -7,10 +7,12 @@ use crate::pipeline;
 use crate::scan;
 use crate::watch::{self, Watches};
 use fulcrum_common::Keyspace;
+use fulcrum_common::auth::Caller;
 use fulcrum_common::lifecycle::Lifecycle;
 use fulcrum_common::routing::{View, understood};
 use fulcrum_common::trace::{self, Kind, Span};
 use fulcrum_common::wire::batch::{PipelineRequest, PipelineResponse};
+use fulcrum_common::wire::rights::Needs;
 use fulcrum_common::wire::shard::Reply;
 use fulcrum_common::wire::{self, status, timeout, v1};
 use fulcrum_types::{Answer, Answered, MapVersion, Receipt, RecordedOutcome, Refusal};
@@ -41,6 +43,16 @@ pub(crate) struct KvService {
 /// When a request's time is up: the client's `grpc-timeout`, else the default.
 pub(crate) fn until<T>(request: &Request<T>, default: Duration) -> Instant {
     Instant::now() + timeout::asked(request).unwrap_or(default)
+}
+
+/// What is asked, if whoever asks may.
+pub(crate) fn permitted<T: Needs>(request: Request<T>) -> Result<T, Status> {
+    let caller = Caller::of(&request)?;
+    let request = request.into_inner();
+    let checked = request.check(&caller);
+    checked
+        .map(|()| request)
+        .map_err(|refusal| status::refusal_to_status(&refusal))
 }
 
 impl KvService {
@@ -173,6 +185,7 @@ fn reply<T>(result: Result<T, Refusal>) -> Result<Response<T>, Status> {
 
 #[tonic::async_trait]
 impl v1::kv_server::Kv for KvService {
+    /// Anybody's whom the gate lets in: a number is of no use by itself.
     async fn open_session(
         &self,
         _: Request<v1::OpenSessionRequest>,
@@ -187,7 +200,7 @@ impl v1::kv_server::Kv for KvService {
     async fn get(&self, request: Request<v1::GetRequest>) -> Result<Response<v1::GetResponse>, Status> {
         let span = begin(&request, "fulcrum.v1.Kv/Get", "Get");
         let until = until(&request, self.default_deadline);
-        let request = request.into_inner();
+        let request = permitted(request)?;
         let seen = map_read(request.options.as_ref());
         self.call(
             seen,
@@ -202,7 +215,7 @@ impl v1::kv_server::Kv for KvService {
     async fn put(&self, request: Request<v1::PutRequest>) -> Result<Response<v1::WriteResponse>, Status> {
         let span = begin(&request, "fulcrum.v1.Kv/Put", "Put");
         let until = until(&request, self.default_deadline);
-        let request = request.into_inner();
+        let request = permitted(request)?;
         let seen = map_seen(request.session.as_ref());
         self.call(
             seen,
@@ -217,7 +230,7 @@ impl v1::kv_server::Kv for KvService {
     async fn delete(&self, request: Request<v1::DeleteRequest>) -> Result<Response<v1::WriteResponse>, Status> {
         let span = begin(&request, "fulcrum.v1.Kv/Delete", "Delete");
         let until = until(&request, self.default_deadline);
-        let request = request.into_inner();
+        let request = permitted(request)?;
         let seen = map_seen(request.session.as_ref());
         self.call(
             seen,
@@ -232,7 +245,7 @@ impl v1::kv_server::Kv for KvService {
     async fn batch_get(&self, request: Request<v1::BatchGetRequest>) -> Result<Response<v1::BatchGetResponse>, Status> {
         let span = begin(&request, "fulcrum.v1.Kv/BatchGet", "BatchGet");
         let until = until(&request, self.default_deadline);
-        let result = batch::get(self, request.into_inner(), until, span.context()).await;
+        let result = batch::get(self, permitted(request)?, until, span.context()).await;
         end(span, result)
     }
 
@@ -242,7 +255,7 @@ impl v1::kv_server::Kv for KvService {
     ) -> Result<Response<v1::BatchWriteResponse>, Status> {
         let span = begin(&request, "fulcrum.v1.Kv/BatchWrite", "BatchWrite");
         let until = until(&request, self.default_deadline);
-        let result = batch::write(self, request.into_inner(), until, span.context()).await;
+        let result = batch::write(self, permitted(request)?, until, span.context()).await;
         end(span, result)
     }
 
@@ -251,7 +264,7 @@ impl v1::kv_server::Kv for KvService {
     async fn scan(&self, request: Request<v1::ScanRequest>) -> Result<Response<Self::ScanStream>, Status> {
         let until = until(&request, self.default_deadline);
         let (pages, stream) = mpsc::channel(PAGES_AHEAD);
-        let scan = scan::Scan::new(self.clone(), request.into_inner(), until)
+        let scan = scan::Scan::new(self.clone(), permitted(request)?, until)
             .map_err(|refusal| status::refusal_to_status(&refusal))?;
         tokio::spawn(scan.run(pages));
         Ok(Response::new(ReceiverStream::new(stream)))
@@ -261,7 +274,7 @@ impl v1::kv_server::Kv for KvService {
 
     async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let ends = timeout::asked(&request).map(|time| Instant::now() + time);
-        reply(watch::open(self, request.into_inner(), ends).await)
+        reply(watch::open(self, permitted(request)?, ends).await)
     }
 
     type PipelineStream = BoxStream<'static, Result<PipelineResponse, Status>>;
@@ -270,8 +283,9 @@ impl v1::kv_server::Kv for KvService {
         &self,
         request: Request<Streaming<PipelineRequest>>,
     ) -> Result<Response<Self::PipelineStream>, Status> {
+        let caller = Caller::of(&request)?;
         let (answers, stream) = mpsc::channel(4);
-        tokio::spawn(pipeline::serve(self.clone(), request.into_inner(), answers));
+        tokio::spawn(pipeline::serve(self.clone(), caller, request.into_inner(), answers));
         Ok(Response::new(ReceiverStream::new(stream).boxed()))
     }
 
@@ -281,7 +295,8 @@ impl v1::kv_server::Kv for KvService {
     ) -> Result<Response<v1::GetOutcomeResponse>, Status> {
         let span = begin(&request, "fulcrum.v1.Kv/GetOutcome", "GetOutcome");
         let until = until(&request, self.default_deadline);
-        let order = |view: &View| order::outcome(view, request.into_inner(), until);
+        let request = permitted(request)?;
+        let order = |view: &View| order::outcome(view, request, until);
         self.call(MapVersion::ZERO, until, span, order, outcome_response).await
     }
 }

@@ -30,7 +30,9 @@ async fn serve(settings: CoordinatorSettings, mut signals: Signals) -> Result<()
         store = waiting::for_metadata(settings.etcd, cluster, settings.coordinator.metrics_listen) => store?,
         () = signals.next() => return Ok(()),
     };
-    let coordinator = RunningCoordinator::start(settings.coordinator, store, Arc::new(SystemClock)).await?;
+    let mut coordinator = settings.coordinator;
+    (coordinator.auth, coordinator.audit) = (settings.auth, settings.audit);
+    let coordinator = RunningCoordinator::start(coordinator, store, Arc::new(SystemClock)).await?;
     announce("coordinator", coordinator.address(), coordinator.metrics_address())?;
     signals.next().await;
     // It joins a thread, and calls under way may still need this one for etcd.

@@ -25,7 +25,9 @@ async fn serve(settings: RouterSettings, mut signals: Signals) -> Result<(), Fai
         store = waiting::for_metadata(settings.etcd, cluster, settings.router.metrics_listen) => store?,
         () = signals.next() => return Ok(()),
     };
-    let router = Router::start(settings.router, store, Arc::new(SystemClock)).await?;
+    let mut router = settings.router;
+    (router.auth, router.audit) = (settings.auth, settings.audit);
+    let router = Router::start(router, store, Arc::new(SystemClock)).await?;
     announce("router", router.address(), router.metrics_address())?;
     signals.next().await;
     // It joins a thread, and calls under way may still need this one for etcd.

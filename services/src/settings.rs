@@ -2,6 +2,8 @@
 
 use crate::arguments::{CoordinatorArguments, RouterArguments, ShardNodeArguments};
 use fulcrum_common::ClusterId;
+use fulcrum_common::audit::AuditConfig;
+use fulcrum_common::auth::AuthConfig;
 use fulcrum_common::config::{ConfigError, Validate, invalid, load};
 use fulcrum_common::telemetry::TelemetryConfig;
 use fulcrum_coordinator::CoordinatorConfig;
@@ -16,6 +18,8 @@ use serde::{Deserialize, Serialize};
 pub struct ShardNodeSettings {
     /// The node.
     pub shard_node: ShardNodeConfig,
+    /// Who is let in.
+    pub auth: AuthConfig,
     /// The metadata store.
     pub etcd: EtcdConfig,
     /// Logs and traces.
@@ -30,6 +34,10 @@ pub struct RouterSettings {
     pub cluster_id: String,
     /// The router.
     pub router: RouterConfig,
+    /// Who is let in.
+    pub auth: AuthConfig,
+    /// Where operators' verbs are written down.
+    pub audit: AuditConfig,
     /// The metadata store.
     pub etcd: EtcdConfig,
     /// Logs and traces.
@@ -44,6 +52,10 @@ pub struct CoordinatorSettings {
     pub cluster_id: String,
     /// The coordinator.
     pub coordinator: CoordinatorConfig,
+    /// Who is let in.
+    pub auth: AuthConfig,
+    /// Where operators' verbs are written down.
+    pub audit: AuditConfig,
     /// The metadata store.
     pub etcd: EtcdConfig,
     /// Logs and traces.
@@ -58,6 +70,7 @@ impl Default for ShardNodeSettings {
                 node: 0,
                 ..ShardNodeConfig::default()
             },
+            auth: AuthConfig::default(),
             etcd: EtcdConfig::default(),
             telemetry: TelemetryConfig::default(),
         }
@@ -69,6 +82,8 @@ impl Default for RouterSettings {
         Self {
             cluster_id: ShardNodeConfig::default().cluster_id,
             router: RouterConfig::default(),
+            auth: AuthConfig::default(),
+            audit: AuditConfig::default(),
             etcd: EtcdConfig::default(),
             telemetry: TelemetryConfig::default(),
         }
@@ -80,6 +95,8 @@ impl Default for CoordinatorSettings {
         Self {
             cluster_id: ShardNodeConfig::default().cluster_id,
             coordinator: CoordinatorConfig::default(),
+            auth: AuthConfig::default(),
+            audit: AuditConfig::default(),
             etcd: EtcdConfig::default(),
             telemetry: TelemetryConfig::default(),
         }
@@ -101,6 +118,7 @@ impl Validate for ShardNodeSettings {
             return Err(invalid("shard_node.node", reason));
         }
         in_section("shard_node", self.shard_node.validate())?;
+        self.auth.validate()?;
         self.etcd.validate()?;
         self.telemetry.validate()
     }
@@ -110,6 +128,7 @@ impl Validate for RouterSettings {
     fn validate(&self) -> Result<(), ConfigError> {
         self.cluster()?;
         in_section("router", self.router.validate())?;
+        self.auth.validate()?;
         self.etcd.validate()?;
         self.telemetry.validate()
     }
@@ -119,6 +138,7 @@ impl Validate for CoordinatorSettings {
     fn validate(&self) -> Result<(), ConfigError> {
         self.cluster()?;
         in_section("coordinator", self.coordinator.validate())?;
+        self.auth.validate()?;
         self.etcd.validate()?;
         self.telemetry.validate()
     }

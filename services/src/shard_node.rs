@@ -32,7 +32,13 @@ fn telemetry(settings: &ShardNodeSettings) -> TelemetryConfig {
 /// Until it is asked to stop, or cannot go on. A node starts without etcd: it serves its port, waits for the cluster's
 /// metadata, and says so.
 async fn serve(settings: ShardNodeSettings, mut signals: Signals) -> Result<(), Failure> {
-    let ShardNodeSettings { shard_node, etcd, .. } = settings;
+    let ShardNodeSettings {
+        mut shard_node,
+        auth,
+        etcd,
+        ..
+    } = settings;
+    shard_node.auth = auth;
     tracing::info!(cluster = %shard_node.cluster_id, etcd = %etcd.shown(), "cluster metadata is in etcd");
     let etcd: Arc<dyn Metadata> = Arc::new(EtcdMetadata::new(etcd).map_err(StartError::from)?);
     let cluster = shard_node.cluster().map_err(StartError::from)?;

@@ -8,6 +8,7 @@ use crate::event::Event;
 use crate::inbox::Inbox;
 use crate::metrics::{NodeMetrics, PlacementMetrics};
 use crate::placement::Placer;
+use fulcrum_common::auth::Guard;
 use fulcrum_common::metadata::NodeLease;
 use fulcrum_common::routing::RoutingTable;
 use fulcrum_common::{
@@ -65,6 +66,8 @@ pub(crate) struct Followers {
     pub(crate) map: watch::Sender<Arc<ClusterMap>>,
     /// By which other groups are found.
     pub(crate) table: Arc<RoutingTable>,
+    /// By which callers are recognised.
+    pub(crate) guard: Arc<Guard>,
 }
 
 /// The connection to the metadata store. Its tasks end with it.
@@ -103,6 +106,7 @@ impl Cluster {
             store: store.clone(),
             lease,
             table: followers.table.clone(),
+            shows: followers.guard.to_show(),
             clock: placing.clock,
             every: placing.every,
             deadline,
@@ -256,6 +260,7 @@ async fn follow(mut store: watch::Receiver<Option<ClusterStore>>, inbox: Arc<Inb
                 followers.table.set_configuration(group, &configuration);
                 inbox.event(Event::Configuration { group, configuration });
             }
+            ClusterEvent::Tokens(tokens) => followers.guard.learn(&tokens),
         }
     }
 }

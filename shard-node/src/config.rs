@@ -5,6 +5,7 @@
 
 use crate::inbox::Bounds;
 use fulcrum_common::ClusterId;
+use fulcrum_common::auth::AuthConfig;
 use fulcrum_common::config::{ConfigError, Validate, check_listen, duration, invalid};
 use fulcrum_types::NodeId;
 use serde::{Deserialize, Serialize};
@@ -39,6 +40,9 @@ pub struct ShardNodeConfig {
     pub limits: LimitsConfig,
     /// How long things may take.
     pub times: TimesConfig,
+    /// Who is let in: a section of its own in what operators write.
+    #[serde(skip)]
+    pub auth: AuthConfig,
 }
 
 /// How much may wait; what is beyond is refused or dropped, and counted.
@@ -104,6 +108,7 @@ impl Default for ShardNodeConfig {
             failpoints: None,
             limits: LimitsConfig::default(),
             times: TimesConfig::default(),
+            auth: AuthConfig::default(),
         }
     }
 }

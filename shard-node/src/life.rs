@@ -15,7 +15,9 @@ use crate::server::{Orders, Started};
 use crate::service::Door;
 use crate::storage::{FjallBackend, FjallOptions, Identity as DataIdentity, StorageError, Store};
 use crate::transport::{Identity, Lives, Network, PeerService, Transport};
+use fulcrum_common::auth::{Guard, Internal};
 use fulcrum_common::entropy::random_u64;
+use fulcrum_common::metrics::Metrics;
 use fulcrum_common::metrics_server::{MetricsServer, Readiness};
 use fulcrum_common::routing::{Backends, Groups, RoutingTable, StreamedGroups};
 use fulcrum_common::sockets::ReservedPort;
@@ -44,9 +46,9 @@ pub(crate) enum Others {
 }
 
 impl Others {
-    fn groups(self, table: &Arc<RoutingTable>) -> Option<Arc<dyn Groups>> {
+    fn groups(self, table: &Arc<RoutingTable>, shows: Internal) -> Option<Arc<dyn Groups>> {
         match self {
-            Others::Found => Some(Arc::new(StreamedGroups::new(table.clone(), Backends::default()))),
+            Others::Found => Some(Arc::new(StreamedGroups::new(table.clone(), Backends::showing(shows)))),
             Others::Given(groups) => groups,
         }
     }
@@ -69,7 +71,7 @@ struct Parts {
     cluster: Arc<Cluster>,
     /// Tells the server to let no more calls in.
     closing: CancellationToken,
-    _tasks: [AbortOnDropHandle<()>; 2],
+    _tasks: [AbortOnDropHandle<()>; 3],
     _metrics: Option<MetricsServer>,
     _failpoints: Option<Reading>,
 }
@@ -244,6 +246,8 @@ async fn start(
     let address = port.address().map_err(bind)?;
     let metrics = Arc::new(NodeMetrics::new().map_err(|error| StartError::Config(error.to_string()))?);
     let registry = metrics.registry().clone();
+    let guard = Guard::open(&config.auth, clock.clone(), &Metrics::of(registry.clone()))?;
+    guard.warn_if_open(config.listen);
     let inbox = Arc::new(Inbox::new(config.bounds()));
     let (failpoints, reading) = Failpoints::of(config.failpoints.as_deref()).unzip();
     let clock = match &failpoints {
@@ -258,6 +262,7 @@ async fn start(
         cluster: cluster_id.clone(),
         node: config.node(),
         boot,
+        shows: guard.to_show(),
     };
     let unknown = Arc::new(ClusterMap::new(cluster_id.clone()));
     let table = Arc::new(RoutingTable::new(unknown.clone()));
@@ -291,6 +296,7 @@ async fn start(
         Followers {
             map: publish,
             table: table.clone(),
+            guard: guard.clone(),
         },
         metrics.clone(),
         placing,
@@ -303,7 +309,7 @@ async fn start(
         config.limits.queued_bytes_per_peer,
     );
     let asker = Asker {
-        groups: others.groups(&table),
+        groups: others.groups(&table, guard.to_show()),
         inbox: inbox.clone(),
     };
     let effects = Effects::new(transport, cluster.clone(), metrics.clone(), asker);
@@ -329,7 +335,8 @@ async fn start(
     let closing = CancellationToken::new();
     let listener = port.listen().map_err(bind)?;
     let tasks = [
-        tokio::spawn(serve(listener, door, peers, closing.clone())),
+        tokio::spawn(serve(listener, guard.clone(), door, peers, closing.clone())),
+        tokio::spawn(guard.end_expired()),
         tokio::spawn(tick(inbox.clone(), map, config.times.tick)),
     ];
     let tasks = tasks.map(AbortOnDropHandle::new);

@@ -2,12 +2,14 @@
 
 use crate::service::{Door, KvService, ShardService};
 use crate::transport::PeerService;
+use fulcrum_common::auth::{Gate, Guard};
 use fulcrum_common::door::{self, Health};
 use fulcrum_common::limits::MAX_MESSAGE_BYTES;
 use fulcrum_common::wire::internal::peer_server::PeerServer;
 use fulcrum_common::wire::internal::shard_server::ShardServer;
 use fulcrum_common::wire::v1::kv_server::KvServer;
 use futures::Stream;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
@@ -48,7 +50,13 @@ fn connections(listener: TcpListener) -> impl Stream<Item = std::io::Result<TcpS
 }
 
 /// Serves until told to close: then calls under way end, and no new ones are let in.
-pub(crate) async fn serve(listener: TcpListener, door: Door, peers: PeerService, closing: CancellationToken) {
+pub(crate) async fn serve(
+    listener: TcpListener,
+    guard: Arc<Guard>,
+    door: Door,
+    peers: PeerService,
+    closing: CancellationToken,
+) {
     let kv = KvServer::new(KvService { door: door.clone() }).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let shard = ShardServer::new(ShardService { door }).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let peers = PeerServer::new(peers).max_decoding_message_size(MAX_MESSAGE_BYTES);
@@ -57,9 +65,9 @@ pub(crate) async fn serve(listener: TcpListener, door: Door, peers: PeerService,
         .http2_keepalive_interval(Some(PING_EVERY))
         .http2_keepalive_timeout(Some(PONG_WITHIN))
         .max_concurrent_streams(Some(CALLS_PER_CONNECTION))
-        .add_service(kv)
-        .add_service(shard)
-        .add_service(peers)
+        .add_service(Gate::for_clients(&guard, kv))
+        .add_service(Gate::for_services(&guard, shard))
+        .add_service(Gate::for_services(&guard, peers))
         .add_service(health_service);
     match door::reflection(SERVICES) {
         Ok((reflection, older)) => server = server.add_service(reflection).add_service(older),

@@ -3,6 +3,7 @@
 use crate::entry::LogPosition;
 use crate::ids::{GroupId, Index, MapVersion, NodeId};
 use crate::mode::{Level, Mode};
+use crate::right::Right;
 use crate::transaction::{AbortCause, TransactionId};
 use std::fmt;
 use std::time::Duration;
@@ -132,6 +133,15 @@ pub enum Refusal {
         /// Its mode.
         mode: Mode,
     },
+    /// Whoever asks has shown no token that is good here. Why not is only in the server's log.
+    Unauthenticated,
+    /// The token lacks a right. Says nothing of whether what was asked for exists.
+    Denied {
+        /// What was asked for: a keyspace's name, `*` for all, or a group.
+        scope: String,
+        /// What is needed there.
+        right: Right,
+    },
     /// No node answered: the metadata store or the nodes cannot be reached.
     Unreachable {
         /// Who was tried and what they said.
@@ -160,6 +170,8 @@ impl Refusal {
             | Refusal::Invalid { .. }
             | Refusal::TransactionIdReused { .. }
             | Refusal::NoTransactions { .. }
+            | Refusal::Unauthenticated
+            | Refusal::Denied { .. }
             | Refusal::TooOldToTell => Act::Reject,
             Refusal::Aborted { cause, .. } if cause.is_worth_a_retry() => Act::Abort,
             Refusal::Aborted { .. } => Act::Reject,
@@ -193,6 +205,8 @@ impl Refusal {
             Refusal::Locked { .. } => "LOCKED",
             Refusal::TransactionIdReused { .. } => "TRANSACTION_ID_REUSED",
             Refusal::NoTransactions { .. } => "NO_TRANSACTIONS",
+            Refusal::Unauthenticated => "UNAUTHENTICATED",
+            Refusal::Denied { .. } => "PERMISSION_DENIED",
             Refusal::Unreachable { .. } => "UNREACHABLE",
         }
     }
@@ -287,6 +301,16 @@ impl fmt::Display for Refusal {
                 f,
                 "keyspace '{keyspace}' is {mode}: a failover may lose what was acknowledged there, a prepared transaction and its locks among it, so it takes part in none; use a sync keyspace"
             ),
+            Refusal::Unauthenticated => write!(
+                f,
+                "no valid token was shown, nothing was applied: send one as `authorization: Bearer ...`"
+            ),
+            Refusal::Denied { scope, right } => {
+                write!(
+                    f,
+                    "this needs the right '{scope}:{right}', nothing was applied: ask an operator for it"
+                )
+            }
             Refusal::Unreachable { reason } => {
                 write!(f, "no replica could be reached ({reason}): try again")
             }

@@ -17,6 +17,7 @@ pub mod error;
 pub mod mode;
 pub mod operation;
 pub mod receipt;
+pub mod right;
 pub mod session;
 pub mod trace;
 pub mod transaction;
@@ -34,6 +35,7 @@ pub use operation::{
     ReadRequest, RecordedOutcome, Version, Versioned, WriteOp, WriteOutcome,
 };
 pub use receipt::{Receipt, Role, StalenessBasis};
+pub use right::Right;
 pub use session::SessionToken;
 pub use time::{Mono, Now, ReplicatedTime};
 pub use trace::TraceContext;

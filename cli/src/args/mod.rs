@@ -5,6 +5,7 @@ mod files;
 mod keys;
 mod placement;
 mod processes;
+mod token;
 mod txn;
 
 pub use cluster::{FailoverCommand, KeyspaceCommand, KeyspaceCreateArgs, ReplayArgs, StatusArgs};
@@ -12,6 +13,7 @@ pub use files::{ExportArgs, ImportArgs};
 pub use keys::{CasArgs, DeleteArgs, GetArgs, OutcomeArgs, PutArgs, ScanArgs, WatchArgs};
 pub use placement::{NodeCommand, PlacementCommand, PlacementSetArgs};
 pub use processes::{BenchArgs, DemoArgs, DevArgs};
+pub use token::{Generated, TokenCommand, TokenCreateArgs};
 pub use txn::{TxnCommand, TxnListArgs, TxnResolveArgs, TxnRunArgs, TxnShowArgs, TxnState};
 
 use crate::exit::EXIT_CODES;
@@ -67,6 +69,12 @@ pub struct Global {
     /// Follow this command's requests through the cluster: send the trace to this OpenTelemetry collector, and print its id
     #[arg(long, global = true, env = "FULCRUM_TRACE", value_name = "URL")]
     pub trace: Option<String>,
+    /// File with the token to show; read again when it changes. Without it FULCRUM_TOKEN holds the token, if any is needed
+    #[arg(long, global = true, env = "FULCRUM_TOKEN_FILE", value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// Send the token to other machines over connections that are not encrypted: whoever listens can take it
+    #[arg(long, global = true)]
+    pub token_in_clear: bool,
     /// Say more: receipts, and with -vv what the program does
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
@@ -168,6 +176,9 @@ pub enum Command {
     /// Reports of failovers, planned and forced changes of primary
     #[command(subcommand)]
     Failover(FailoverCommand),
+    /// Make, list, change and revoke tokens, which say who may do what
+    #[command(subcommand)]
+    Token(TokenCommand),
     /// Measure: YCSB workloads A to F
     Bench(BenchArgs),
     /// Ask what became of a write whose answer was lost

@@ -10,6 +10,7 @@ pub mod node;
 pub mod placement;
 pub mod replay;
 pub mod status;
+pub mod token;
 
 pub mod cas;
 pub mod delete;

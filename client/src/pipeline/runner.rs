@@ -199,7 +199,7 @@ impl Runner {
                 Ended::Done => return Ended::Done,
                 Ended::Broken(failure) => failure,
             },
-            Ok(Err(status)) => Failure::NotSent(status.message().to_owned()),
+            Ok(Err(status)) => rpc::not_opened(&status),
             Err(_) => Failure::NotSent("the stream was not accepted in time".into()),
         };
         if let Some(chosen) = router {
@@ -225,7 +225,7 @@ impl Runner {
                         return Ended::Broken(Failure::Lost(malformed.to_string()));
                     },
                     Ok(None) => return Ended::Broken(Failure::Lost("the server closed the stream".into())),
-                    Err(status) => return Ended::Broken(rpc::failure(&status)),
+                    Err(status) => return Ended::Broken(rpc::broke(&status)),
                 },
                 permit = messages.reserve(), if !self.waiting.is_empty() => match permit {
                     Ok(permit) => permit.send(self.message()),
@@ -308,10 +308,19 @@ impl Runner {
                 Next::Fail(verdict) => taken.reply(Err(verdict)),
             }
         }
-        if let Failure::NotSent(_) = failure {
-            for taken in &mut self.waiting {
-                let _ = taken.retries.after(failure.clone());
+        match &failure {
+            Failure::NotSent(_) => {
+                for taken in &mut self.waiting {
+                    let _ = taken.retries.after(failure.clone());
+                }
             }
+            // It is so for every stream, and was sent on none.
+            Failure::Refused(refusal @ Refusal::Unauthenticated) => {
+                for taken in std::mem::take(&mut self.waiting) {
+                    self.refused(taken, refusal.clone());
+                }
+            }
+            Failure::Refused(_) | Failure::Lost(_) => {}
         }
         if let Target::Node(_, routers) = &self.target {
             self.waiting.drain(..).for_each(|taken| pass_on(routers, taken));

@@ -403,4 +403,8 @@ not_needed!(
     force_start(ForceStartRequest) -> ForceStartResponse,
     drain_node(DrainNodeRequest) -> DrainNodeResponse,
     placement(PlacementRequest) -> PlacementSettings,
+    create_token(CreateTokenRequest) -> CreateTokenResponse,
+    list_tokens(ListTokensRequest) -> ListTokensResponse,
+    set_token_rights(SetTokenRightsRequest) -> Token,
+    revoke_token(RevokeTokenRequest) -> RevokeTokenResponse,
 );

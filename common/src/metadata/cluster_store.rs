@@ -1,11 +1,13 @@
 //! The typed layer: cluster map, group configurations and node leases in a [`Metadata`] store.
 //!
 //! Keys: `/fulcrum/<cluster>/map`, `/fulcrum/<cluster>/groups/<id>/configuration`, `/fulcrum/<cluster>/nodes/<id>` (with a
-//! lease: there while the node lives), and those of placement (`placing`). Beside them `services/` keeps `/fulcrum/<cluster>/founding`. A version is the revision of its key: nothing else needs to be counted, and it never
+//! lease: there while the node lives), and those of placement (`placing`). Beside them `services/` keeps `/fulcrum/<cluster>/founding`. Tokens are in `/fulcrum/<cluster>/tokens` (`tokens`). A version is the revision of its key: nothing else needs to be counted, and it never
 //! recurs. A keyspace and the first configurations of its groups appear in one transaction, or not at all.
 
 use super::format::{decode_configuration, decode_map, encode_configuration, encode_map};
+use super::tokens::tokens_from;
 use super::{Compare, KeyValue, LeaseId, Metadata, MetadataError, Op, Revision, TxnOutcome, WatchError, WatchEvent};
+use crate::auth::{NotAToken, TokenTable};
 use crate::keyspace::KeyspaceOptions;
 use crate::map::{ClusterId, ClusterMap, MapError, NodeInfo};
 use bytes::Bytes;
@@ -37,6 +39,9 @@ pub enum StoreError {
     /// The change makes no sense.
     #[error(transparent)]
     Map(#[from] MapError),
+    /// A token cannot be so.
+    #[error(transparent)]
+    Token(#[from] NotAToken),
     /// A newer release wrote it.
     #[error(
         "metadata key {key} has format {found}, this release reads up to {supported}: use the release that wrote it"
@@ -86,6 +91,8 @@ pub enum ClusterEvent {
     Map(Arc<ClusterMap>),
     /// A newer configuration of a group is in force.
     Configuration(GroupId, GroupConfiguration),
+    /// Other tokens are in force: all of them.
+    Tokens(Arc<TokenTable>),
 }
 
 /// A node's registration. The node is taken for alive while it is kept.
@@ -445,6 +452,8 @@ impl Watcher {
             self.store.decode_map(found).map(|map| ClusterEvent::Map(Arc::new(map)))
         } else if let Some(group) = self.store.group_of_key(&found.key) {
             configuration_from(found).map(|config| ClusterEvent::Configuration(group, config))
+        } else if found.key == self.store.tokens_key() {
+            tokens_from(found).map(|tokens| ClusterEvent::Tokens(Arc::new(tokens)))
         } else {
             return Ok(());
         };

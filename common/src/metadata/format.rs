@@ -1,7 +1,10 @@
 //! How the typed layer's values are kept: JSON with a format number, in structs of their own, so that neither the nouns nor
 //! a release's inner shapes are bound by what is stored.
 
+use super::Revision;
 use super::cluster_store::StoreError;
+use crate::auth::text::SecretHash;
+use crate::auth::{Grant, TokenId, TokenRecord, TokenTable};
 use crate::keyspace::{Keyspace, KeyspaceOptions, Timing};
 use crate::map::{ClusterId, ClusterMap, Group, NodeInfo, SlotTable};
 use bytes::Bytes;
@@ -86,6 +89,25 @@ struct SettingsV1 {
     rebuilds: u64,
     balance_pause_ms: u64,
     calm_ms: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TokensV1 {
+    format: u32,
+    tokens: Vec<TokenV1>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TokenV1 {
+    id: u64,
+    name: String,
+    sha256: String,
+    /// `keyspace:right`.
+    rights: Vec<String>,
+    created_ms: u64,
+    expires_ms: Option<u64>,
 }
 
 fn encode<T: Serialize>(key: &str, value: &T) -> Result<Bytes, StoreError> {
@@ -304,6 +326,46 @@ pub(super) fn decode_configuration(
     })
 }
 
+pub(super) fn encode_tokens(key: &str, table: &TokenTable) -> Result<Bytes, StoreError> {
+    let tokens = table.tokens.iter().map(|(id, token)| TokenV1 {
+        id: id.0,
+        name: token.name.clone(),
+        sha256: token.hash.to_hex(),
+        rights: token.grants.iter().map(Grant::to_string).collect(),
+        created_ms: token.created_ms,
+        expires_ms: token.expires_ms,
+    });
+    let stored = TokensV1 {
+        format: FORMAT,
+        tokens: tokens.collect(),
+    };
+    encode(key, &stored)
+}
+
+pub(super) fn decode_tokens(key: &str, bytes: &[u8], revision: Revision) -> Result<TokenTable, StoreError> {
+    let stored: TokensV1 = decode(key, bytes)?;
+    let token = |stored: TokenV1| {
+        let hash = SecretHash::from_hex(&stored.sha256).ok_or_else(|| corrupt(key, "a hash is none"))?;
+        let grants = stored.rights.iter().map(|right| right.parse::<Grant>());
+        let record = TokenRecord {
+            name: stored.name,
+            hash,
+            grants: grants.collect::<Result<_, _>>().map_err(|error| corrupt(key, error))?,
+            created_ms: stored.created_ms,
+            expires_ms: stored.expires_ms,
+        };
+        Ok((TokenId(stored.id), record))
+    };
+    Ok(TokenTable {
+        revision,
+        tokens: stored
+            .tokens
+            .into_iter()
+            .map(token)
+            .collect::<Result<_, StoreError>>()?,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -351,6 +413,30 @@ mod tests {
         assert_eq!(decode_configuration("g1", &bytes, ConfigVersion(4)).unwrap(), config);
         let golden = r#"{"format":1,"epoch":3,"primary":2,"in_sync":[[2,18446744073709551615]],"replicas":[1,2]}"#;
         assert_eq!(std::str::from_utf8(&bytes).unwrap(), golden);
+    }
+
+    #[test]
+    fn tokens_read_back() {
+        let record = TokenRecord {
+            name: "app".into(),
+            hash: SecretHash::from_hex(&"0a".repeat(32)).unwrap(),
+            grants: vec!["orders:read".parse().unwrap(), "*:admin".parse().unwrap()],
+            created_ms: 5,
+            expires_ms: None,
+        };
+        let table = TokenTable {
+            revision: Revision(4),
+            tokens: [(TokenId(7), record)].into(),
+        };
+        let bytes = encode_tokens("tokens", &table).unwrap();
+        assert_eq!(decode_tokens("tokens", &bytes, Revision(4)).unwrap(), table);
+        let golden = format!(
+            r#"{{"format":1,"tokens":[{{"id":7,"name":"app","sha256":"{}","rights":["orders:read","*:admin"],"created_ms":5,"expires_ms":null}}]}}"#,
+            "0a".repeat(32)
+        );
+        assert_eq!(std::str::from_utf8(&bytes).unwrap(), golden);
+        let broken = golden.replace("0a0a", "xx");
+        assert!(decode_tokens("tokens", broken.as_bytes(), Revision(1)).is_err());
     }
 
     #[test]

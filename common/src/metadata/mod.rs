@@ -22,6 +22,7 @@ mod record;
 mod state;
 #[cfg(test)]
 mod tests;
+mod tokens;
 
 pub use cluster_store::{CasResult, ClusterEvent, ClusterStore, NodeLease, StoreError};
 pub use embedded::EmbeddedMetadata;

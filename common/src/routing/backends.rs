@@ -6,6 +6,7 @@
 //! bounded: a full one is [`Refusal::Overloaded`].
 
 use super::Failure;
+use crate::auth::Internal;
 use crate::tickets::Tickets;
 use crate::wire::batch::{BatchBuilder, RequestBatch, ResponseBatch};
 use crate::wire::internal::shard_client::ShardClient;
@@ -19,6 +20,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 
 /// Requests that may wait for one node's stream.
@@ -34,6 +36,9 @@ const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(1);
 const KEEP_ALIVE_WITHIN: Duration = Duration::from_secs(1);
 /// How often requests are looked for that no answer has come to in time.
 const SWEEP: Duration = Duration::from_millis(25);
+
+/// A client of a node's internal service, which shows it the cluster's secret.
+pub type NodeClient = ShardClient<InterceptedService<Channel, Internal>>;
 
 /// What became of an attempt.
 pub type Outcome = Result<shard::Reply, Failure>;
@@ -89,6 +94,7 @@ impl Asker for Call {
 #[derive(Clone, Default)]
 pub struct Backends {
     nodes: Arc<Mutex<HashMap<NodeId, Backend, RandomState>>>,
+    shows: Internal,
 }
 
 struct Backend {
@@ -104,6 +110,15 @@ impl Drop for Backend {
 }
 
 impl Backends {
+    /// To nodes that are shown this secret.
+    #[must_use]
+    pub fn showing(shows: Internal) -> Self {
+        Self {
+            shows,
+            ..Self::default()
+        }
+    }
+
     /// Sends a request to a node and waits for its answer, or until `give_up`.
     pub async fn call(&self, node: NodeId, address: &str, attempt: Attempt<'_>) -> Outcome {
         let (answer, answered) = oneshot::channel();
@@ -138,10 +153,10 @@ impl Backends {
     ///
     /// # Errors
     /// The address makes no sense.
-    pub fn client(&self, node: NodeId, address: &str) -> Result<ShardClient<Channel>, Failure> {
+    pub fn client(&self, node: NodeId, address: &str) -> Result<NodeClient, Failure> {
         let mut nodes = self.nodes();
         let channel = self.backend(&mut nodes, node, address)?.channel.clone();
-        Ok(ShardClient::new(channel).max_decoding_message_size(crate::limits::MAX_MESSAGE_BYTES))
+        Ok(node_client(channel, self.shows.clone()))
     }
 
     fn nodes(&self) -> MutexGuard<'_, HashMap<NodeId, Backend, RandomState>> {
@@ -158,16 +173,16 @@ impl Backends {
         match nodes.entry(node) {
             Entry::Occupied(known) if known.get().address == address => Ok(known.into_mut()),
             Entry::Occupied(mut known) => {
-                known.insert(Backend::start(node, address)?);
+                known.insert(Backend::start(node, address, &self.shows)?);
                 Ok(known.into_mut())
             }
-            Entry::Vacant(unknown) => Ok(unknown.insert(Backend::start(node, address)?)),
+            Entry::Vacant(unknown) => Ok(unknown.insert(Backend::start(node, address, &self.shows)?)),
         }
     }
 }
 
 impl Backend {
-    fn start(node: NodeId, address: &str) -> Result<Self, Failure> {
+    fn start(node: NodeId, address: &str, shows: &Internal) -> Result<Self, Failure> {
         let endpoint = Endpoint::from_shared(format!("http://{address}"))
             .map_err(|error| Failure::NotSent(format!("address '{address}' of {node} makes no sense: {error}")))?
             .tcp_nodelay(true)
@@ -177,13 +192,19 @@ impl Backend {
             .keep_alive_while_idle(true);
         let channel = endpoint.connect_lazy();
         let outbox = Arc::new(Outbox::new(node));
-        tokio::spawn(run(channel.clone(), outbox.clone()));
+        tokio::spawn(run(node_client(channel.clone(), shows.clone()), outbox.clone()));
         Ok(Self {
             address: address.to_owned(),
             outbox,
             channel,
         })
     }
+}
+
+fn node_client(channel: Channel, shows: Internal) -> NodeClient {
+    ShardClient::with_interceptor(channel, shows)
+        .max_decoding_message_size(crate::limits::MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(crate::limits::MAX_MESSAGE_BYTES)
 }
 
 /// Requests to one node: those that wait to be sent, encoded already, and those that wait for their answers.
@@ -350,16 +371,13 @@ impl Outbox {
 }
 
 /// Keeps a stream to the node open as long as anybody may call.
-async fn run(channel: Channel, outbox: Arc<Outbox>) {
+async fn run(client: NodeClient, outbox: Arc<Outbox>) {
     loop {
         outbox.filled().await;
         if outbox.is_closed() {
             return outbox.refuse_all(&outbox.closing());
         }
-        let client = ShardClient::new(channel.clone())
-            .max_decoding_message_size(crate::limits::MAX_MESSAGE_BYTES)
-            .max_encoding_message_size(crate::limits::MAX_MESSAGE_BYTES);
-        match exchange(client, &outbox).await {
+        match exchange(client.clone(), &outbox).await {
             failure @ Failure::NotSent(_) => {
                 outbox.refuse_all(&failure);
                 tokio::time::sleep(RECONNECT_PAUSE).await;
@@ -372,7 +390,7 @@ async fn run(channel: Channel, outbox: Arc<Outbox>) {
 
 /// One life of a stream; says how what was sent on it has failed. Nothing is sent before the node has accepted the stream: one
 /// that did not open has carried nothing.
-async fn exchange(mut client: ShardClient<Channel>, outbox: &Outbox) -> Failure {
+async fn exchange(mut client: NodeClient, outbox: &Outbox) -> Failure {
     let node = outbox.node;
     let (batches, outbound) = mpsc::channel(BATCHES_IN_FLIGHT);
     let opening = client.exchange(ReceiverStream::new(outbound));

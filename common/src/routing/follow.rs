@@ -1,13 +1,19 @@
 //! Keeps a view fresh from the metadata store. With the store down the view just ages; shard-nodes' redirects mend it.
 
 use super::RoutingTable;
+use crate::auth::Guard;
 use crate::metadata::{ClusterEvent, ClusterStore};
 use fulcrum_types::MapVersion;
 use futures::StreamExt;
 use std::sync::Arc;
 
-/// Follows the store for ever; `newer` hears of every map.
-pub async fn follow(store: ClusterStore, table: Arc<RoutingTable>, newer: impl Fn(MapVersion) + Send) {
+/// Follows the store for ever; `newer` hears of every map, and the guard of every change of the tokens.
+pub async fn follow(
+    store: ClusterStore,
+    table: Arc<RoutingTable>,
+    guard: Option<Arc<Guard>>,
+    newer: impl Fn(MapVersion) + Send,
+) {
     let mut events = store.watch();
     while let Some(event) = events.next().await {
         match event {
@@ -16,6 +22,11 @@ pub async fn follow(store: ClusterStore, table: Arc<RoutingTable>, newer: impl F
                 table.set_map(map);
             }
             ClusterEvent::Configuration(group, configuration) => table.set_configuration(group, &configuration),
+            ClusterEvent::Tokens(tokens) => {
+                if let Some(guard) = &guard {
+                    guard.learn(&tokens);
+                }
+            }
         }
     }
 }

@@ -18,7 +18,7 @@ mod streamed;
 mod view;
 
 pub use attempts::{Attempts, Failure, Kind, Next, parts};
-pub use backends::{Asker, Attempt, Backends, Outcome};
+pub use backends::{Asker, Attempt, Backends, NodeClient, Outcome};
 pub use errand::{Errand, not_in_map, understood};
 pub use follow::follow;
 pub use groups::{Groups, Question, Told};

@@ -5,11 +5,12 @@
 //! smart clients see, [`shard`] what routers and shard-nodes exchange, [`watch`] what watches ask and are told,
 //! [`transactions`] what all say of transactions, [`transacting`] what clients ask of them and are told, [`steps`] what is asked
 //! of a group for one, [`peer`] what replicas say to
-//! each other, [`timeout`] reads how long a client waits, [`status`] maps refusals to gRPC statuses with typed details and back.
+//! each other, [`timeout`] reads how long a client waits, [`rights`] says what each request needs, [`status`] maps refusals to gRPC statuses with typed details and back.
 
 pub mod batch;
 pub mod map;
 pub mod peer;
+pub mod rights;
 pub mod shard;
 pub mod status;
 pub mod steps;

@@ -42,6 +42,8 @@ pub fn code(refusal: &Refusal) -> Code {
         Refusal::Aborted { .. } | Refusal::Locked { .. } => Code::Aborted,
         Refusal::UnknownKeyspace { .. } => Code::NotFound,
         Refusal::TooOldToTell | Refusal::Compacted { .. } => Code::OutOfRange,
+        Refusal::Unauthenticated => Code::Unauthenticated,
+        Refusal::Denied { .. } => Code::PermissionDenied,
         Refusal::Unknown { .. } => Code::Unknown,
     }
 }
@@ -96,6 +98,10 @@ pub fn refusal_to_wire(refusal: &Refusal) -> v1::Error {
             error.mode = v1::Mode::from(*mode).into();
         }
         Refusal::UnknownKeyspace { keyspace } => error.keyspace.clone_from(keyspace),
+        Refusal::Denied { scope, right } => {
+            error.keyspace.clone_from(scope);
+            error.right = right.to_string();
+        }
         Refusal::Aborted { id, cause } => {
             error.transaction = Some((*id).into());
             error.abort = Some((*cause).into());
@@ -158,6 +164,15 @@ pub fn refusal_from_wire(error: v1::Error) -> Refusal {
         },
         "UNKNOWN_KEYSPACE" => Refusal::UnknownKeyspace {
             keyspace: error.keyspace,
+        },
+        "UNAUTHENTICATED" => Refusal::Unauthenticated,
+        "PERMISSION_DENIED" => match error.right.parse() {
+            Ok(right) => Refusal::Denied {
+                scope: error.keyspace,
+                right,
+            },
+            // A right that this release does not know: it is refused all the same.
+            Err(_) => by_act(error),
         },
         "ABORTED" => match error.abort.map(TryInto::try_into) {
             Some(Ok(cause)) => Refusal::Aborted { id: id(), cause },
@@ -230,7 +245,7 @@ pub fn refusal_from_status(status: &Status) -> Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use fulcrum_types::{AbortCause, ClientId, Epoch, Index, LogPosition, Sequence, TransactionId};
+    use fulcrum_types::{AbortCause, ClientId, Epoch, Index, LogPosition, Right, Sequence, TransactionId};
 
     fn all() -> Vec<Refusal> {
         let reason = || "why".to_string();
@@ -291,6 +306,11 @@ mod tests {
             Refusal::NoTransactions {
                 keyspace: "sessions".into(),
                 mode: Mode::Async,
+            },
+            Refusal::Unauthenticated,
+            Refusal::Denied {
+                scope: "orders".into(),
+                right: Right::Write,
             },
             Refusal::Unreachable { reason: reason() },
         ]

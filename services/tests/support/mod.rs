@@ -171,6 +171,8 @@ pub struct World {
     pub settings: Vec<(&'static str, &'static str)>,
     /// Where all processes send traces, and which part of those that could begin there.
     pub traces: Option<(String, &'static str)>,
+    /// The same of the router and the coordinator.
+    pub gate_settings: Vec<(&'static str, &'static str)>,
 }
 
 impl World {
@@ -192,11 +194,17 @@ impl World {
             zones: 0,
             settings: Vec::new(),
             traces: None,
+            gate_settings: Vec::new(),
         })
     }
 
     pub fn data_dir(&self, node: usize) -> PathBuf {
         self.folder.path().join(format!("node-{node}"))
+    }
+
+    /// Where everything is.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     fn log(&self, name: &str) -> PathBuf {
@@ -209,6 +217,13 @@ impl World {
     }
 
     /// Settings of traces, as environment variables.
+    /// What the router and the coordinator are told.
+    fn gate_settings(&self) -> Vec<(&str, &str)> {
+        let mut settings = self.telemetry();
+        settings.extend(&self.gate_settings);
+        settings
+    }
+
     fn telemetry(&self) -> Vec<(&str, &str)> {
         match &self.traces {
             Some((endpoint, ratio)) => vec![
@@ -281,9 +296,16 @@ impl World {
         self.router = Some(Service::spawn(
             ROUTER,
             &arguments,
-            &self.telemetry(),
+            &self.gate_settings(),
             self.log("router"),
         ));
+    }
+
+    /// A router that is given none of the settings: it asks for nothing, and shows nothing.
+    pub fn other_router(&self) -> Service {
+        let mut arguments = self.shared("test");
+        arguments.extend(["--listen", "127.0.0.1:0"].map(str::to_owned));
+        Service::spawn(ROUTER, &arguments, &[], self.log("other-router"))
     }
 
     /// A coordinator on its own.
@@ -291,7 +313,7 @@ impl World {
         let mut arguments = self.shared("test");
         let own = ["--listen", "127.0.0.1:0", "--metrics-listen", &self.coordinator_probed];
         arguments.extend(own.map(str::to_owned));
-        Service::spawn(COORDINATOR, &arguments, &self.telemetry(), self.log("coordinator"))
+        Service::spawn(COORDINATOR, &arguments, &self.gate_settings(), self.log("coordinator"))
     }
 
     /// Waits until the router serves.
@@ -349,7 +371,7 @@ impl World {
                 .is_some_and(|in_sync| in_sync.len() == self.nodes.len())
     }
 
-    fn logs(&self) -> String {
+    pub fn logs(&self) -> String {
         let nodes = self.nodes.iter().map(Service::log);
         nodes
             .chain(self.router.iter().map(Service::log))

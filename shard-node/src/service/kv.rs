@@ -4,8 +4,10 @@ use super::convert::{self, Frame, Part, PartAnswer};
 use super::duplex::{Duplex, Outbox};
 use super::{Door, asked_by, respond};
 use fulcrum_common::ClusterMap;
+use fulcrum_common::auth::Caller;
 use fulcrum_common::entropy::random_u64;
 use fulcrum_common::wire::batch::PipelineRequest;
+use fulcrum_common::wire::rights::Needs;
 use fulcrum_common::wire::status::{refusal_to_status, refusal_to_wire};
 use fulcrum_common::wire::trace;
 use fulcrum_common::wire::v1::{self, PipelineAnswer};
@@ -22,20 +24,18 @@ pub(crate) struct KvService {
 
 impl KvService {
     /// A unary call: to the group's request, to its answer, to the response.
-    async fn call<In, Out>(
+    async fn call<In: Needs, Out>(
         &self,
         request: Request<In>,
         ask: impl FnOnce(&Frame, In) -> Result<GroupRequest, Refusal>,
         answer: fn(Answered) -> Result<Out, Refusal>,
     ) -> Result<Response<Out>, Status> {
         let (deadline, trace) = (self.door.deadline(&request), asked_by(&request));
-        let asked = ask(
-            &Frame {
-                map: self.door.map(),
-                deadline,
-            },
-            request.into_inner(),
-        );
+        let frame = Frame {
+            map: self.door.map(),
+            deadline,
+        };
+        let asked = ask(&frame, permitted(request)?);
         let answered = match asked {
             Ok(request) => self.door.ask(request, trace).await,
             Err(refusal) => Err(refusal),
@@ -78,6 +78,14 @@ impl KvService {
     }
 }
 
+/// What is asked, if whoever asks may.
+fn permitted<T: Needs>(request: Request<T>) -> Result<T, Status> {
+    let caller = Caller::of(&request)?;
+    let request = request.into_inner();
+    let checked = request.check(&caller);
+    checked.map(|()| request).map_err(|refusal| refusal_to_status(&refusal))
+}
+
 /// Which kind of answer an operation of a pipeline has.
 #[derive(Clone, Copy)]
 enum Kind {
@@ -102,13 +110,21 @@ impl Kind {
 
 impl Door {
     /// Submits one operation of a pipeline; its answer goes to the outbox.
-    fn pipelined(&self, now: Mono, map: &Arc<ClusterMap>, op: v1::PipelineOp, outbox: &Arc<Outbox<PipelineAnswer>>) {
+    fn pipelined(
+        &self,
+        caller: &Caller,
+        now: Mono,
+        map: &Arc<ClusterMap>,
+        op: v1::PipelineOp,
+        outbox: &Arc<Outbox<PipelineAnswer>>,
+    ) {
         use v1::pipeline_op::Op;
         let (id, trace) = (op.id, trace::from_wire(&op.trace));
         let frame = Frame {
             map: map.clone(),
             deadline: self.deadline_ms(op.deadline_ms),
         };
+        let checked = op.op.as_ref().map_or(Ok(()), |op| op.check(caller));
         let (kind, asked) = match op.op {
             Some(Op::Get(get)) => (Kind::Get, frame.get(get)),
             Some(Op::Put(put)) => (Kind::Write, frame.put(put)),
@@ -123,7 +139,9 @@ impl Door {
         outbox.expect();
         let to = outbox.clone();
         let reply = Box::new(move |result| to.deliver(&kind.answer(id, result)));
-        let submitted = asked.and_then(|request| self.inbox.submit(request, trace, now, reply));
+        let submitted = checked
+            .and(asked)
+            .and_then(|request| self.inbox.submit(request, trace, now, reply));
         if let Err(refusal) = submitted {
             outbox.deliver(&kind.answer(id, Err(refusal)));
         }
@@ -170,7 +188,7 @@ impl v1::kv_server::Kv for KvService {
             deadline,
         };
         let parts = frame
-            .batch_get(request.into_inner())
+            .batch_get(permitted(request)?)
             .map_err(|refusal| refusal_to_status(&refusal))?;
         let refused = |error| Item {
             result: Some(item::Result::Error(error)),
@@ -190,7 +208,7 @@ impl v1::kv_server::Kv for KvService {
             deadline,
         };
         let parts = frame
-            .batch_write(request.into_inner())
+            .batch_write(permitted(request)?)
             .map_err(|refusal| refusal_to_status(&refusal))?;
         let refused = |error| Item {
             result: Some(item::Result::Error(error)),
@@ -220,13 +238,14 @@ impl v1::kv_server::Kv for KvService {
         request: Request<Streaming<PipelineRequest>>,
     ) -> Result<Response<Self::PipelineStream>, Status> {
         let door = self.door.clone();
+        let caller = Caller::of(&request)?;
         Ok(Response::new(Duplex {
             input: request.into_inner(),
             outbox: Outbox::new(),
             take_in: Box::new(move |batch, outbox| {
                 let (now, map) = (door.clock.now().mono, door.map());
                 batch.items().try_for_each(|op| {
-                    door.pipelined(now, &map, op?, outbox);
+                    door.pipelined(&caller, now, &map, op?, outbox);
                     Ok(())
                 })
             }),

@@ -3,6 +3,7 @@
 use super::Identity;
 use super::queue::{Batches, Outgoing};
 use fulcrum_common::ClusterMap;
+use fulcrum_common::auth::Internal;
 use fulcrum_common::limits::MAX_MESSAGE_BYTES;
 use fulcrum_common::wire::internal::PeerBatch;
 use fulcrum_common::wire::internal::peer_batch::Hello;
@@ -38,7 +39,7 @@ pub(super) async fn run(
                 queue.set_online(true);
                 let hello = hello(&identity, peer);
                 tokio::select! {
-                    end = stream(channel, hello, &queue) => {
+                    end = stream(channel, identity.shows.clone(), hello, &queue) => {
                         tracing::debug!(%peer, %address, reason = end.reason, "link lost");
                         if !end.refused {
                             pause = FIRST_PAUSE;
@@ -115,19 +116,22 @@ struct End {
 }
 
 /// Sends until the stream ends, and says why it did.
-async fn stream(channel: Channel, hello: PeerBatch, queue: &Arc<Outgoing>) -> End {
+async fn stream(channel: Channel, shows: Internal, hello: PeerBatch, queue: &Arc<Outgoing>) -> End {
     let batches = Batches {
         queue: queue.clone(),
         introduction: Some(hello),
     };
-    let mut client = PeerClient::new(channel).max_encoding_message_size(MAX_MESSAGE_BYTES);
+    let mut client = PeerClient::with_interceptor(channel, shows).max_encoding_message_size(MAX_MESSAGE_BYTES);
     match client.link(batches).await {
         Ok(closed) => End {
             reason: closed.into_inner().reason,
             refused: false,
         },
         Err(status) => End {
-            refused: matches!(status.code(), Code::FailedPrecondition | Code::InvalidArgument),
+            refused: matches!(
+                status.code(),
+                Code::FailedPrecondition | Code::InvalidArgument | Code::Unauthenticated
+            ),
             reason: status.to_string(),
         },
     }

@@ -19,6 +19,7 @@ pub(crate) use accept::{Lives, PeerService};
 pub use network::Network;
 pub(crate) use queue::Depth;
 
+use fulcrum_common::auth::Internal;
 use fulcrum_common::wire::internal::{PeerMessage, TracedEntry};
 use fulcrum_common::wire::peer::message_to_wire;
 use fulcrum_common::{ClusterId, ClusterMap};
@@ -36,6 +37,8 @@ pub(crate) struct Identity {
     pub(crate) cluster: ClusterId,
     pub(crate) node: NodeId,
     pub(crate) boot: BootId,
+    /// What it shows its peers.
+    pub(crate) shows: Internal,
 }
 
 struct Link {

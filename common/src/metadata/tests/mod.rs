@@ -5,6 +5,7 @@ mod cluster;
 mod durability;
 mod embedded;
 mod placing;
+mod tokens;
 
 use super::conformance::{delete, leased, next, put, succeeded};
 use super::*;

@@ -1,0 +1,192 @@
+//! What a service knows of tokens, and whom it recognises by that. Calls look into memory only.
+
+use super::caller::{Caller, InForce, Over};
+use super::config::AuthConfig;
+use super::internal::{Internal, InternalSecret};
+use super::refused::{Reason, Refused};
+use super::text::{self, INTERNAL, ROOT, Secret, SecretHash};
+use super::token::{TokenId, TokenTable};
+use crate::clock::Clock;
+use crate::error::StartError;
+use crate::metadata::Revision;
+use crate::metrics::Metrics;
+use fulcrum_types::Refusal;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+/// How often expired tokens are looked for: what runs under one ends so much later at most.
+const EXPIRY_CHECK: Duration = Duration::from_millis(500);
+const SCHEME: &str = "Bearer ";
+
+/// Recognises callers, for one service.
+#[derive(Debug)]
+pub struct Guard {
+    required: bool,
+    root: Option<SecretHash>,
+    internal: Option<InternalSecret>,
+    known: RwLock<Known>,
+    clock: Clocked,
+    refused: Arc<Refused>,
+}
+
+/// A clock, of which `Debug` has nothing to say.
+struct Clocked(Arc<dyn Clock>);
+
+impl std::fmt::Debug for Clocked {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Clock")
+    }
+}
+
+/// The tokens in force. Before the first table comes nobody is recognised.
+#[derive(Debug, Default)]
+struct Known {
+    revision: Option<Revision>,
+    tokens: HashMap<TokenId, Arc<InForce>>,
+}
+
+/// What came with a call.
+pub(super) struct Shown<'a> {
+    pub(super) authorization: Option<&'a [u8]>,
+    pub(super) peer: Option<SocketAddr>,
+    pub(super) path: &'a str,
+}
+
+impl Guard {
+    /// Reads the files that the settings name. What was refused is counted among the service's metrics.
+    ///
+    /// # Errors
+    /// A file cannot be read or holds no secret, or the settings contradict themselves.
+    pub fn open(config: &AuthConfig, clock: Arc<dyn Clock>, metrics: &Metrics) -> Result<Arc<Self>, StartError> {
+        use crate::config::Validate;
+        config.validate()?;
+        let root = config.root_token_file.as_deref();
+        let root = root.map(|path| text::hash_in_file("auth.root_token_file", path, ROOT));
+        let internal = config.internal_secret_file.as_deref();
+        let internal = internal.map(|path| text::secret_in_file("auth.internal_secret_file", path, INTERNAL));
+        let refused = Refused::new(metrics, clock.clone()).map_err(|error| StartError::Config(error.to_string()))?;
+        Ok(Arc::new(Self {
+            required: config.required,
+            root: root.transpose()?,
+            internal: internal.transpose()?.as_ref().map(InternalSecret::new),
+            known: RwLock::default(),
+            clock: Clocked(clock),
+            refused: Arc::new(refused),
+        }))
+    }
+
+    /// For the calls that this service makes to others.
+    #[must_use]
+    pub fn to_show(&self) -> Internal {
+        self.internal.as_ref().map(InternalSecret::to_show).unwrap_or_default()
+    }
+
+    /// Says so if strangers can connect and nothing is asked of them.
+    pub fn warn_if_open(&self, listen: SocketAddr) {
+        if !self.required && !listen.ip().is_loopback() {
+            tracing::warn!(
+                %listen,
+                "other machines can connect here, and everybody may do everything: set auth.required (docs/security-tokens.md)"
+            );
+        }
+    }
+
+    /// Takes in a table, unless it is older than the one known. What runs under tokens that are gone or changed is ended.
+    pub fn learn(&self, table: &TokenTable) {
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        if known.revision.is_some_and(|revision| revision >= table.revision) {
+            return;
+        }
+        let mut before = std::mem::take(&mut known.tokens);
+        for (id, record) in &table.tokens {
+            let kept = before.remove(id).filter(|old| {
+                let same = old.record == *record;
+                if !same {
+                    old.end(Over::Changed);
+                }
+                same
+            });
+            let token = kept.unwrap_or_else(|| Arc::new(InForce::new(*id, record.clone(), self.refused.clone())));
+            known.tokens.insert(*id, token);
+        }
+        before.values().for_each(|gone| gone.end(Over::Gone));
+        known.revision = Some(table.revision);
+    }
+
+    /// Ends what runs under tokens that expire, as long as it is polled.
+    pub async fn end_expired(self: Arc<Self>) {
+        let mut looks = tokio::time::interval(EXPIRY_CHECK);
+        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            looks.tick().await;
+            let wall_ms = self.clock.0.now().wall_ms;
+            let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+            let expired = known.tokens.values().filter(|token| token.record.is_expired(wall_ms));
+            expired.for_each(|token| token.end(Over::Gone));
+        }
+    }
+
+    /// Whoever makes a client's call.
+    pub(super) fn client(&self, shown: &Shown<'_>) -> Result<Caller, Refusal> {
+        if !self.required {
+            return Ok(Caller::anyone());
+        }
+        let (id, secret) = self.read(shown)?;
+        self.recognise(id, &secret)
+            .map_err(|reason| self.refuse(reason, Some(id), shown))
+    }
+
+    /// Whether another service makes this call.
+    pub(super) fn service(&self, shown: &Shown<'_>) -> Result<(), Refusal> {
+        let Some(internal) = self.internal.as_ref().filter(|_| self.required) else {
+            return Ok(());
+        };
+        let (id, secret) = self.read(shown)?;
+        match internal.is(&secret) && id == INTERNAL {
+            true => Ok(()),
+            false => Err(self.refuse(Reason::NotInternal, Some(id), shown)),
+        }
+    }
+
+    fn read<'a>(&self, shown: &Shown<'a>) -> Result<(&'a str, Secret), Refusal> {
+        let header = shown
+            .authorization
+            .ok_or_else(|| self.refuse(Reason::Missing, None, shown))?;
+        std::str::from_utf8(header)
+            .ok()
+            .and_then(|header| text::parse(header.strip_prefix(SCHEME)?))
+            .ok_or_else(|| self.refuse(Reason::Malformed, None, shown))
+    }
+
+    /// One hash, whoever it is: how long it takes does not tell whether there is such a token.
+    fn recognise(&self, id: &str, secret: &Secret) -> Result<Caller, Reason> {
+        if id == ROOT {
+            let hash = self.root.unwrap_or(SecretHash::NOBODYS);
+            let is_root = hash.is_of(secret) && self.root.is_some();
+            return is_root.then(Caller::root).ok_or(match self.root {
+                Some(_) => Reason::WrongSecret,
+                None => Reason::Unknown,
+            });
+        }
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        let token = text::id_of(id).and_then(|id| known.tokens.get(&id));
+        let hash = token.map_or(SecretHash::NOBODYS, |token| token.record.hash);
+        let right = hash.is_of(secret);
+        match token {
+            None if known.revision.is_none() => Err(Reason::NoTokensKnown),
+            None => Err(Reason::Unknown),
+            Some(_) if !right => Err(Reason::WrongSecret),
+            Some(token) if token.record.is_expired(self.clock.0.now().wall_ms) => Err(Reason::Expired),
+            Some(token) => Ok(Caller::with(token.clone())),
+        }
+    }
+
+    /// An id that makes no sense may be anything, and is not written down.
+    fn refuse(&self, reason: Reason, id: Option<&str>, shown: &Shown<'_>) -> Refusal {
+        let id = id.filter(|id| [ROOT, INTERNAL].contains(id) || text::id_of(id).is_some());
+        self.refused.note(reason, id, shown.peer, shown.path);
+        Refusal::Unauthenticated
+    }
+}
