@@ -59,6 +59,8 @@ pub(crate) struct Membership {
     pub(crate) info: NodeInfo,
     pub(crate) lease: Duration,
     pub(crate) deadline: Duration,
+    /// Signs of life are counted.
+    pub(crate) metrics: Arc<NodeMetrics>,
 }
 
 /// Who hears of newer maps and configurations, beside the event loop.
@@ -208,6 +210,7 @@ async fn stay_registered(
         info,
         lease: ttl,
         deadline,
+        metrics,
     } = membership;
     let mut pause = FIRST_PAUSE;
     while !leaving.is_cancelled() {
@@ -231,7 +234,9 @@ async fn stay_registered(
                 }
                 return;
             }
-            match within(deadline, store.keep_node_alive(lease)).await {
+            let kept = within(deadline, store.keep_node_alive(lease)).await;
+            metrics.metadata_call("sign_of_life", outcome_of(&kept));
+            match kept {
                 Ok(true) => {}
                 Ok(false) => {
                     registered.send_replace(None);

@@ -280,6 +280,7 @@ async fn start(
         },
         lease: config.times.node_lease,
         deadline: config.times.metadata_deadline,
+        metrics: metrics.clone(),
     };
     let placing = Placing {
         clock: clock.clone(),

@@ -91,6 +91,10 @@ pub struct Record {
 pub struct Span(Option<Box<State>>);
 
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "boxed as it is, and a process that records nothing has few of the other"
+)]
 enum State {
     Open(Open),
     /// Nobody here records; others may.

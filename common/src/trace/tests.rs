@@ -1,3 +1,5 @@
+//! What is recorded of spans, and which traces begin.
+
 use super::*;
 use fulcrum_types::Refusal;
 use std::sync::{Arc, Mutex};

@@ -241,7 +241,7 @@ impl NodeMetrics {
                 .with_label_values::<&str>(&[]),
             metadata_calls: make.counter(
                 "metadata_calls_total",
-                "Calls to the metadata store for groups here: answered, failed or unknown.",
+                "Calls to the metadata store, for groups here and as signs of life: answered, failed or unknown.",
                 &["operation", "outcome"],
             )?,
             shed: make.counter(

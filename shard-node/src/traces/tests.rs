@@ -1,3 +1,5 @@
+//! What is followed of entries that come from a primary.
+
 use super::*;
 use fulcrum_replication::primary_backup::Beat;
 use fulcrum_replication::{Header, Message};
