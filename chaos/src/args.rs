@@ -17,10 +17,14 @@ Examples:
   cargo xtask chaos --scenario short-stalls --run-time 10m   one that lasts longer
   cargo xtask chaos --scenario random --runs 50              faults at random
   cargo xtask chaos --release --scenario all --runs 20       with an optimised build
+  cargo xtask chaos --backend docker --scenario one-way      in containers, made by compose
 
 As root every member has a network namespace of its own; else all are on loopback, with proxies that hold back what members
 send each other. Reports are in target/chaos: report.md, report.json, and failed/ with the logs, the history and the
 command of every run that did not hold. docs/chaos.md says more.
+
+--backend docker needs an engine on this machine and compose, the images of `cargo xtask image` and `cargo xtask compose images`, and
+root for cutting links. What a place cannot do is skipped, with the reason. Its reports are in target/chaos/docker.
 
 Exit codes: 0 all held; 1 a promise was broken, a bar missed, or a run invalid; 2 wrong usage; 3 the cluster cannot be had.";
 
@@ -61,6 +65,12 @@ pub struct Options {
     /// etcd
     #[arg(long, value_name = "FILE")]
     pub etcd: Option<PathBuf>,
+    /// With the services' programs, for containers
+    #[arg(long, value_name = "IMAGE", default_value = concat!("fulcrum:", env!("CARGO_PKG_VERSION")))]
+    pub image: String,
+    /// With etcd, for containers
+    #[arg(long, value_name = "IMAGE", default_value = "fulcrum-etcd:debian")]
+    pub etcd_image: String,
     /// Where reports go
     #[arg(long, value_name = "DIR", default_value = "target/chaos")]
     pub output: PathBuf,
@@ -81,6 +91,12 @@ pub enum Datagram {
         /// Where to
         to: SocketAddr,
     },
+    /// Connects
+    #[command(hide = true)]
+    Reach {
+        /// To whom
+        to: SocketAddr,
+    },
 }
 
 /// Backends.
@@ -88,6 +104,19 @@ pub enum Datagram {
 pub enum Place {
     /// Processes of this machine
     Process,
+    /// Containers of a docker engine on this machine
+    Docker,
+}
+
+impl Place {
+    /// What a command says to run there.
+    #[must_use]
+    pub fn flag(self) -> &'static str {
+        match self {
+            Place::Process => "",
+            Place::Docker => " --backend docker",
+        }
+    }
 }
 
 /// How members reach each other.
@@ -102,6 +131,15 @@ pub enum LinksChoice {
 }
 
 impl Options {
+    /// Where reports of this place go: they are not mixed with those of another.
+    #[must_use]
+    pub fn folder(&self) -> PathBuf {
+        match self.backend {
+            Place::Process => self.output.clone(),
+            Place::Docker => self.output.join("docker"),
+        }
+    }
+
     /// The scenarios asked for.
     ///
     /// # Errors

@@ -1,8 +1,7 @@
 //! A cluster under test: started, whole, and whole again after faults.
 
 use crate::backend::process::folder::Folder;
-use crate::backend::process::{Processes, Setup};
-use crate::backend::{Backend, Condition, Member};
+use crate::backend::{Backend, Condition, Member, Setup};
 use crate::load::{nanos, now};
 use anyhow::{Context, Result, bail};
 use fulcrum_client::{Certificate, Client, ClusterStatus, Config, ListInDoubt, PlacementChange};
@@ -41,7 +40,7 @@ impl Cluster {
     /// What does not start.
     pub async fn start(setup: Setup, parent: &Path) -> Result<Self> {
         let folder = Folder::make(parent)?;
-        let mut backend: Box<dyn Backend> = Box::new(Processes::new(setup, folder).await?);
+        let mut backend = setup.make(folder).await?;
         let started = start_all(&mut *backend).await;
         let client = match started {
             Ok(()) => connect(&backend.routers(), PATIENCE).await,

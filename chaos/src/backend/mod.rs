@@ -4,16 +4,16 @@
 //! links between them, and can tell by a look at the world, not at its own notes, whether a fault is there: a fault that was not
 //! seen to be there makes a run invalid ([`crate::faults`]).
 //!
-//! There is one backend, [`process`]: processes of this machine. Containers (`docker`) and pods (`kind`) fit the same contract: a
-//! member is a container, a link is cut in its network, and what a backend cannot do it does not list in [`Backend::abilities`],
-//! so that scenarios that need it are refused by name.
+//! There are [`process`], processes of this machine, and [`docker`], containers made by compose. What a backend cannot do it says, with
+//! the reason ([`Offer`]), and scenarios that need it are skipped by name.
 
+pub mod docker;
 pub mod process;
 
 use anyhow::Result;
 use async_trait::async_trait;
 use fulcrum_types::NodeId;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path;
 use std::time::Duration;
@@ -96,8 +96,66 @@ impl fmt::Display for Ability {
         f.write_str(match self {
             Ability::Cut => "cutting links",
             Ability::Delay => "delaying links",
-            Ability::Fill => "a small disk for each node (root and namespaces)",
+            Ability::Fill => "a small disk for each node",
             Ability::Failpoints => "failpoints",
+        })
+    }
+}
+
+/// What a place can do, and why not the rest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Offer(BTreeMap<Ability, Result<(), String>>);
+
+impl Offer {
+    /// Of each ability: it is there, or why not. One that is not named is not there.
+    #[must_use]
+    pub fn new(abilities: impl IntoIterator<Item = (Ability, Result<(), String>)>) -> Self {
+        Self(abilities.into_iter().collect())
+    }
+
+    /// What is there.
+    #[must_use]
+    pub fn abilities(&self) -> BTreeSet<Ability> {
+        let there = self.0.iter().filter(|(_, offered)| offered.is_ok());
+        there.map(|(ability, _)| *ability).collect()
+    }
+
+    /// Why something of this is not there; none if all is.
+    #[must_use]
+    pub fn lacks(&self, needs: &[Ability]) -> Option<String> {
+        needs.iter().find_map(|need| match self.0.get(need) {
+            Some(Ok(())) => None,
+            Some(Err(why)) => Some(format!("{need}: {why}")),
+            None => Some(format!("{need}: nobody knows how to do that here")),
+        })
+    }
+}
+
+/// All members of a cluster, in the order in which they start.
+pub(crate) fn all(nodes: u64, routers: u64) -> Vec<Member> {
+    let nodes = (1..=nodes).map(|number| Member::Node(NodeId(number)));
+    let routers = (1..=routers).map(Member::Router);
+    [Member::Etcd].into_iter().chain(nodes).chain(routers).collect()
+}
+
+/// What a cluster is made of, and where.
+#[derive(Clone, Debug)]
+pub enum Setup {
+    /// Of processes.
+    Process(process::Setup),
+    /// Of containers.
+    Docker(docker::Engine, docker::Setup),
+}
+
+impl Setup {
+    /// Makes its network and places; starts no member yet.
+    ///
+    /// # Errors
+    /// What could not be made.
+    pub async fn make(self, folder: process::folder::Folder) -> Result<Box<dyn Backend>> {
+        Ok(match self {
+            Setup::Process(setup) => Box::new(process::Processes::new(setup, folder).await?),
+            Setup::Docker(engine, setup) => Box::new(docker::Docker::new(engine, setup, folder).await?),
         })
     }
 }
@@ -170,6 +228,12 @@ pub trait Backend: Send {
 
     /// What a node says that its failpoints do, and have done.
     async fn failpoints(&mut self, node: NodeId) -> Result<String>;
+
+    /// The links that are cut or slow now.
+    async fn cuts(&mut self) -> Result<Vec<Link>>;
+
+    /// The nodes whose disks are filled now.
+    async fn filled(&mut self) -> Result<Vec<NodeId>>;
 
     /// Keeps what members have logged, for people.
     async fn keep_logs(&mut self, into: &Path) -> Result<()>;

@@ -10,9 +10,12 @@
 //! | `links` | cut and delayed links |
 //! | `disks` | full disks, fsyncs that hang or fail |
 //! | `clocks` | wall clocks that jump |
+//!
+//! [`heal`] ends all of them at once.
 
 mod clocks;
 mod disks;
+pub mod heal;
 mod links;
 mod processes;
 

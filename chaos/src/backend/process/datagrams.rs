@@ -1,9 +1,18 @@
-//! The two ends of a datagram, each a process of its own inside a member's namespace: whether something gets through, one way.
+//! The two ends of a datagram, each a process of its own inside a member's namespace: whether something gets through, one way. And one end of a
+//! connection, which needs both.
 
+use super::super::Passage;
 use crate::args::Datagram;
-use std::io::Write;
-use std::net::{SocketAddr, UdpSocket};
+use anyhow::{Context, Result, bail};
+use std::io::{ErrorKind, Write};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::process::Stdio;
 use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::Command;
+
+/// Where datagrams are awaited.
+pub(in crate::backend) const PROBE_PORT: u16 = 7900;
 
 /// Sent so often, in case one is lost.
 const TIMES: u32 = 3;
@@ -17,8 +26,57 @@ pub fn run(end: &Datagram) -> u8 {
     let done = match end {
         Datagram::Hear { at } => hear(*at),
         Datagram::Say { to } => say(*to),
+        Datagram::Reach { to } => reach(*to),
     };
     u8::from(done.is_err())
+}
+
+/// Sends datagrams from inside the one namespace and awaits them inside the other; each is what puts a command there.
+pub(in crate::backend) async fn passage(from: &[String], to: &[String], at: &str) -> Result<Passage> {
+    let mut hears = inside(to, ["hear", at])?
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("start who hears")?;
+    let mut said = BufReader::new(hears.stdout.take().context("who hears says nothing")?).lines();
+    if said.next_line().await?.is_none() {
+        bail!("who listens for datagrams at {at} has ended");
+    }
+    let mut says = inside(from, ["say", at])?;
+    let (heard, said) = tokio::try_join!(hears.wait(), says.status())?;
+    // Where the sender's own system refuses to send, nothing passes, either.
+    Ok(match heard.success() && said.success() {
+        true => Passage::Open,
+        false => Passage::Closed,
+    })
+}
+
+/// Whether a connection from inside a namespace gets an answer, be it a refusal.
+pub(in crate::backend) async fn reaches(from: &[String], to: &str) -> Result<bool> {
+    let reached = inside(from, ["reach", to])?
+        .status()
+        .await
+        .context("start who connects")?;
+    Ok(reached.success())
+}
+
+fn inside(wrapped: &[String], arguments: [&str; 2]) -> Result<Command> {
+    let own = std::env::current_exe().context("find the own program")?;
+    let (first, others) = wrapped.split_first().context("nothing leads into a namespace")?;
+    let mut command = Command::new(first);
+    command
+        .args(others)
+        .arg(own)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    Ok(command)
+}
+
+fn reach(to: SocketAddr) -> std::io::Result<()> {
+    match TcpStream::connect_timeout(&to, HEARD_WITHIN) {
+        Err(error) if error.kind() != ErrorKind::ConnectionRefused => Err(error),
+        _ => Ok(()),
+    }
 }
 
 fn hear(at: SocketAddr) -> std::io::Result<()> {
