@@ -225,6 +225,7 @@ pub(crate) fn cause(refusal: &Refusal) -> &'static str {
         Refusal::CannotServe { .. } => "too_stale",
         Refusal::HistoryLost { .. } => "history_lost",
         Refusal::Locked { .. } => "locked",
+        Refusal::BeingCut => "being_cut",
         Refusal::Aborted { .. } => "aborted",
         Refusal::Compacted { .. } => "compacted",
         Refusal::IllegalLevel { .. }
@@ -232,6 +233,7 @@ pub(crate) fn cause(refusal: &Refusal) -> &'static str {
         | Refusal::Invalid { .. }
         | Refusal::TransactionIdReused { .. }
         | Refusal::NoTransactions { .. }
+        | Refusal::CutGone { .. }
         | Refusal::TooOldToTell => "request",
     }
 }

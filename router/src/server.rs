@@ -2,6 +2,7 @@
 //! the CPU (DESIGN section 13).
 
 use crate::admin::AdminService;
+use crate::backup::BackupService;
 use crate::config::RouterConfig;
 use crate::dispatch::Dispatch;
 use crate::identity::Identity;
@@ -16,6 +17,7 @@ use fulcrum_common::metrics::Metrics as Registry;
 use fulcrum_common::metrics_server::MetricsServer;
 use fulcrum_common::routing::{RoutingTable, StreamedGroups, follow};
 use fulcrum_common::wire::v1::admin_server::AdminServer;
+use fulcrum_common::wire::v1::backup_server::BackupServer;
 use fulcrum_common::wire::v1::kv_server::KvServer;
 use fulcrum_common::wire::v1::transactions_server::TransactionsServer;
 use fulcrum_common::{limits, sockets, wire};
@@ -212,6 +214,10 @@ async fn serve(
     let table = dispatch.table.clone();
     // The same streams as for everything else.
     let groups = Arc::new(StreamedGroups::new(table.clone(), dispatch.backends.clone()));
+    let backup = BackupService {
+        groups: groups.clone(),
+        table: table.clone(),
+    };
     let coordinator = Coordinator::start(groups, table, clock, bounds, transactions);
     let transactions = TransactionsService::new(coordinator, default_deadline, life.clone());
     let admin = AdminService {
@@ -241,6 +247,7 @@ async fn serve(
         .add_service(KvServer::new(kv).max_decoding_message_size(limits::MAX_MESSAGE_BYTES))
         .add_service(transactions.into_server())
         .add_service(AdminServer::new(admin))
+        .add_service(BackupServer::new(backup).max_decoding_message_size(limits::MAX_MESSAGE_BYTES))
         .serve_with_incoming_shutdown(incoming, async {
             let _ = draining.await;
         });
