@@ -40,7 +40,7 @@ const NODE_BUGS: [NodeBug; 9] = [
 
 /// Bugs of the participants: runs with transactions look for them.
 #[cfg(feature = "planted-bugs")]
-const PARTICIPANT_BUGS: [NodeBug; 11] = [
+const PARTICIPANT_BUGS: [NodeBug; 13] = [
     NodeBug::ForgetLocksOnFailover,
     NodeBug::AnswerBeforeDecided,
     NodeBug::ReleaseReadLocksEarly,
@@ -52,6 +52,8 @@ const PARTICIPANT_BUGS: [NodeBug; 11] = [
     NodeBug::VersionOfTheResolve,
     NodeBug::ReadPastIntents,
     NodeBug::JoinedPastLocks,
+    NodeBug::PromiseWhileHeld,
+    NodeBug::CutWithoutIntents,
 ];
 
 impl Planted {
