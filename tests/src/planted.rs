@@ -7,6 +7,7 @@ use fulcrum_replication::primary_backup::planted::Bug as CoreBug;
 use fulcrum_shard_node::node::Bug as NodeBug;
 use fulcrum_shard_node::node::Node;
 use fulcrum_two_phase::TwoPhase;
+use fulcrum_two_phase::cut::Cutting;
 #[cfg(feature = "planted-bugs")]
 use fulcrum_two_phase::planted::Bug as CoordinatorBug;
 
@@ -80,6 +81,19 @@ impl Planted {
             return core.with_bug(bug);
         }
         core
+    }
+
+    /// Plants it in an attempt at a cut that has just been begun.
+    #[cfg_attr(
+        not(feature = "planted-bugs"),
+        expect(clippy::unused_self, reason = "there is nothing to plant")
+    )]
+    pub(crate) fn plant_in_cut(self, cutting: Cutting) -> Cutting {
+        #[cfg(feature = "planted-bugs")]
+        if let Some(bug) = self.coordinator {
+            return cutting.with_bug(bug);
+        }
+        cutting
     }
 
     /// Plants it in a node that has just been opened.

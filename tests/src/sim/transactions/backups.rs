@@ -7,7 +7,6 @@
 use super::Step;
 use super::questions::Owner;
 use super::workload::{Item, Workload, balance, decode};
-use crate::planted::Planted;
 use crate::sim::plan::Plan;
 use crate::sim::rng::Rng;
 use crate::sim::time::{MS, Time};
@@ -116,7 +115,7 @@ impl World {
         let hold = Duration::from_millis(backups.rng.one_of(&[30, 100, 400, 1_500]));
         let id = CutId(backups.last_cut);
         let (cutting, asks) = Cutting::new(id, hold, groups);
-        let cutting = planted_in(self.planted, cutting);
+        let cutting = self.planted.plant_in_cut(cutting);
         self.record.event(self.now, &[70, id.0], || {
             format!("{id} is begun, to be held for {hold:?}")
         });
@@ -285,18 +284,6 @@ impl World {
         self.transactions.backups.under_way = None;
         self.plan_backup();
     }
-}
-
-#[cfg_attr(
-    not(feature = "planted-bugs"),
-    expect(clippy::needless_pass_by_value, reason = "as with the bug")
-)]
-fn planted_in(_planted: Planted, cutting: Cutting) -> Cutting {
-    #[cfg(feature = "planted-bugs")]
-    if let Some(bug) = _planted.coordinator {
-        return cutting.with_bug(bug);
-    }
-    cutting
 }
 
 impl ReadCut {
