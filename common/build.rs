@@ -4,12 +4,14 @@ use prost::Message;
 use std::path::PathBuf;
 use std::{env, error::Error, fs};
 
-const FILES: [&str; 7] = [
+const FILES: [&str; 9] = [
     "proto/fulcrum/v1/types.proto",
     "proto/fulcrum/v1/kv.proto",
     "proto/fulcrum/v1/admin.proto",
     "proto/fulcrum/v1/transactions.proto",
+    "proto/fulcrum/v1/backup.proto",
     "proto/fulcrum/internal/v1/transactions.proto",
+    "proto/fulcrum/internal/v1/cut.proto",
     "proto/fulcrum/internal/v1/shard.proto",
     "proto/fulcrum/internal/v1/peer.proto",
 ];
@@ -25,13 +27,15 @@ const BATCHES: [&str; 6] = [
 ];
 
 /// Rare and large parts of messages that are handled by the million: boxed, they do not make all the others large.
-const BOXED: [&str; 7] = [
+const BOXED: [&str; 9] = [
     ".fulcrum.v1.PipelineAnswer.answer.error",
     ".fulcrum.v1.TransactionAnswer.answer.error",
     ".fulcrum.internal.v1.Request.operation.transaction",
+    ".fulcrum.internal.v1.Request.operation.cut",
     ".fulcrum.internal.v1.Response.result.error",
     ".fulcrum.internal.v1.Response.result.changes",
     ".fulcrum.internal.v1.Response.result.transaction",
+    ".fulcrum.internal.v1.Response.result.cut",
     ".fulcrum.internal.v1.Response.receipt",
 ];
 

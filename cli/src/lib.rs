@@ -1,7 +1,7 @@
 //! `fulcrum`: the command line.
 //!
 //! Every command is one file in [`commands`]; [`demo`] is the large one. [`args`] is the command line as typed, [`context`] what
-//! every command has at hand, [`exit`] how it ends. [`records`] are the files of import and export, [`loader`] writes them,
+//! every command has at hand, [`exit`] how it ends. [`records`] are the files of import and export, [`backup`] those of backups, [`loader`] writes them,
 //! [`script`] is the language of transactions, [`workload`] makes synthetic load, [`render`], [`progress`] and [`value`] are what people see.
 //!
 //! Results go to standard output, everything else to standard error; with `-o json` both are JSON. Exit codes keep their
@@ -16,6 +16,7 @@ mod follow;
 pub mod commands;
 pub mod demo;
 
+pub mod backup;
 pub mod loader;
 pub mod records;
 pub mod replay;
@@ -105,6 +106,7 @@ async fn carry_out(cli: Cli) -> Ending {
         Command::Txn(command) => commands::txn::run(&context, &command).await,
         Command::Import(args) => commands::import::run(&context, &args).await,
         Command::Export(args) => commands::export::run(&context, &args).await,
+        Command::Backup(command) => commands::backup::run(&context, &command).await,
         Command::Keyspace(command) => commands::keyspace::run(&context, &command).await,
         Command::Status(args) => commands::status::run(&context, &args).await,
         Command::Node(command) => commands::node::run(&context, &command).await,

@@ -26,6 +26,8 @@ pub struct Numbered {
     pub line: u64,
     /// The record.
     pub record: Record,
+    /// When it expires, milliseconds since the Unix epoch; 0 means never.
+    pub expires_at_ms: u64,
 }
 
 /// One batch as it was sent and answered: for whoever keeps a history.
@@ -194,9 +196,15 @@ fn put(numbered: &Numbered) -> WriteOp {
         condition: Condition::None,
         mutation: Mutation::Put {
             value: numbered.record.value.clone(),
-            ttl: None,
+            ttl: left_of(numbered.expires_at_ms),
         },
     }
+}
+
+/// What is left until then. What is over by now lasts for as little as can be said.
+fn left_of(expires_at_ms: u64) -> Option<Duration> {
+    let left = || expires_at_ms.saturating_sub(SystemClock.now().wall_ms).max(1);
+    (expires_at_ms != 0).then(|| Duration::from_millis(left()))
 }
 
 /// Which records to send again, and which are refused for good.
@@ -241,6 +249,7 @@ mod tests {
     fn numbered(line: u64, size: usize) -> Numbered {
         Numbered {
             line,
+            expires_at_ms: 0,
             record: Record {
                 key: format!("k{line}").into(),
                 value: vec![0; size].into(),

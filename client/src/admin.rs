@@ -310,7 +310,7 @@ impl Admin {
     }
 }
 
-fn keyspace(wire: v1::Keyspace) -> Result<KeyspaceInfo, Error> {
+pub(crate) fn keyspace(wire: v1::Keyspace) -> Result<KeyspaceInfo, Error> {
     let options = wire.options.ok_or_else(|| Malformed::missing("keyspace.options"))?;
     Ok(KeyspaceInfo {
         id: KeyspaceId(wire.id),

@@ -4,7 +4,7 @@
 //! shard-nodes. A [`Keyspace`] makes requests, which are sent by awaiting them; every answer carries a [`Receipt`] that
 //! says what was got and what it cost. A [`Session`] keeps what was seen, so that no replica shows anything older. A
 //! [`Pipeline`] carries many small requests on one stream; a [`Watch`] tells what changes. [`Client::transaction`] reads and writes
-//! many keys at one moment, or not at all. [`Admin`] is for operators.
+//! many keys at one moment, or not at all. [`Admin`] is for operators, and so is a [`Cut`], of which backups are made.
 //!
 //! ```no_run
 //! use fulcrum_client::{Client, Condition, Config, Level, Session};
@@ -52,6 +52,7 @@ mod answer;
 mod session;
 
 mod admin;
+mod backup;
 mod config;
 #[cfg(feature = "tracing-opentelemetry")]
 mod current_span;
@@ -65,6 +66,7 @@ pub use admin::{
     ReplicaStatus,
 };
 pub use answer::{Got, GotMany, Outcome, Written, WrittenMany};
+pub use backup::{Cut, CutGroup, CutPages};
 pub use client::Client;
 pub use config::Config;
 #[cfg(feature = "tracing-opentelemetry")]

@@ -6,6 +6,7 @@ use crate::transport::Transport;
 use fulcrum_common::limits::MAX_MESSAGE_BYTES;
 use fulcrum_common::routing::Failure;
 use fulcrum_common::wire::v1::admin_client::AdminClient;
+use fulcrum_common::wire::v1::backup_client::BackupClient;
 use fulcrum_common::wire::v1::kv_client::KvClient;
 use fulcrum_common::wire::v1::transaction_answer::Answer;
 use fulcrum_common::wire::v1::transaction_call::Call;
@@ -64,6 +65,10 @@ pub(crate) fn kv(channel: Transport) -> KvClient<Transport> {
 
 pub(crate) fn admin(channel: Transport) -> AdminClient<Transport> {
     AdminClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES)
+}
+
+pub(crate) fn backup(channel: Transport) -> BackupClient<Transport> {
+    BackupClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES)
 }
 
 pub(crate) fn transactions(channel: Transport) -> TransactionsClient<Transport> {
@@ -165,6 +170,10 @@ unary!(admin.list_tokens(ListTokensRequest) -> ListTokensResponse, write: false)
 unary!(admin.set_token_rights(SetTokenRightsRequest) -> Token, write: true);
 unary!(admin.revoke_token(RevokeTokenRequest) -> RevokeTokenResponse, write: true);
 unary!(admin.placement(PlacementRequest) -> PlacementSettings, write: true);
+// A cut whose answer was lost lets go of itself.
+unary!(backup.begin(BeginCutRequest) -> Cut, write: false);
+unary!(backup.keep(KeepCutRequest) -> KeepCutResponse, write: false);
+unary!(backup.end(EndCutRequest) -> EndCutResponse, write: false);
 
 /// How an attempt failed, from the status that tonic made of it or that the server sent.
 pub(crate) fn failure(status: &Status) -> Failure {

@@ -4,7 +4,7 @@
 //! [view](fulcrum_common::routing::View), sends it to a replica that can serve the level asked, and follows the decision
 //! table when it is refused; the streams of [`fulcrum_common::routing`] carry it, one long-lived stream a shard-node, in batches.
 //! `batch` splits batches by group and joins the answers, `pipeline` serves many operations on one stream, `scan` merges the groups'
-//! keys in order, `watch` follows the groups' logs. The view is kept fresh from the metadata store; no request ever waits for metadata. `admin` serves operators, `succession` waits for what they set going.
+//! keys in order, `watch` follows the groups' logs. The view is kept fresh from the metadata store; no request ever waits for metadata. `admin` serves operators, `succession` waits for what they set going, `backup` cuts all groups at one moment and reads the cut.
 //!
 //! A client that brings no idempotency key gets the router's own for the time of the request (`identity`), so that the
 //! router may send a write again after a failover without applying it twice.
@@ -16,6 +16,7 @@ pub mod config;
 pub mod server;
 
 pub mod admin;
+mod backup;
 pub mod service;
 
 mod batch;

@@ -225,6 +225,7 @@ pub(crate) fn cause(refusal: &Refusal) -> &'static str {
         Refusal::CannotServe { .. } => "too_stale",
         Refusal::HistoryLost { .. } => "history_lost",
         Refusal::Locked { .. } => "locked",
+        Refusal::BeingCut => "being_cut",
         Refusal::Aborted { .. } => "aborted",
         Refusal::Compacted { .. } => "compacted",
         Refusal::IllegalLevel { .. }
@@ -234,6 +235,7 @@ pub(crate) fn cause(refusal: &Refusal) -> &'static str {
         | Refusal::NoTransactions { .. }
         | Refusal::Unauthenticated
         | Refusal::Denied { .. }
+        | Refusal::CutGone { .. }
         | Refusal::TooOldToTell => "request",
     }
 }

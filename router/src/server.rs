@@ -2,6 +2,7 @@
 //! the CPU (DESIGN section 13).
 
 use crate::admin::AdminService;
+use crate::backup::BackupService;
 use crate::config::RouterConfig;
 use crate::dispatch::Dispatch;
 use crate::identity::Identity;
@@ -19,6 +20,7 @@ use fulcrum_common::metrics::Metrics as Registry;
 use fulcrum_common::metrics_server::MetricsServer;
 use fulcrum_common::routing::{Backends, RoutingTable, StreamedGroups, follow};
 use fulcrum_common::wire::v1::admin_server::AdminServer;
+use fulcrum_common::wire::v1::backup_server::BackupServer;
 use fulcrum_common::wire::v1::kv_server::KvServer;
 use fulcrum_common::wire::v1::transactions_server::TransactionsServer;
 use fulcrum_common::{limits, sockets};
@@ -43,6 +45,7 @@ const SERVICES: &[&str] = &[
     KvServer::<KvService>::NAME,
     TransactionsServer::<TransactionsService>::NAME,
     AdminServer::<AdminService>::NAME,
+    BackupServer::<BackupService>::NAME,
 ];
 
 /// How a router ends.
@@ -240,6 +243,11 @@ async fn serve(
     let table = dispatch.table.clone();
     // The same streams as for everything else.
     let groups = Arc::new(StreamedGroups::new(table.clone(), dispatch.backends.clone()));
+    let backup = BackupService {
+        groups: groups.clone(),
+        table: table.clone(),
+        audit: audit.clone(),
+    };
     let coordinator = Coordinator::start(groups, table, clock.clone(), bounds, transactions);
     let transactions = TransactionsService::new(coordinator, audit.clone(), default_deadline, life.clone());
     let admin = AdminService {
@@ -273,6 +281,10 @@ async fn serve(
         ))
         .add_service(Gate::for_clients(&guard, transactions.into_server()))
         .add_service(Gate::for_clients(&guard, AdminServer::new(admin)))
+        .add_service(Gate::for_clients(
+            &guard,
+            BackupServer::new(backup).max_decoding_message_size(limits::MAX_MESSAGE_BYTES),
+        ))
         .serve_with_incoming_shutdown(incoming, async {
             let _ = draining.await;
         });

@@ -149,6 +149,7 @@ pub(crate) fn unexpected(answer: &Answer) -> Refusal {
         Answer::Joint(_) => "the outcomes of a joint",
         Answer::Outcome(_) => "a recorded outcome",
         Answer::Transaction(_) => "a step of a transaction",
+        Answer::Cut(_) => "a step of a cut",
     };
     Refusal::Unknown {
         reason: format!("the shard-node answered with {kind}, which was not asked"),

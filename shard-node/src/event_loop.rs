@@ -225,8 +225,7 @@ impl EventLoop {
         // What it was before is of no interest.
         let _ = self.ready.send_replace(self.node.readiness(now, disk_healthy));
         let status = self.node.status();
-        self.metrics
-            .node(disk_healthy, status.staged_bytes, status.watching, status.map_version);
+        self.metrics.node(disk_healthy, &status);
         self.metrics.queues(
             self.inbox.outstanding(),
             self.inbox.shed(),

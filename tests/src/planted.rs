@@ -7,6 +7,7 @@ use fulcrum_replication::primary_backup::planted::Bug as CoreBug;
 use fulcrum_shard_node::node::Bug as NodeBug;
 use fulcrum_shard_node::node::Node;
 use fulcrum_two_phase::TwoPhase;
+use fulcrum_two_phase::cut::Cutting;
 #[cfg(feature = "planted-bugs")]
 use fulcrum_two_phase::planted::Bug as CoordinatorBug;
 
@@ -40,7 +41,7 @@ const NODE_BUGS: [NodeBug; 9] = [
 
 /// Bugs of the participants: runs with transactions look for them.
 #[cfg(feature = "planted-bugs")]
-const PARTICIPANT_BUGS: [NodeBug; 11] = [
+const PARTICIPANT_BUGS: [NodeBug; 13] = [
     NodeBug::ForgetLocksOnFailover,
     NodeBug::AnswerBeforeDecided,
     NodeBug::ReleaseReadLocksEarly,
@@ -52,6 +53,8 @@ const PARTICIPANT_BUGS: [NodeBug; 11] = [
     NodeBug::VersionOfTheResolve,
     NodeBug::ReadPastIntents,
     NodeBug::JoinedPastLocks,
+    NodeBug::PromiseWhileHeld,
+    NodeBug::CutWithoutIntents,
 ];
 
 impl Planted {
@@ -78,6 +81,19 @@ impl Planted {
             return core.with_bug(bug);
         }
         core
+    }
+
+    /// Plants it in an attempt at a cut that has just been begun.
+    #[cfg_attr(
+        not(feature = "planted-bugs"),
+        expect(clippy::unused_self, reason = "there is nothing to plant")
+    )]
+    pub(crate) fn plant_in_cut(self, cutting: Cutting) -> Cutting {
+        #[cfg(feature = "planted-bugs")]
+        if let Some(bug) = self.coordinator {
+            return cutting.with_bug(bug);
+        }
+        cutting
     }
 
     /// Plants it in a node that has just been opened.

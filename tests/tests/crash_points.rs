@@ -30,19 +30,22 @@ fn each_crash_point_ends_as_its_story_says() {
     assert!(missing.is_empty(), "no story of {missing:?}");
 }
 
-/// Bugs that show elsewhere than in one commit and a crash: in reads, versions, ages, several coordinators at once, ids used twice. The
+/// Bugs that show elsewhere than in one commit and a crash: in backups, reads, versions, ages, several coordinators at once, ids used twice. The
 /// simulation and the golden scripts of the core tell of them.
 #[cfg(feature = "planted-bugs")]
-const NOT_OF_CRASHES: [&str; 9] = [
+const NOT_OF_CRASHES: [&str; 12] = [
     "node CommitPastLocks",
     "node ReleaseReadLocksEarly",
     "node ApplyIntentsTwice",
     "node VersionOfTheResolve",
+    "node PromiseWhileHeld",
+    "node CutWithoutIntents",
     "coordinator SkipSecondRound",
     "coordinator TooOldIsAborted",
     "coordinator IgnoreFingerprint",
     "coordinator UndecidedIsAborted",
     "coordinator NoHeartbeats",
+    "coordinator TrustLapsedHolds",
 ];
 
 /// All other bugs of coordinators and participants change a story.

@@ -121,6 +121,13 @@ pub enum Refusal {
         /// Who held the lock.
         by: TransactionId,
     },
+    /// The group is held for a cut, for a moment: nothing new is promised or committed; nothing was applied.
+    BeingCut,
+    /// No replica asked has the state of that cut any more.
+    CutGone {
+        /// The group.
+        group: GroupId,
+    },
     /// A transaction with this id and other contents is known: an id is used once.
     TransactionIdReused {
         /// The id.
@@ -161,10 +168,12 @@ impl Refusal {
             | Refusal::Overloaded
             | Refusal::DeadlineExceeded
             | Refusal::Locked { .. }
+            | Refusal::BeingCut
             | Refusal::Stopped { .. }
             | Refusal::Unreachable { .. } => Act::Retry,
             Refusal::HistoryLost { .. }
             | Refusal::Compacted { .. }
+            | Refusal::CutGone { .. }
             | Refusal::IllegalLevel { .. }
             | Refusal::UnknownKeyspace { .. }
             | Refusal::Invalid { .. }
@@ -203,6 +212,8 @@ impl Refusal {
             Refusal::NoDataLeft => "NO_DATA_LEFT",
             Refusal::Aborted { .. } => "ABORTED",
             Refusal::Locked { .. } => "LOCKED",
+            Refusal::BeingCut => "BEING_CUT",
+            Refusal::CutGone { .. } => "CUT_GONE",
             Refusal::TransactionIdReused { .. } => "TRANSACTION_ID_REUSED",
             Refusal::NoTransactions { .. } => "NO_TRANSACTIONS",
             Refusal::Unauthenticated => "UNAUTHENTICATED",
@@ -292,6 +303,14 @@ impl fmt::Display for Refusal {
             Refusal::Locked { by } => write!(
                 f,
                 "the key is locked by transaction {by}, nothing was applied: try again; see `fulcrum txn show {by}`"
+            ),
+            Refusal::BeingCut => write!(
+                f,
+                "the group takes no new transactions for a moment, while a backup makes its cut; nothing was applied: try again shortly"
+            ),
+            Refusal::CutGone { group } => write!(
+                f,
+                "no replica of group {group} that answers has the state of that cut any more: begin the backup again"
             ),
             Refusal::TransactionIdReused { id } => write!(
                 f,

@@ -12,6 +12,7 @@ pub mod time;
 
 pub mod certificate;
 pub mod configuration;
+pub mod cut;
 pub mod entry;
 pub mod error;
 pub mod mode;
@@ -26,6 +27,7 @@ pub mod watch;
 
 pub use certificate::Accounts;
 pub use configuration::{GroupConfiguration, Member};
+pub use cut::{Cut, CutAnswer, CutId, CutIntent, CutOperation, CutPage, CutPoint, CutStep, CutVerdict};
 pub use entry::{Entry, LogPosition, Payload};
 pub use error::{Act, Refusal};
 pub use ids::*;

@@ -1,5 +1,6 @@
 //! What a client may ask of one shard group, and what it is answered.
 
+use crate::cut::{CutAnswer, CutOperation};
 use crate::entry::LogPosition;
 use crate::error::Refusal;
 use crate::ids::{ClientId, GroupId, KeyspaceId, MapVersion, Sequence};
@@ -171,6 +172,8 @@ pub enum Operation {
     Outcome(IdempotencyKey),
     /// A step of a transaction.
     Transaction(TransactionOperation),
+    /// A step of a cut.
+    Cut(CutOperation),
 }
 
 /// One write of a joint.
@@ -271,6 +274,8 @@ pub enum Answer {
     Outcome(RecordedOutcome),
     /// To [`Operation::Transaction`].
     Transaction(TransactionAnswer),
+    /// To [`Operation::Cut`].
+    Cut(CutAnswer),
 }
 
 /// What is known of an earlier write.

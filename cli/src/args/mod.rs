@@ -1,5 +1,6 @@
 //! The command line, as `--help` shows it: what all commands share here, the commands themselves by what they are about.
 
+mod backup;
 mod cluster;
 mod files;
 mod keys;
@@ -8,6 +9,7 @@ mod processes;
 mod token;
 mod txn;
 
+pub use backup::{BackupCommand, BackupCreateArgs, BackupRestoreArgs, BackupVerifyArgs};
 pub use cluster::{FailoverCommand, KeyspaceCommand, KeyspaceCreateArgs, ReplayArgs, StatusArgs};
 pub use files::{ExportArgs, ImportArgs};
 pub use keys::{CasArgs, DeleteArgs, GetArgs, OutcomeArgs, PutArgs, ScanArgs, WatchArgs};
@@ -162,6 +164,9 @@ pub enum Command {
     Import(ImportArgs),
     /// Write all records to a file that `import` reads
     Export(ExportArgs),
+    /// Backups of all keyspaces as of one moment: create, verify, restore
+    #[command(subcommand)]
+    Backup(BackupCommand),
     /// Create, list, show and drop keyspaces
     #[command(subcommand)]
     Keyspace(KeyspaceCommand),
@@ -241,6 +246,11 @@ mod tests {
             "fulcrum txn show 1-2",
             "fulcrum txn show 1-2-3 --key k",
             "fulcrum txn resolve 1-2-3 --yes",
+            "fulcrum backup",
+            "fulcrum backup create",
+            "fulcrum backup create d --rate 0",
+            "fulcrum backup restore d --as orders",
+            "fulcrum backup restore d --as =new",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
         }

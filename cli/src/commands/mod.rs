@@ -21,6 +21,7 @@ pub mod scan;
 pub mod txn;
 pub mod watch;
 
+pub mod backup;
 pub mod export;
 pub mod import;
 

@@ -17,6 +17,10 @@ pub enum Verb {
     SetPlacement,
     /// Has a transaction aborted unless it is decided.
     ResolveTransaction,
+    /// Makes a cut through all groups, of which a backup is made.
+    BeginBackup,
+    /// Reads a group of a cut.
+    ReadBackup,
     /// Makes a token.
     CreateToken,
     /// Lists the tokens.
@@ -29,7 +33,7 @@ pub enum Verb {
 
 impl Verb {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::CreateKeyspace,
         Self::DropKeyspace,
         Self::Promote,
@@ -37,6 +41,8 @@ impl Verb {
         Self::DrainNode,
         Self::SetPlacement,
         Self::ResolveTransaction,
+        Self::BeginBackup,
+        Self::ReadBackup,
         Self::CreateToken,
         Self::ListTokens,
         Self::SetTokenRights,
@@ -54,6 +60,8 @@ impl Verb {
             Verb::DrainNode => "node.drain",
             Verb::SetPlacement => "placement.set",
             Verb::ResolveTransaction => "txn.resolve",
+            Verb::BeginBackup => "backup.begin",
+            Verb::ReadBackup => "backup.read",
             Verb::CreateToken => "token.create",
             Verb::ListTokens => "token.list",
             Verb::SetTokenRights => "token.rights",
@@ -62,7 +70,7 @@ impl Verb {
     }
 
     /// Whether `admin` in one keyspace is enough; else it has to be in all. What a transaction or a node concerns is not one
-    /// keyspace, and who gives out rights must have them all.
+    /// keyspace, a cut goes through all that take part in transactions, and who gives out rights must have them all.
     #[must_use]
     pub const fn is_of_one_keyspace(self) -> bool {
         match self {
@@ -70,6 +78,8 @@ impl Verb {
             Verb::DrainNode
             | Verb::SetPlacement
             | Verb::ResolveTransaction
+            | Verb::BeginBackup
+            | Verb::ReadBackup
             | Verb::CreateToken
             | Verb::ListTokens
             | Verb::SetTokenRights

@@ -84,8 +84,8 @@ pub struct Attempts {
     /// When a want of in-sync replicas was first told, as time spent.
     short_since: Option<Duration>,
     last: Option<Box<Refusal>>,
-    /// What a watch is told if no other replica has kept more of the log.
-    compacted: Option<Box<Refusal>>,
+    /// What is told if no other replica has kept what is asked for: a log, or the state of a cut.
+    gone: Option<Box<Refusal>>,
 }
 
 impl Attempts {
@@ -104,7 +104,7 @@ impl Attempts {
             unable: Vec::new(),
             short_since: None,
             last: None,
-            compacted: None,
+            gone: None,
         }
     }
 
@@ -169,9 +169,9 @@ impl Attempts {
         if self.joint && parts(&refusal) {
             return Next::Fail(refusal);
         }
-        if let Refusal::Compacted { .. } = refusal {
-            // Replicas let their logs go at different times.
-            self.compacted = Some(Box::new(refusal));
+        if let Refusal::Compacted { .. } | Refusal::CutGone { .. } = refusal {
+            // Replicas let go at different times.
+            self.gone = Some(Box::new(refusal));
             return self.another(view, node);
         }
         if let Refusal::Locked { .. } = refusal {
@@ -243,7 +243,7 @@ impl Attempts {
                 self.count += 1;
                 Next::Send(next)
             }
-            None => match self.compacted.take() {
+            None => match self.gone.take() {
                 Some(refusal) => Next::Fail(*refusal),
                 None => self.pause(),
             },

@@ -9,7 +9,8 @@ use super::{Attempts, Errand, Groups, Kind, Next, Question, RoutingTable, Told};
 use crate::wire::shard::Reply;
 use async_trait::async_trait;
 use fulcrum_types::{
-    Answered, Level, MapVersion, NodeId, Operation, Participant, Refusal, TraceContext, TransactionOperation,
+    Answered, CutOperation, Level, MapVersion, NodeId, Operation, Participant, Refusal, TraceContext,
+    TransactionOperation,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -49,6 +50,9 @@ fn kind(operation: &Operation) -> Kind {
         // What is decided every replica may tell; the others send on to the primary.
         Operation::Transaction(TransactionOperation::LookUp(_)) => Kind::Read(Level::Eventual),
         Operation::Transaction(step) if step.is_read() => Kind::Read(Level::Linearizable),
+        Operation::Cut(CutOperation::Step(_)) => Kind::Write { safe_twice: true },
+        // Whoever has pinned the state.
+        Operation::Cut(CutOperation::Read { .. } | CutOperation::LookUp { .. }) => Kind::Read(Level::Eventual),
         // A group recognises a repetition by the transaction's id.
         Operation::Transaction(_) => Kind::Write { safe_twice: true },
     }

@@ -68,6 +68,7 @@ fn operation_to_wire(operation: &Operation) -> internal::request::Operation {
         }),
         Operation::Outcome(key) => Op::Outcome((*key).into()),
         Operation::Transaction(step) => Op::Transaction(Box::new(step.clone().into())),
+        Operation::Cut(cut) => Op::Cut(Box::new(cut.clone().into())),
     }
 }
 
@@ -138,6 +139,7 @@ pub fn request_from_wire(wire: internal::Request) -> Result<GroupRequest, Malfor
         ),
         Op::Outcome(key) => Operation::Outcome(key.try_into()?),
         Op::Transaction(step) => Operation::Transaction((*step).try_into()?),
+        Op::Cut(cut) => Operation::Cut((*cut).try_into()?),
     };
     Ok(GroupRequest {
         keyspace: KeyspaceId(wire.keyspace),
@@ -220,6 +222,7 @@ fn answer_to_wire(group: GroupId, answer: Answer) -> internal::response::Result 
         Answer::Joint(outcomes) => R::Joint(joint_to_wire(outcomes)),
         Answer::Outcome(recorded) => R::Recorded(recorded_to_wire(recorded)),
         Answer::Transaction(answer) => R::Transaction(Box::new(steps::answer_to_wire(group, answer))),
+        Answer::Cut(answer) => R::Cut(Box::new(answer.into())),
     }
 }
 
@@ -389,6 +392,7 @@ pub fn response_from_wire(wire: internal::Response) -> Result<Result<Reply, Refu
         R::Joint(outcomes) => Answer::Joint(joint_from_wire(outcomes)?),
         R::Recorded(recorded) => Answer::Outcome(recorded_from_wire(recorded)?),
         R::Transaction(answer) => Answer::Transaction(steps::answer_from_wire(*answer)?),
+        R::Cut(answer) => Answer::Cut((*answer).try_into()?),
     };
     let receipt = wire.receipt.ok_or_else(|| Malformed::missing("response.receipt"))?;
     let receipt = (*receipt).try_into()?;

@@ -29,6 +29,7 @@ pub fn code(refusal: &Refusal) -> Code {
         Refusal::NotReady
         | Refusal::Fenced
         | Refusal::NotEnoughReplicas { .. }
+        | Refusal::BeingCut
         | Refusal::Stopped { .. }
         | Refusal::NoDataLeft
         | Refusal::Unreachable { .. } => Code::Unavailable,
@@ -41,7 +42,7 @@ pub fn code(refusal: &Refusal) -> Code {
         | Refusal::NoTransactions { .. } => Code::InvalidArgument,
         Refusal::Aborted { .. } | Refusal::Locked { .. } => Code::Aborted,
         Refusal::UnknownKeyspace { .. } => Code::NotFound,
-        Refusal::TooOldToTell | Refusal::Compacted { .. } => Code::OutOfRange,
+        Refusal::TooOldToTell | Refusal::Compacted { .. } | Refusal::CutGone { .. } => Code::OutOfRange,
         Refusal::Unauthenticated => Code::Unauthenticated,
         Refusal::Denied { .. } => Code::PermissionDenied,
         Refusal::Unknown { .. } => Code::Unknown,
@@ -93,6 +94,7 @@ pub fn refusal_to_wire(refusal: &Refusal) -> v1::Error {
             error.seen = Some((*after).into());
             error.kept_after = kept_after.0;
         }
+        Refusal::CutGone { group } => error.group = group.0,
         Refusal::IllegalLevel { level, mode } => {
             error.level = Some((*level).into());
             error.mode = v1::Mode::from(*mode).into();
@@ -180,6 +182,10 @@ pub fn refusal_from_wire(error: v1::Error) -> Refusal {
             _ => by_act(error),
         },
         "LOCKED" => Refusal::Locked { by: id() },
+        "BEING_CUT" => Refusal::BeingCut,
+        "CUT_GONE" => Refusal::CutGone {
+            group: GroupId(error.group),
+        },
         "TRANSACTION_ID_REUSED" => Refusal::TransactionIdReused { id: id() },
         "NO_TRANSACTIONS" => Refusal::NoTransactions {
             keyspace: error.keyspace,
@@ -302,6 +308,8 @@ mod tests {
                 cause: AbortCause::Conflict { with: id },
             },
             Refusal::Locked { by: id },
+            Refusal::BeingCut,
+            Refusal::CutGone { group: GroupId(4) },
             Refusal::TransactionIdReused { id },
             Refusal::NoTransactions {
                 keyspace: "sessions".into(),

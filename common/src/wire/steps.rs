@@ -11,11 +11,11 @@ use fulcrum_types::{
 use internal::transaction_answer as a;
 use internal::transaction_step as s;
 
-fn fingerprint_to_wire(fingerprint: Fingerprint) -> bytes::Bytes {
+pub(super) fn fingerprint_to_wire(fingerprint: Fingerprint) -> bytes::Bytes {
     bytes::Bytes::copy_from_slice(&fingerprint.0.to_be_bytes())
 }
 
-fn fingerprint_from_wire(wire: &[u8]) -> Result<Fingerprint, Malformed> {
+pub(super) fn fingerprint_from_wire(wire: &[u8]) -> Result<Fingerprint, Malformed> {
     let bytes = wire.try_into();
     let wrong = |_| Malformed(format!("fingerprint has {} bytes, not 16", wire.len()));
     Ok(Fingerprint(u128::from_be_bytes(bytes.map_err(wrong)?)))

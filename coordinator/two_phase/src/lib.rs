@@ -13,7 +13,7 @@
 //!
 //! **The files.** `core` holds the fields and the dispatch. `transaction` is what is known of one; `votes` is its first phase,
 //! `home` its second, `tell` what comes after. `reads` are read-only transactions, `look_up` is for those who ask later. `timers` is
-//! the one queue by time, `invariants` is run after every step in debug builds, `planted` breaks things on purpose.
+//! the one queue by time, `cut` is how backups get one moment of all groups, `invariants` is run after every step in debug builds, `planted` breaks things on purpose.
 //!
 //! **Left out.** Which group owns a key (a plan says), which node leads a group (the runner's routing knows), durable state of
 //! its own (there is none), one-round commits across groups.
@@ -23,6 +23,7 @@ pub mod planted;
 
 pub mod contract;
 mod core;
+pub mod cut;
 mod home;
 mod invariants;
 mod look_up;

@@ -59,4 +59,6 @@ bugs! {
     UndecidedIsAborted,
     /// Participants hear nothing while votes are collected.
     NoHeartbeats,
+    /// A cut takes a hold that was over too early for one that lasted.
+    TrustLapsedHolds,
 }

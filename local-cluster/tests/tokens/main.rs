@@ -456,6 +456,14 @@ async fn operators_verbs_need_admin_and_are_written_down() {
         home_group: group.0,
     };
     assert_eq!(needs(calls.transactions.resolve(resolve).await).unwrap(), "*:admin");
+    let begin = v1::BeginCutRequest::default();
+    assert_eq!(needs(calls.backup.begin(begin).await).unwrap(), "*:admin");
+    let read = v1::ReadCutRequest::default();
+    assert_eq!(needs(calls.backup.read(read).await).unwrap(), "*:admin");
+    let keep = v1::KeepCutRequest::default();
+    assert_eq!(needs(calls.backup.keep(keep).await).unwrap(), "*:admin");
+    let end = v1::EndCutRequest::default();
+    assert_eq!(needs(calls.backup.end(end).await).unwrap(), "*:admin");
     let make = v1::CreateTokenRequest {
         name: name(),
         ..v1::CreateTokenRequest::default()

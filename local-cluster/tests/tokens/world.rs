@@ -6,6 +6,7 @@ use fulcrum_common::auth::AuthConfig;
 use fulcrum_common::auth::text::{INTERNAL, ROOT, Secret};
 use fulcrum_common::wire::v1;
 use fulcrum_common::wire::v1::admin_client::AdminClient;
+use fulcrum_common::wire::v1::backup_client::BackupClient;
 use fulcrum_common::wire::v1::kv_client::KvClient;
 use fulcrum_common::wire::v1::transactions_client::TransactionsClient;
 use fulcrum_local_cluster::{LocalCluster, LocalClusterOptions, MetricsPorts};
@@ -50,6 +51,7 @@ pub struct Calls {
     pub kv: KvClient<Shown>,
     pub transactions: TransactionsClient<Shown>,
     pub admin: AdminClient<Shown>,
+    pub backup: BackupClient<Shown>,
 }
 
 pub struct World {
@@ -131,7 +133,8 @@ impl World {
         Calls {
             kv: KvClient::new(channel.clone()),
             transactions: TransactionsClient::new(channel.clone()),
-            admin: AdminClient::new(channel),
+            admin: AdminClient::new(channel.clone()),
+            backup: BackupClient::new(channel),
         }
     }
 

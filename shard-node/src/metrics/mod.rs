@@ -74,6 +74,7 @@ pub(crate) struct NodeMetrics {
     disk_healthy: IntGauge,
     staged_bytes: IntGauge,
     watching: IntGauge,
+    pinned: IntGauge,
     map_version: IntGauge,
 }
 
@@ -292,6 +293,9 @@ impl NodeMetrics {
                 .with_label_values::<&str>(&[]),
             watching: make
                 .gauge("watch_steps_waiting", "Steps of watches that wait for a change.", &[])?
+                .with_label_values(&[] as &[&str]),
+            pinned: make
+                .gauge("cut_pins", "States pinned for the cuts of backups, of all replicas.", &[])?
                 .with_label_values(&[] as &[&str]),
             map_version: make
                 .gauge("map_version", "Version of the cluster map that this node goes by.", &[])?

@@ -2,10 +2,10 @@
 
 use super::NodeMetrics;
 use crate::inbox::Shed;
-use crate::node::{GroupStatus, TransactionsStatus};
+use crate::node::{GroupStatus, NodeStatus, TransactionsStatus};
 use crate::transport::Depth;
 use fulcrum_replication::Status;
-use fulcrum_types::{MapVersion, NodeId, Role};
+use fulcrum_types::{NodeId, Role};
 use prometheus::IntCounterVec;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -113,11 +113,12 @@ impl NodeMetrics {
     }
 
     /// Takes in how the node as a whole is.
-    pub(crate) fn node(&self, disk_healthy: bool, staged_bytes: usize, watching: usize, map: MapVersion) {
-        self.watching.set(gauge(watching as u64));
+    pub(crate) fn node(&self, disk_healthy: bool, status: &NodeStatus) {
+        self.watching.set(gauge(status.watching as u64));
+        self.pinned.set(gauge(status.pinned as u64));
         self.disk_healthy.set(i64::from(disk_healthy));
-        self.staged_bytes.set(gauge(staged_bytes as u64));
-        self.map_version.set(gauge(map.0));
+        self.staged_bytes.set(gauge(status.staged_bytes as u64));
+        self.map_version.set(gauge(status.map_version.0));
     }
 }
 

@@ -27,6 +27,7 @@ impl Kind {
             Operation::Write { .. } | Operation::Joint(_) => ("none", "write"),
             Operation::Outcome(_) => ("none", "outcome"),
             Operation::Transaction(step) => ("none", step.name()),
+            Operation::Cut(cut) => ("none", cut.name()),
         };
         Self {
             keyspace: request.keyspace,

@@ -83,6 +83,10 @@ impl Group {
                 let asked = Asked { id, now, deadline };
                 self.admit_transaction(shared, &asked, operation)
             }
+            Operation::Cut(operation) => {
+                let asked = Asked { id, now, deadline };
+                self.admit_cut(shared, &asked, operation)
+            }
             Operation::Outcome(key) => {
                 let level = self.level_of_writes();
                 let read = Read::new(now.mono, deadline, level, Vec::new(), Wanted::Outcome(key));

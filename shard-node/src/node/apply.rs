@@ -5,7 +5,7 @@ use super::group::Group;
 use super::settings::limits;
 use super::shared::{Failure, Shared};
 use crate::event::Observation;
-use crate::state_machine::{StateMachine, TransactionEvent};
+use crate::state_machine::{ApplyOutcome, StateMachine, TransactionEvent};
 use crate::storage::{Reader, Space, StateKind, state_range};
 use fulcrum_replication::Input;
 use fulcrum_types::{Now, Refusal, Role};
@@ -41,6 +41,9 @@ impl Group {
         while let Some(entry) = self.tail.front().filter(|e| e.position.index <= self.commit) {
             let outcome = self.machine.apply_next(&mut shared.store, entry)?;
             if let Some(entry) = self.tail.pop_front() {
+                if let ApplyOutcome::Cut(answer) = &outcome {
+                    self.note_cut(shared, now.mono, &entry, answer);
+                }
                 self.applied_one(shared, now, &entry, outcome);
             }
             if self.machine.has_events() {

@@ -46,6 +46,10 @@ pub enum Bug {
     VersionOfTheResolve,
     /// Reads the old value under an intent, decided or not.
     ReadPastIntents,
+    /// Promises and commits although the group is held for a cut.
+    PromiseWhileHeld,
+    /// Takes what is not resolved at a cut for aborted.
+    CutWithoutIntents,
 }
 
 /// The bugs planted in a node.

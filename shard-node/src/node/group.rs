@@ -4,6 +4,7 @@
 //! applied, and what came up meanwhile for the core (the next part of a snapshot, a read asked again) goes in after it.
 
 use super::asking::Purpose;
+use super::cuts::Cuts;
 use super::failover::Failover;
 use super::history::History;
 use super::home::Home;
@@ -83,6 +84,8 @@ pub(super) struct Group {
     /// Decisions on promises made here that are known, and on their way through the log.
     pub(super) known: BTreeMap<TransactionId, Verdict>,
     pub(super) transfers: Transfers,
+    /// Its state at cuts that are being read.
+    pub(super) cuts: Cuts,
     pub(super) view: View,
     pub(super) failover: Failover,
     /// The configuration version of the last message received: another one is a reason to look at the core again.
@@ -141,6 +144,7 @@ impl Group {
             decisions: BTreeMap::new(),
             known: BTreeMap::new(),
             transfers: Transfers::default(),
+            cuts: Cuts::default(),
             view,
             failover: Failover::new(now.mono),
             seen_version: ConfigVersion::ZERO,

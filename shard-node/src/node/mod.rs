@@ -19,7 +19,8 @@
 //!
 //! **Transactions.** What was promised, decided and resolved is replicated state. The primary adds what needs no replication:
 //! requests that meet a lock wait (`waiting`), reads that meet an intent ask its home group (`meeting`), a participant that
-//! hears nothing asks, too (`in_doubt`), and a home group finishes what a coordinator left (`home`).
+//! hears nothing asks, too (`in_doubt`), and a home group finishes what a coordinator left (`home`). Every replica pins its state where
+//! a backup cuts it (`cuts`).
 //!
 //! **Left out.** Moving slots between groups: it will be further commands and requests.
 
@@ -27,6 +28,7 @@ mod admission;
 mod apply;
 mod asking;
 mod bugs;
+mod cuts;
 mod failover;
 mod group;
 mod history;
@@ -262,6 +264,7 @@ impl Node {
             group.refresh(shared, now);
             group.tend_transactions(shared, now);
             group.end_waits(shared, now)?;
+            group.cuts.expire(now.mono);
             group.log.sweep(&mut shared.store, sweep)?;
             Ok(())
         });

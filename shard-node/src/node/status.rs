@@ -27,6 +27,8 @@ pub struct NodeStatus {
     pub waiting: usize,
     /// Steps of watches among them.
     pub watching: usize,
+    /// States pinned for cuts, of all replicas.
+    pub pinned: usize,
     /// Bytes staged and not yet durable.
     pub staged_bytes: usize,
     /// Why the node is to stop, if it is.
@@ -92,6 +94,7 @@ impl Node {
             stopped: self.stopped.clone(),
             waiting: self.shared.requests.len(),
             watching: self.groups.values().map(|group| group.watches.len()).sum(),
+            pinned: self.groups.values().map(|group| group.cuts.len()).sum(),
             staged_bytes: self.shared.store.pending_bytes(),
             fatal: self.fatal.clone(),
             failover_pauses: FailoverPauses {

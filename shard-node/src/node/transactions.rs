@@ -465,7 +465,7 @@ impl Group {
 }
 
 /// A batch names each transaction once, and not too many.
-fn check_ids<'a>(ids: impl ExactSizeIterator<Item = &'a TransactionId>) -> Result<(), Refusal> {
+pub(super) fn check_ids<'a>(ids: impl ExactSizeIterator<Item = &'a TransactionId>) -> Result<(), Refusal> {
     let count = ids.len();
     if !(1..=MAX_TRANSACTION_KEYS).contains(&count) {
         return Err(invalid(format!(

@@ -335,6 +335,7 @@ impl Group {
             ApplyOutcome::Written(outcomes) | ApplyOutcome::Repeated(outcomes) => Ok(Answer::Written(outcomes)),
             ApplyOutcome::Joint(results) => Ok(Answer::Joint(results)),
             ApplyOutcome::Transaction(answer) => Ok(Answer::Transaction(answer)),
+            ApplyOutcome::Cut(answer) => Ok(Answer::Cut(answer)),
             // Only with no command, or another's entry: both were dealt with.
             ApplyOutcome::Blocked { by } => Err(Refusal::Locked { by }),
             ApplyOutcome::Refused(refusal) => Err(refusal.into()),

@@ -11,8 +11,8 @@ use super::transactions::prepare::ops;
 use crate::storage::{Decoder, Malformed, put_bytes, put_varint};
 use bytes::{BufMut, Bytes, BytesMut};
 use fulcrum_types::{
-    ClientId, Condition, Decide, IdempotencyKey, JoinedWrite, Mutation, Participant, PrepareRequest, Priority,
-    Resolution, Sequence, Transact, TransactionId, Version, WriteOp,
+    ClientId, Condition, CutId, CutStep, Decide, IdempotencyKey, JoinedWrite, Mutation, Participant, PrepareRequest,
+    Priority, Resolution, Sequence, Transact, TransactionId, Version, WriteOp,
 };
 use std::time::Duration;
 
@@ -27,6 +27,15 @@ mod kind {
     pub(super) const RESOLVE: u8 = 5;
     pub(super) const FORGET: u8 = 6;
     pub(super) const JOINT: u8 = 7;
+    pub(super) const CUT: u8 = 8;
+}
+
+/// Tags of [`CutStep`].
+mod cut_step {
+    pub(super) const HOLD: u8 = 1;
+    pub(super) const RELEASE: u8 = 2;
+    pub(super) const KEEP: u8 = 3;
+    pub(super) const END: u8 = 4;
 }
 
 /// Tags of [`Condition`].
@@ -79,6 +88,8 @@ pub enum Command {
     Resolve(Vec<Resolution>),
     /// Every participant has resolved these.
     Forget(Vec<TransactionId>),
+    /// A step of a cut.
+    Cut(CutStep),
 }
 
 /// Why a command could not be decoded. Fatal for the replica: it cannot apply what the group has committed.
@@ -121,6 +132,7 @@ impl Command {
             Command::Forget(ids) => headed(kind::FORGET, |buffer| {
                 put_list(buffer, ids, |buffer, id| put_id(buffer, *id));
             }),
+            Command::Cut(step) => headed(kind::CUT, |buffer| put_cut(buffer, *step)),
         }
     }
 
@@ -140,7 +152,11 @@ impl Command {
             Command::Prepare { request, .. } if request.decides() => {
                 ops(&request.part).into_iter().map(|op| (None, op)).collect()
             }
-            Command::Prepare { .. } | Command::Decide(_) | Command::Resolve(_) | Command::Forget(_) => Vec::new(),
+            Command::Prepare { .. }
+            | Command::Decide(_)
+            | Command::Resolve(_)
+            | Command::Forget(_)
+            | Command::Cut(_) => Vec::new(),
         }
     }
 
@@ -172,6 +188,7 @@ impl Command {
             }),
             kind::RESOLVE => Command::Resolve(get_list(&mut decoder, get_resolution)?),
             kind::FORGET => Command::Forget(get_list(&mut decoder, get_id)?),
+            kind::CUT => Command::Cut(get_cut(&mut decoder)?),
             other => return Err(CommandError::UnknownKind(other)),
         };
         decoder.finish()?;
@@ -186,6 +203,35 @@ fn headed(kind: u8, fill: impl FnOnce(&mut BytesMut)) -> Bytes {
     buffer.put_u8(kind);
     fill(&mut buffer);
     buffer.freeze()
+}
+
+fn put_cut(buffer: &mut BytesMut, step: CutStep) {
+    let (tag, id) = match step {
+        CutStep::Hold { id, .. } => (cut_step::HOLD, id),
+        CutStep::Release { id } => (cut_step::RELEASE, id),
+        CutStep::Keep { id } => (cut_step::KEEP, id),
+        CutStep::End { id } => (cut_step::END, id),
+    };
+    buffer.put_u8(tag);
+    put_varint(buffer, id.0);
+    if let CutStep::Hold { hold, .. } = step {
+        put_varint(buffer, millis(hold));
+    }
+}
+
+fn get_cut(decoder: &mut Decoder) -> Result<CutStep, Malformed> {
+    let tag = decoder.u8()?;
+    let id = CutId(decoder.varint()?);
+    Ok(match tag {
+        cut_step::HOLD => CutStep::Hold {
+            id,
+            hold: Duration::from_millis(decoder.varint()?),
+        },
+        cut_step::RELEASE => CutStep::Release { id },
+        cut_step::KEEP => CutStep::Keep { id },
+        cut_step::END => CutStep::End { id },
+        other => return Err(Malformed::Tag(other)),
+    })
 }
 
 fn put_prepare(buffer: &mut BytesMut, request: &PrepareRequest) {
@@ -571,6 +617,13 @@ mod tests {
             }),
             Command::Resolve(aborts.into_iter().chain([abort_of_any, commit]).collect()),
             Command::Forget(vec![id(10), id(11)]),
+            Command::Cut(CutStep::Hold {
+                id: CutId(u64::MAX),
+                hold: Duration::from_millis(2_000),
+            }),
+            Command::Cut(CutStep::Release { id: CutId(12) }),
+            Command::Cut(CutStep::Keep { id: CutId(12) }),
+            Command::Cut(CutStep::End { id: CutId(12) }),
         ]
     }
 

@@ -46,7 +46,7 @@ fn answer(outcome: ApplyOutcome) -> Result<WriteOutcome, Refusal> {
         },
         ApplyOutcome::Blocked { by } => Err(Refusal::Locked { by }),
         ApplyOutcome::Refused(refusal) => Err(refusal.into()),
-        ApplyOutcome::Noop | ApplyOutcome::Joint(_) | ApplyOutcome::Transaction(_) => {
+        ApplyOutcome::Noop | ApplyOutcome::Joint(_) | ApplyOutcome::Transaction(_) | ApplyOutcome::Cut(_) => {
             unreachable!("a write has become none of these")
         }
     }

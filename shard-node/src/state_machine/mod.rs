@@ -9,7 +9,7 @@
 //! leaves a tombstone with a version, so that versions never recur (rule 13). Expired values are invisible at once and
 //! removed in bounded steps as entries are applied. What an entry did that its command does not tell is noted beside it
 //! ([`changes_of`] reads both): a condition that did not hold, a retry, an expiry. Transactions have a chapter of their own
-//! (`transactions`); a write of a key that one of them holds is *blocked*, as a whole, and leaves nothing behind.
+//! (`transactions`), and so have the cuts that backups are made of (`cut`); a write of a key that one of them holds is *blocked*, as a whole, and leaves nothing behind.
 //!
 //! **Left out**: who may read when (the replication core says), admission limits on keys and values (checked before a command
 //! is proposed).
@@ -18,6 +18,7 @@ mod applied;
 mod cache;
 mod changes;
 mod command;
+mod cut;
 mod due;
 mod footnote;
 mod joint;
@@ -31,7 +32,9 @@ mod value;
 pub use applied::Applied;
 pub use changes::changes_of;
 pub use command::{Command, CommandError, encode_joint, encode_write};
+pub(crate) use cut::page;
 pub use read::Rows;
+pub(crate) use transactions::pinned::verdicts;
 pub use transactions::{Committed, Intent, Prepared, TransactionEvent};
 
 use crate::node::Bug;
@@ -41,8 +44,8 @@ use cache::Cache;
 use footnote::Footnote;
 use fulcrum_common::limits::LONGEST_TRANSACTION;
 use fulcrum_types::{
-    Condition, Entry, GroupId, IdempotencyKey, Index, Mutation, Participant, Payload, RecordedOutcome, Refusal,
-    ReplicatedTime, TransactionAnswer, TransactionId, Version, Versioned, WriteOp, WriteOutcome,
+    Condition, CutAnswer, Entry, GroupId, IdempotencyKey, Index, Mutation, Participant, Payload, RecordedOutcome,
+    Refusal, ReplicatedTime, TransactionAnswer, TransactionId, Version, Versioned, WriteOp, WriteOutcome,
 };
 use retry::{Place, RetryTable, Seen};
 use std::time::Duration;
@@ -122,6 +125,8 @@ pub enum ApplyOutcome {
     Refused(ApplyRefusal),
     /// A command of a transaction was answered.
     Transaction(TransactionAnswer),
+    /// A step of a cut was answered.
+    Cut(CutAnswer),
     /// A key that it needs is locked. Nothing changed, and nothing is remembered: propose it again (rule 16).
     Blocked {
         /// By whom.
@@ -170,6 +175,9 @@ pub enum ApplyRefusal {
     /// No room for another promise.
     #[error("too many transactions are prepared in this group")]
     TooManyPrepared,
+    /// The group is held for a cut.
+    #[error("the group is held for a cut")]
+    BeingCut,
     /// The decision belongs elsewhere.
     #[error("the decision on transaction {id} is recorded in group {} of keyspace {}, not here: ask there", home.group, home.keyspace)]
     NotTheHome {
@@ -187,6 +195,7 @@ impl From<ApplyRefusal> for Refusal {
             ApplyRefusal::TooManyClients | ApplyRefusal::RetryTableFull | ApplyRefusal::TooManyPrepared => {
                 Refusal::Overloaded
             }
+            ApplyRefusal::BeingCut => Refusal::BeingCut,
             ApplyRefusal::TransactionIdReused(id) => Refusal::TransactionIdReused { id },
             other => Refusal::Invalid {
                 reason: other.to_string(),
@@ -232,6 +241,8 @@ pub struct StateMachine {
     /// Of the entry that is being applied.
     footnote: Footnote,
     transactions: Table,
+    /// The last cut.
+    hold: Option<cut::Hold>,
     #[cfg(feature = "planted-bugs")]
     bugs: crate::node::Bugs,
 }
@@ -256,9 +267,16 @@ impl StateMachine {
             cache: Cache::new(cache_bytes),
             footnote: Footnote::default(),
             transactions: Table::load(store, place)?,
+            hold: cut::Hold::load(store, group, generation)?,
             #[cfg(feature = "planted-bugs")]
             bugs: Default::default(),
         })
+    }
+
+    /// The longest transaction, from its begin to its decision, in milliseconds of replicated time.
+    #[must_use]
+    pub fn horizon_ms(&self) -> u64 {
+        self.limits.horizon_ms()
     }
 
     /// Bounds the records kept in memory anew.
@@ -288,6 +306,7 @@ impl StateMachine {
             return Err(ApplyError::OutOfOrder { due, found: index });
         }
         let moment = Moment {
+            epoch: entry.position.epoch,
             index,
             time: entry.time,
         };
@@ -332,6 +351,7 @@ impl StateMachine {
             Command::Decide(decide) => self.decide(store, moment, decide),
             Command::Resolve(resolutions) => self.resolve(store, moment, resolutions),
             Command::Forget(ids) => self.forget(store, ids),
+            Command::Cut(step) => Ok(self.cut(store, moment, *step)),
         }
     }
 
@@ -344,7 +364,7 @@ impl StateMachine {
         first: u32,
         ops: &[WriteOp],
     ) -> Result<ApplyOutcome, StorageError> {
-        let Moment { index, time } = moment;
+        let Moment { index, time, .. } = moment;
         if let Some(key) = idempotency {
             match self.retries.check(store, self.place(), &self.limits, key, time)? {
                 Seen::New => {}

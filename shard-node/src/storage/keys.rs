@@ -35,11 +35,13 @@ pub enum StateKind {
     Transaction = 7,
     /// Time and transaction: whose record has to be looked at once replicated time gets there.
     TransactionDue = 8,
+    /// The last cut of the group.
+    Cut = 9,
 }
 
 impl StateKind {
     /// All of them, in order.
-    pub const ALL: [StateKind; 8] = [
+    pub const ALL: [StateKind; 9] = [
         StateKind::Applied,
         StateKind::Value,
         StateKind::Due,
@@ -48,6 +50,7 @@ impl StateKind {
         StateKind::Intent,
         StateKind::Transaction,
         StateKind::TransactionDue,
+        StateKind::Cut,
     ];
 
     /// The kind with this tag.

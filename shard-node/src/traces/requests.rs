@@ -81,7 +81,8 @@ impl Requests {
             writes: match &request.operation {
                 Operation::Write { .. } | Operation::Joint(_) => true,
                 Operation::Transaction(step) => !step.is_read(),
-                Operation::Read(_) | Operation::Outcome(_) => false,
+                // Cuts are followed by nobody: they belong to no client's request.
+                Operation::Read(_) | Operation::Outcome(_) | Operation::Cut(_) => false,
             },
             again: 0,
         };
@@ -307,6 +308,7 @@ fn name(operation: &Operation) -> &'static str {
         Operation::Read(_) => "read",
         Operation::Write { .. } | Operation::Joint(_) => "write",
         Operation::Outcome(_) => "outcome",
+        Operation::Cut(_) => "cut",
         Operation::Transaction(step) => step.name(),
     }
 }

@@ -456,7 +456,8 @@ impl Lane {
             | Answer::Joint(_)
             | Answer::Rows { .. }
             | Answer::Changes { .. }
-            | Answer::Transaction(_) => {
+            | Answer::Transaction(_)
+            | Answer::Cut(_) => {
                 return self.end(now, Outcome::Unknown, Told::Nothing, process);
             }
         };

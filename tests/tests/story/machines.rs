@@ -105,6 +105,7 @@ impl Story {
             Owner::Node(..) => "a group",
             Owner::Coordinator(..) => "the coordinator",
             Owner::Client(..) => "a client",
+            Owner::Backup(_) => "a backup",
         };
         let names = GROUPS.into_iter().zip(&self.world.plan.groups);
         let of = names.into_iter().find(|(_, plan)| plan.group == one.group);

@@ -278,6 +278,7 @@ impl Script {
                 by: self.id(words.get(3))?,
             },
             "NOT_READY" => Refusal::NotReady,
+            "BEING_CUT" => Refusal::BeingCut,
             "NOT_ENOUGH_REPLICAS" => Refusal::NotEnoughReplicas { have: 1, need: 2 },
             "OVERLOADED" => Refusal::Overloaded,
             "TOO_OLD_TO_TELL" => Refusal::TooOldToTell,

@@ -2,6 +2,7 @@
 
 mod anomalies;
 mod commands;
+mod cuts;
 mod records;
 
 use super::*;

@@ -176,7 +176,7 @@ pub(super) fn observed(record: Option<Record>, at: ReplicatedTime) -> Observed {
     Observed { version, value }
 }
 
-fn decode(intent: Bytes) -> Result<(TransactionId, Record), StorageError> {
+pub(super) fn decode(intent: Bytes) -> Result<(TransactionId, Record), StorageError> {
     let mut decoder = Decoder::new(intent);
     let wrong = |e| damaged("intent", e);
     let id = id_from_key(&mut decoder).map_err(wrong)?;

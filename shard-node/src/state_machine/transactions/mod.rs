@@ -19,6 +19,7 @@ pub(super) mod codec;
 mod decide;
 mod intents;
 mod locks;
+pub(super) mod pinned;
 mod planted;
 pub(super) mod prepare;
 mod record;
@@ -36,7 +37,7 @@ use super::{ApplyOutcome, StateMachine, damaged};
 use crate::storage::{Reader, Space, StateKind, StorageError, Store, state_key};
 use bytes::Bytes;
 use fulcrum_types::{
-    Decision, Index, ReplicatedTime, TransactionAnswer, TransactionId, TransactionState, Verdict, Vote,
+    Decision, Epoch, Index, ReplicatedTime, TransactionAnswer, TransactionId, TransactionState, Verdict, Vote,
 };
 use record::Record;
 use std::sync::Arc;
@@ -44,6 +45,7 @@ use std::sync::Arc;
 /// The entry that is being applied.
 #[derive(Clone, Copy)]
 pub(super) struct Moment {
+    pub(super) epoch: Epoch,
     pub(super) index: Index,
     pub(super) time: ReplicatedTime,
 }

@@ -66,6 +66,9 @@ impl StateMachine {
             }
             Some(_) => return Ok(ApplyOutcome::Refused(ApplyRefusal::TransactionIdReused(id))),
         }
+        if self.is_held(moment) {
+            return Ok(ApplyOutcome::Refused(ApplyRefusal::BeingCut));
+        }
         if let Some(refusal) = self.refused_by_age(id, moment) {
             return Ok(ApplyOutcome::Refused(refusal));
         }
@@ -112,6 +115,9 @@ impl StateMachine {
                 if request.decides() && self.has(Bug::CommitAfterTheAbort) => {}
             Some(known) => return Ok(repeated(id, known, request)),
             None => {}
+        }
+        if self.is_held(moment) {
+            return Ok(ApplyOutcome::Refused(ApplyRefusal::BeingCut));
         }
         if let Some(refusal) = self.refused_by_age(id, moment) {
             return Ok(ApplyOutcome::Refused(refusal));

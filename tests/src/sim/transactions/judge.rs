@@ -1,5 +1,6 @@
 //! The end of a run with transactions: everything heals, nothing may be left, and the checkers judge what clients were told.
 
+use super::backups;
 use super::clients::Client;
 use super::jobs::Job;
 use crate::sim::judge::broken;
@@ -108,6 +109,7 @@ fn look_at_doubts(world: &mut World, since: &mut BTreeMap<(GroupId, TransactionI
 pub fn is_finished(world: &World) -> bool {
     let done = |unfinished: &Unfinished| *unfinished == Unfinished::default();
     !world.transactions.clients.iter().any(Client::is_busy)
+        && !world.transactions.backups.is_busy()
         && of_replicas(world).iter().all(|(_, unfinished)| done(unfinished))
         && (world.transactions.coordinators.iter()).all(|one| {
             one.status()
@@ -173,7 +175,12 @@ fn insist(world: &mut World, job: &Job, due: Time) {
 }
 
 fn judge(world: &mut World) -> Result<(), Failure> {
-    let (logs, bank): (Vec<_>, Vec<_>) = world.transactions.clients.iter().map(Client::logs).unzip();
+    let (mut logs, mut bank): (Vec<_>, Vec<_>) = world.transactions.clients.iter().map(Client::logs).unzip();
+    let told = TransactionHistory::merge(logs.clone());
+    backups::judge_cuts(world, told.transactions()).map_err(|why| broken("backup", why))?;
+    let (lists, statements) = backups::as_reads(world).map_err(|why| broken("backup", why))?;
+    logs.push(lists);
+    bank.push(statements);
     let history = TransactionHistory::merge(logs);
     let report = serializability::check(&history);
     if let Some(violation) = report.violations.first() {

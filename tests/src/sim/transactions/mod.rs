@@ -3,7 +3,7 @@
 //! **What is real.** The coordinators' core (`fulcrum_two_phase::TwoPhase`) and its plans ([`fulcrum_coordinator::plan()`]), the participants (the
 //! shard-nodes of this simulation), and the decision table by which questions find a primary
 //! ([`Attempts`](fulcrum_common::routing::Attempts)). **What is modelled**: the runners around them ([`questions`], [`coordinators`]) and the clients
-//! ([`clients`]). All that they send travels the simulated network.
+//! ([`clients`]), and whoever makes backups ([`backups`]). All that they send travels the simulated network.
 //!
 //! **What goes wrong.** All that goes wrong with nodes; and coordinators die before any effect, several work on one transaction, clients
 //! send a commit again elsewhere, have it settled, or vanish, and some ids are near the end of their time.
@@ -11,6 +11,7 @@
 //! **What is judged** ([`judge`]). What clients were told: strict serializability of lists, and the books of a bank. At every turn what groups have
 //! recorded (`invariants::records`). After healing nothing is left: no lock, no intent, no doubt beyond its bound, nothing unresolved.
 
+pub mod backups;
 pub mod clients;
 pub mod coordinators;
 pub mod jobs;
@@ -30,6 +31,7 @@ use super::plan::Plan;
 use super::rng::Rng;
 use super::time::{MS, Time};
 use super::world::{Happening, World};
+use backups::Backups;
 use clients::Client;
 pub use coordinators::Coordinator;
 use coordinators::Heard;
@@ -64,6 +66,8 @@ pub enum Step {
     Again(usize),
     /// A client has waited long enough for an answer to its attempt.
     GiveUp(usize, u64),
+    /// A backup is begun.
+    Backup,
 }
 
 /// Coordinators, clients, and questions under way.
@@ -78,6 +82,8 @@ pub struct Transactions {
     pub questions: Questions,
     /// What a story has in store for requests.
     pub moments: Moments,
+    /// Backups that are made meanwhile.
+    pub backups: Backups,
     pub(super) rng: Rng,
     /// Calls that their clients do not wait for, by client and attempt.
     aside: BTreeMap<(usize, u64), Aside>,
@@ -109,6 +115,7 @@ impl Transactions {
             workload,
             questions: Questions::new(rng.fork()),
             moments: Moments::default(),
+            backups: Backups::new(plan),
             rng,
             aside: BTreeMap::new(),
             last_aside: 0,
@@ -128,6 +135,9 @@ impl World {
             let at = self.transactions.rng.range(300 * MS, 600 * MS);
             self.plan_step(at, Step::Begin(number));
         }
+        if self.plan.transactions.as_ref().is_some_and(|plan| plan.backups) {
+            self.plan_backup();
+        }
     }
 
     pub(super) fn plan_step(&mut self, at: Time, step: Step) {
@@ -146,6 +156,7 @@ impl World {
             Step::Begin(number) => self.client_begins(number),
             Step::Again(number) => self.client_again(number),
             Step::GiveUp(number, attempt) => self.client_gives_up(number, attempt),
+            Step::Backup => self.begin_backup(),
         }
     }
 }

@@ -38,6 +38,8 @@ pub struct TransactionPlan {
     pub repeated: u32,
     /// Operations of one key without a coordinator, of a hundred.
     pub plain: u32,
+    /// Backups are made while all this goes on.
+    pub backups: bool,
     /// Ids of clients were issued so long ago: near the horizon some attempts become too old on their way.
     pub issued_before_ms: Vec<u64>,
 }
@@ -67,7 +69,12 @@ pub fn of(seed: u64, choice: Choice) -> Plan {
     // None of the seeds that are kept.
     plan.joints = seed % 7 == 6;
     plan.safety = rng.range(3, 6) * SEC;
-    plan.transactions = Some(chosen(&mut rng));
+    // None of the seeds that are kept.
+    let backups = matches!(seed % 11, 4 | 6 | 8 | 10);
+    plan.transactions = Some(TransactionPlan {
+        backups,
+        ..chosen(&mut rng)
+    });
     plan
 }
 
@@ -106,6 +113,7 @@ fn chosen(rng: &mut Rng) -> TransactionPlan {
         reused: rng.one_of(&[0, 0, 0, 15]),
         repeated: rng.one_of(&[0, 5, 20]),
         plain: rng.one_of(&[0, 20, 40]),
+        backups: false,
         issued_before_ms: match rng.below(4) {
             0 => vec![0, horizon - 3_000, horizon - 1_500],
             _ => vec![0],

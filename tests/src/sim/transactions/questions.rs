@@ -12,7 +12,8 @@ use crate::sim::world::{Happening, World};
 use fulcrum_common::routing::{Attempts, Failure, Kind, Next, Primary, View};
 use fulcrum_shard_node::event::Event;
 use fulcrum_types::{
-    Answered, BootId, GroupRequest, Level, MapVersion, NodeId, Operation, Participant, Refusal, TransactionOperation,
+    Answered, BootId, CutOperation, GroupRequest, Level, MapVersion, NodeId, Operation, Participant, Refusal,
+    TransactionOperation,
 };
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -26,6 +27,8 @@ pub enum Owner {
     Coordinator(usize, u64, fulcrum_two_phase::AskId),
     /// A client, with this attempt.
     Client(usize, u64),
+    /// Whoever makes backups, with this attempt.
+    Backup(u64),
 }
 
 /// A question under way.
@@ -82,11 +85,15 @@ impl Questions {
     }
 }
 
+/// Nobody else's number.
+const BACKUP_CLIENT: u64 = 9_000;
+
 fn end_of(owner: Owner) -> Endpoint {
     match owner {
         Owner::Node(node, ..) => Endpoint::Node(node),
         Owner::Coordinator(number, ..) => Endpoint::Coordinator(number as u64),
         Owner::Client(number, _) => Endpoint::Client(number as u64),
+        Owner::Backup(_) => Endpoint::Client(BACKUP_CLIENT),
     }
 }
 
@@ -95,6 +102,7 @@ fn kind_of(operation: &Operation) -> Kind {
         Operation::Read(read) => Kind::Read(read.level),
         // A decision is told by any replica; who cannot tell sends us to the primary.
         Operation::Transaction(TransactionOperation::LookUp(_)) => Kind::Read(Level::Eventual),
+        Operation::Cut(CutOperation::Read { .. } | CutOperation::LookUp { .. }) => Kind::Read(Level::Eventual),
         Operation::Transaction(step) if step.is_read() => Kind::Read(Level::Linearizable),
         _ => Kind::Write { safe_twice: true },
     }
@@ -142,7 +150,7 @@ impl World {
         match owner {
             Owner::Node(node, boot, _) => self.hosts[&node].lives(boot),
             Owner::Coordinator(number, life, _) => self.transactions.coordinators[number].lives(life),
-            Owner::Client(..) => true,
+            Owner::Client(..) | Owner::Backup(_) => true,
         }
     }
 
@@ -295,6 +303,7 @@ impl World {
                 self.feed(coordinator, fulcrum_two_phase::Input::Answered { ask, result });
             }
             Owner::Client(client, attempt) => self.client_is_answered(client, attempt, result),
+            Owner::Backup(attempt) => self.backup_hears(attempt, question.to, result),
         }
     }
 }

@@ -1,0 +1,215 @@
+//! Writes a backup: data files of a bounded size, then the manifest, all of it on the device before it gets its name.
+
+use super::Record;
+use super::file::{self, BLOCK_BYTES};
+use super::manifest::{FileEntry, MANIFEST, MANIFEST_SUM, Manifest, checksum};
+use bytes::BytesMut;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use xxhash_rust::xxh3::Xxh3;
+
+/// A data file takes no more records once it has so many bytes.
+pub const FILE_BYTES: u64 = 64 * 1024 * 1024;
+
+/// A backup on its way into a directory.
+#[derive(Debug)]
+pub struct Target {
+    partial: PathBuf,
+    whole: PathBuf,
+}
+
+impl Target {
+    /// Makes the directory in which it is put together.
+    ///
+    /// # Errors
+    /// There is something of that name already, or it cannot be made.
+    pub fn create(whole: &Path) -> io::Result<Self> {
+        let mut partial = whole.to_owned().into_os_string();
+        partial.push(".partial");
+        let partial = PathBuf::from(partial);
+        for taken in [whole, &partial] {
+            if taken.try_exists()? {
+                let reason = format!(
+                    "{} is there already: name another directory, or remove it",
+                    taken.display()
+                );
+                return Err(io::Error::new(io::ErrorKind::AlreadyExists, reason));
+            }
+        }
+        fs::create_dir(&partial)?;
+        Ok(Target {
+            partial,
+            whole: whole.to_owned(),
+        })
+    }
+
+    /// Where it is put together.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.partial
+    }
+
+    /// Removes what was written so far, to begin anew.
+    pub fn clear(&self) -> io::Result<()> {
+        for entry in fs::read_dir(&self.partial)? {
+            fs::remove_file(entry?.path())?;
+        }
+        Ok(())
+    }
+
+    /// Writes the manifest, and gives the whole its name.
+    pub fn finish(self, manifest: &Manifest) -> io::Result<()> {
+        let text = serde_json::to_vec_pretty(manifest).map_err(io::Error::other)?;
+        write_whole(&self.partial.join(MANIFEST), &text)?;
+        let sum = format!("{}\n", checksum(&text));
+        write_whole(&self.partial.join(MANIFEST_SUM), sum.as_bytes())?;
+        sync_folder(&self.partial)?;
+        fs::rename(&self.partial, &self.whole)?;
+        match self.whole.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            Some(parent) => sync_folder(parent),
+            None => sync_folder(Path::new(".")),
+        }
+    }
+
+    /// Removes all of it.
+    pub fn abandon(self) {
+        // What cannot be removed is named .partial, and shows that it is no backup.
+        let _ = fs::remove_dir_all(self.partial);
+    }
+}
+
+fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut file = File::create_new(path)?;
+    file.write_all(content)?;
+    file.sync_all()
+}
+
+fn sync_folder(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// Writes the files of one group.
+pub struct GroupWriter {
+    folder: PathBuf,
+    group: u64,
+    /// After so many bytes a file is full.
+    file_bytes: u64,
+    /// After so many bytes of records a block is.
+    block_bytes: usize,
+    open: Option<Open>,
+    done: Vec<FileEntry>,
+    /// Keys so far.
+    pub keys: u64,
+    /// Bytes of keys and values so far.
+    pub bytes: u64,
+}
+
+struct Open {
+    name: String,
+    file: File,
+    size: u64,
+    keys: u64,
+    hasher: Xxh3,
+    content: BytesMut,
+    records: u32,
+}
+
+impl Open {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all(bytes)?;
+        self.hasher.update(bytes);
+        self.size += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn end_block(&mut self) -> io::Result<()> {
+        if self.records == 0 {
+            return Ok(());
+        }
+        let block = file::records(&self.content, self.records)?;
+        self.append(&block)?;
+        self.content.clear();
+        self.records = 0;
+        Ok(())
+    }
+}
+
+impl GroupWriter {
+    /// For a group's files in that directory.
+    #[must_use]
+    pub fn new(folder: &Path, group: u64) -> Self {
+        Self::with_blocks(folder, group, FILE_BYTES, BLOCK_BYTES)
+    }
+
+    pub(super) fn with_blocks(folder: &Path, group: u64, file_bytes: u64, block_bytes: usize) -> Self {
+        GroupWriter {
+            folder: folder.to_owned(),
+            group,
+            file_bytes,
+            block_bytes,
+            open: None,
+            done: Vec::new(),
+            keys: 0,
+            bytes: 0,
+        }
+    }
+
+    /// Adds the next record, in the order of the keys.
+    pub fn add(&mut self, record: &Record) -> io::Result<()> {
+        let open = match &mut self.open {
+            Some(open) => open,
+            closed => closed.insert(open(&self.folder, self.group, self.done.len())?),
+        };
+        file::put_record(&mut open.content, record);
+        open.records += 1;
+        open.keys += 1;
+        self.keys += 1;
+        self.bytes += record.bytes();
+        if open.content.len() >= self.block_bytes {
+            open.end_block()?;
+        }
+        if open.size >= self.file_bytes {
+            self.close()?;
+        }
+        Ok(())
+    }
+
+    fn close(&mut self) -> io::Result<()> {
+        let Some(mut open) = self.open.take() else {
+            return Ok(());
+        };
+        open.end_block()?;
+        open.append(&file::end(open.keys))?;
+        open.file.sync_all()?;
+        self.done.push(FileEntry {
+            name: open.name,
+            size: open.size,
+            keys: open.keys,
+            checksum: format!("{:032x}", open.hasher.digest128()),
+        });
+        Ok(())
+    }
+
+    /// Ends the group: its files.
+    pub fn finish(mut self) -> io::Result<Vec<FileEntry>> {
+        self.close()?;
+        Ok(self.done)
+    }
+}
+
+fn open(folder: &Path, group: u64, before: usize) -> io::Result<Open> {
+    let number = u32::try_from(before + 1).map_err(io::Error::other)?;
+    let name = format!("group-{group}-{number:05}.data");
+    let mut open = Open {
+        file: File::create_new(folder.join(&name))?,
+        name,
+        size: 0,
+        keys: 0,
+        hasher: Xxh3::new(),
+        content: BytesMut::with_capacity(BLOCK_BYTES + BLOCK_BYTES / 4),
+        records: 0,
+    };
+    open.append(&file::head(group, number))?;
+    Ok(open)
+}

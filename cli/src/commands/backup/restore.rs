@@ -1,0 +1,288 @@
+//! `fulcrum backup restore`: the keys of a backup into keyspaces of a running cluster, and everything read back.
+//!
+//! The backup is checked as a whole before anything is written. Keys are set unconditionally, so that a restore may be repeated: one that was
+//! broken off is run again with `--over-existing`. Nothing of the number of groups remains: keys find theirs.
+
+use super::compare::{Differences, compare};
+use super::verify::whole;
+use crate::args::BackupRestoreArgs;
+use crate::backup::Manifest;
+use crate::backup::manifest::KeyspaceEntry;
+use crate::backup::reader::DataFile;
+use crate::context::{Context, Ending, note, print};
+use crate::exit::{Exit, Failure};
+use crate::loader::{Attempt, LoadOptions, Loaded, Numbered, load};
+use crate::progress::Progress;
+use crate::records;
+use crate::render::{count, rate, span};
+use fulcrum_client::{Admin, Keyspace, Range, Session};
+use fulcrum_common::clock::{Clock, SystemClock};
+use fulcrum_types::Refusal;
+use futures::TryStreamExt;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+const READ_AHEAD: usize = 4096;
+/// Records in a batch.
+const BATCH: usize = 256;
+
+/// One keyspace, restored.
+struct Restored {
+    name: String,
+    written: u64,
+    /// Keys whose time was over.
+    over: u64,
+    took: Duration,
+    differences: Option<Differences>,
+}
+
+/// Restores a backup.
+pub async fn run(context: &Context, args: &BackupRestoreArgs) -> Ending {
+    let (manifest, _) = whole(&args.directory).await?;
+    let chosen = choose(&manifest, args)?;
+    let client = context.client().await?;
+    let admin = client.admin();
+    for (entry, name) in &chosen {
+        make_ready(&admin, args, entry, name).await?;
+        if !args.over_existing {
+            must_be_empty(&client.keyspace(name.as_str()), name).await?;
+        }
+    }
+    let mut restored = Vec::new();
+    for (entry, name) in &chosen {
+        // What was written is what is read back, whichever replica is asked.
+        let session = Session::new();
+        let keyspace = client.keyspace(name.as_str()).in_session(&session);
+        restored.push(restore(args, entry, name, &keyspace).await?);
+    }
+    tell(context, args, &restored)
+}
+
+/// The keyspaces that are wanted, with their new names.
+fn choose<'a>(manifest: &'a Manifest, args: &BackupRestoreArgs) -> Result<Vec<(&'a KeyspaceEntry, String)>, Failure> {
+    let has = |name: &String| manifest.keyspaces.iter().any(|entry| entry.name == *name);
+    let named = args.keyspace.iter().chain(args.renamed.iter().map(|(old, _)| old));
+    if let Some(name) = named.into_iter().find(|name| !has(name)) {
+        let all: Vec<&str> = manifest.keyspaces.iter().map(|entry| entry.name.as_str()).collect();
+        let why = format!("the backup has {}", all.join(", "));
+        return Err(Failure::usage(format!("keyspace '{name}' is not in the backup"), why));
+    }
+    let wanted = manifest
+        .keyspaces
+        .iter()
+        .filter(|entry| args.keyspace.is_empty() || args.keyspace.contains(&entry.name));
+    let renamed = |entry: &&KeyspaceEntry| args.renamed.iter().find(|(old, _)| *old == entry.name);
+    let named = wanted.map(|entry| {
+        (
+            entry,
+            renamed(&entry).map_or(entry.name.clone(), |(_, new)| new.clone()),
+        )
+    });
+    let chosen: Vec<(&KeyspaceEntry, String)> = named.collect();
+    for (number, (_, name)) in chosen.iter().enumerate() {
+        if chosen[..number].iter().any(|(_, before)| before == name) {
+            let why = "each needs a name of its own: choose another one with --as";
+            return Err(Failure::usage(
+                format!("two keyspaces would be restored as '{name}'"),
+                why,
+            ));
+        }
+    }
+    Ok(chosen)
+}
+
+/// Makes the keyspace, unless it is there.
+async fn make_ready(admin: &Admin, args: &BackupRestoreArgs, entry: &KeyspaceEntry, name: &str) -> Result<(), Failure> {
+    match admin.show_keyspace(name).await {
+        Ok(found) => {
+            if args.groups.is_some_and(|groups| groups != found.options.groups) {
+                let why = format!("it has {} groups", found.options.groups);
+                let failure = Failure::usage(format!("keyspace '{name}' is there already"), why);
+                return Err(failure.remedy("leave --groups out, or restore under another name with --as"));
+            }
+            Ok(())
+        }
+        Err(error) if matches!(error.refusal(), Some(Refusal::UnknownKeyspace { .. })) => {
+            let spec = entry.settings.spec(args.groups, args.replication_factor);
+            spec.resolve()
+                .map_err(|error| Failure::usage(format!("keyspace '{name}'"), error))?;
+            let created = admin.create_keyspace(name, spec).await;
+            created
+                .map(drop)
+                .map_err(|error| Failure::client(format!("cannot create keyspace '{name}'"), &error))
+        }
+        Err(error) => Err(Failure::client(format!("cannot look at keyspace '{name}'"), &error)),
+    }
+}
+
+async fn must_be_empty(keyspace: &Keyspace, name: &str) -> Result<(), Failure> {
+    let mut rows = std::pin::pin!(keyspace.scan(Range::all()).limit(1).rows());
+    let first = rows.try_next().await;
+    let first = first.map_err(|error| Failure::client(format!("cannot look into keyspace '{name}'"), &error))?;
+    if first.is_none() {
+        return Ok(());
+    }
+    let what = format!("keyspace '{name}' has data");
+    let failure = Failure::new(Exit::Failed, "NOT_EMPTY", what, "a restore would write over it");
+    Err(failure.remedy(format!(
+        "another name with --as {name}=NEW, or --over-existing: keys of the backup are set, others stay"
+    )))
+}
+
+async fn restore(
+    args: &BackupRestoreArgs,
+    entry: &KeyspaceEntry,
+    name: &str,
+    keyspace: &Keyspace,
+) -> Result<Restored, Failure> {
+    let began = SystemClock.now();
+    let (loaded, over) = write(args, entry, name, keyspace).await?;
+    if let Some(first) = loaded.refused.first() {
+        let what = format!(
+            "keyspace '{name}' is restored in part: {} keys were refused",
+            loaded.refused.len()
+        );
+        let failure = Failure::client(what, &first.error);
+        return Err(failure.remedy("the same command with --over-existing goes on; it may be repeated"));
+    }
+    let took = SystemClock.now().mono.since(began.mono);
+    let differences = match args.no_verify {
+        true => None,
+        false => Some(compare(&args.directory, entry, name, keyspace, began.wall_ms).await?),
+    };
+    Ok(Restored {
+        name: name.to_owned(),
+        written: loaded.written,
+        over,
+        took,
+        differences,
+    })
+}
+
+async fn write(
+    args: &BackupRestoreArgs,
+    entry: &KeyspaceEntry,
+    name: &str,
+    keyspace: &Keyspace,
+) -> Result<(Loaded, u64), Failure> {
+    let (sender, source) = mpsc::channel(READ_AHEAD);
+    let files = files(&args.directory, entry);
+    let reading = tokio::task::spawn_blocking(move || read(files, &sender));
+    let progress = Arc::new(Progress::start(&format!("restore '{name}'"), Some(entry.keys)));
+    let shown = Arc::clone(&progress);
+    let observe = move |attempt: &Attempt<'_>| {
+        if let Ok(written) = attempt.answer {
+            shown.add(written.items.iter().filter(|item| item.is_ok()).count() as u64);
+        }
+    };
+    let options = LoadOptions {
+        batch: BATCH,
+        parallel: usize::try_from(args.parallel).unwrap_or(1),
+    };
+    let loaded = load(keyspace, source, options, observe, |_| true).await;
+    if let Some(progress) = Arc::into_inner(progress) {
+        progress.finish();
+    }
+    let read = reading
+        .await
+        .map_err(|error| Failure::file("cannot read the backup", error))?;
+    match read {
+        Ok(over) => Ok((loaded, over)),
+        Err(why) => Err(Failure::file(format!("keyspace '{name}' is restored in part"), why)),
+    }
+}
+
+/// The files of a keyspace: where each is, whose, and its number there.
+pub(super) fn files(folder: &Path, entry: &KeyspaceEntry) -> Vec<Vec<(PathBuf, u64, u32)>> {
+    let of_group = |group: &crate::backup::manifest::GroupEntry| {
+        let files = (1..).zip(&group.files);
+        files
+            .map(|(number, file)| (folder.join(&file.name), group.id, number))
+            .collect()
+    };
+    entry.groups.iter().map(of_group).collect()
+}
+
+/// Reads records until the end, or until nobody takes them any more. How many were over.
+fn read(files: Vec<Vec<(PathBuf, u64, u32)>>, sender: &mpsc::Sender<Numbered>) -> Result<u64, String> {
+    let (mut line, mut over) = (0, 0);
+    for (path, group, number) in files.into_iter().flatten() {
+        let damaged = |damage| format!("{}: {damage}", path.display());
+        let mut file = DataFile::open(&path, group, number).map_err(damaged)?;
+        while let Some(block) = file.next_block().map_err(damaged)? {
+            let now_ms = SystemClock.now().wall_ms;
+            for record in block {
+                line += 1;
+                if record.is_over(now_ms) {
+                    over += 1;
+                    continue;
+                }
+                let numbered = Numbered {
+                    line,
+                    expires_at_ms: record.expires_at_ms,
+                    record: records::Record {
+                        key: record.key,
+                        value: record.value,
+                    },
+                };
+                if sender.blocking_send(numbered).is_err() {
+                    return Ok(over);
+                }
+            }
+        }
+    }
+    Ok(over)
+}
+
+fn tell(context: &Context, args: &BackupRestoreArgs, restored: &[Restored]) -> Ending {
+    if context.json() {
+        let one = |one: &Restored| {
+            json!({
+                "name": one.name, "written": one.written, "over": one.over, "seconds": one.took.as_secs_f64(),
+                "verified": one.differences.as_ref().map(Differences::as_json),
+            })
+        };
+        let keyspaces: Vec<Value> = restored.iter().map(one).collect();
+        context.print_json(&json!({"keyspaces": keyspaces}))?;
+    }
+    for one in restored {
+        if context.json() {
+            break;
+        }
+        let over = match one.over {
+            0 => String::new(),
+            over => format!(", {} were over", count(over)),
+        };
+        let speed = rate(one.written, one.took);
+        print(&format!(
+            "restored '{}': {} keys in {} ({speed}/s){over}\n",
+            one.name,
+            count(one.written),
+            span(one.took)
+        ))?;
+        if let Some(differences) = &one.differences {
+            print(&format!("  {}\n", differences.in_words()))?;
+        }
+    }
+    let wrong = |one: &&Restored| {
+        let differences = one.differences.as_ref();
+        differences.is_some_and(|found| !found.agree(args.over_existing))
+    };
+    let Some(first) = restored.iter().find(wrong) else {
+        return Ok(Exit::Ok);
+    };
+    if let Some(found) = &first.differences {
+        found.named.iter().for_each(|line| note(line));
+    }
+    let what = format!("keyspace '{}' does not hold what the backup does", first.name);
+    let failure = Failure::new(
+        Exit::Failed,
+        "DIFFERENT",
+        what,
+        "see above; somebody else may write to it",
+    );
+    Err(failure.remedy("see that nobody else writes, and repeat with --over-existing"))
+}

@@ -1,0 +1,210 @@
+//! Cuts: one moment through all groups of a cluster, read group by group. What backups are made of.
+//!
+//! A cut is made once and read for as long as its replicas keep it: a minute after the last [`Cut::keep`]. Its pages can be read through
+//! any router and be taken up again at any key; a stream that breaks is.
+
+use crate::admin::{KeyspaceInfo, keyspace};
+use crate::client::Client;
+use crate::error::Error;
+use crate::retry::{Next, Retries};
+use crate::rpc;
+use crate::scan::Row;
+use bytes::Bytes;
+use fulcrum_common::routing::Failure;
+use fulcrum_common::wire::{Malformed, v1};
+use fulcrum_types::{GroupId, KeyspaceId, LogPosition, MapVersion};
+use tokio::time::Instant;
+use tonic::{Request, Streaming};
+
+/// A cut through all groups, with no transaction on both sides of it. From [`Client::cut`].
+#[derive(Clone)]
+pub struct Cut {
+    client: Client,
+    wire: v1::Cut,
+    /// Which cluster.
+    pub cluster_id: String,
+    /// The cluster map by which it was made.
+    pub map_version: MapVersion,
+    /// The keyspaces asked for.
+    pub keyspaces: Vec<KeyspaceInfo>,
+    /// Their groups.
+    pub groups: Vec<CutGroup>,
+}
+
+/// Where a cut goes through one group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CutGroup {
+    /// Its keyspace.
+    pub keyspace: KeyspaceId,
+    /// The group.
+    pub group: GroupId,
+    /// The state is that of all entries up to this one.
+    pub position: LogPosition,
+    /// Replicated time of that entry, milliseconds since the Unix epoch.
+    pub time_ms: u64,
+}
+
+impl Client {
+    /// Cuts all groups of these keyspaces, or of all keyspaces if none is named, at one moment. Transactions wait meanwhile, for
+    /// milliseconds as a rule.
+    ///
+    /// # Errors
+    /// A group has no primary, or not for long enough: nothing is left of it, and another try may do.
+    pub async fn cut(&self, keyspaces: &[String]) -> Result<Cut, Error> {
+        let request = v1::BeginCutRequest {
+            keyspaces: keyspaces.to_vec(),
+        };
+        let wire = self.admin().call(request).await?;
+        Cut::new(self.clone(), wire)
+    }
+}
+
+impl Cut {
+    fn new(client: Client, wire: v1::Cut) -> Result<Self, Error> {
+        let keyspaces: Vec<KeyspaceInfo> = wire.keyspaces.iter().cloned().map(keyspace).collect::<Result<_, _>>()?;
+        let asked = |group: &&v1::cut::Group| keyspaces.iter().any(|keyspace| keyspace.id.0 == group.keyspace);
+        let group = |group: &v1::cut::Group| {
+            Ok(CutGroup {
+                keyspace: KeyspaceId(group.keyspace),
+                group: GroupId(group.id),
+                position: group.at.ok_or_else(|| Malformed::missing("cut.group.at"))?.into(),
+                time_ms: group.time_ms,
+            })
+        };
+        let groups = wire.groups.iter().filter(asked).map(group);
+        Ok(Self {
+            groups: groups.collect::<Result<_, Malformed>>()?,
+            cluster_id: wire.cluster_id.clone(),
+            map_version: MapVersion(wire.map_version),
+            keyspaces,
+            client,
+            wire,
+        })
+    }
+
+    /// Its name, for messages and logs.
+    #[must_use]
+    pub fn name(&self) -> String {
+        fulcrum_types::CutId(self.wire.id).to_string()
+    }
+
+    /// Reads one group from a key on, in key order.
+    #[must_use]
+    pub fn pages(&self, group: GroupId, start: Bytes) -> CutPages {
+        CutPages {
+            until: self.client.shared.until(None),
+            cut: self.clone(),
+            group,
+            start: Some(start),
+            retries: Retries::new(false),
+            stream: None,
+        }
+    }
+
+    /// Says that it is still being read: it is kept for another minute.
+    ///
+    /// # Errors
+    /// A group cannot be reached.
+    pub async fn keep(&self) -> Result<(), Error> {
+        let cut = Some(self.wire.clone());
+        self.client.admin().call(v1::KeepCutRequest { cut }).await.map(drop)
+    }
+
+    /// Lets go of it. What cannot be told so does by itself, a minute later.
+    ///
+    /// # Errors
+    /// No router can be reached.
+    pub async fn end(&self) -> Result<(), Error> {
+        let cut = Some(self.wire.clone());
+        self.client.admin().call(v1::EndCutRequest { cut }).await.map(drop)
+    }
+}
+
+/// The pages of one group of a cut.
+pub struct CutPages {
+    cut: Cut,
+    group: GroupId,
+    /// Where the next page starts; none behind the last one.
+    start: Option<Bytes>,
+    until: Instant,
+    retries: Retries,
+    stream: Option<Streaming<v1::CutPage>>,
+}
+
+impl CutPages {
+    /// The next rows; none behind the last ones. A page may be empty. The deadline bounds the wait for each page.
+    ///
+    /// # Errors
+    /// No replica of the group has the state of the cut any more, or none can be reached.
+    pub async fn next(&mut self) -> Result<Option<Vec<Row>>, Error> {
+        self.until = self.cut.client.shared.until(None);
+        self.retries = Retries::new(false);
+        while let Some(start) = self.start.clone() {
+            match self.read(start).await {
+                Ok(page) => return self.take(page).map(Some),
+                Err(failure) => self.recover(failure).await?,
+            }
+        }
+        Ok(None)
+    }
+
+    async fn read(&mut self, start: Bytes) -> Result<v1::CutPage, Failure> {
+        let out_of_time = |_| Failure::Lost("no page came in time".into());
+        let mut stream = match self.stream.take() {
+            Some(stream) => stream,
+            None => tokio::time::timeout_at(self.until, self.open(start))
+                .await
+                .map_err(out_of_time)??,
+        };
+        let message = tokio::time::timeout_at(self.until, stream.message())
+            .await
+            .map_err(out_of_time)?;
+        let page = message.map_err(|status| rpc::failure(&status))?;
+        self.stream = Some(stream);
+        page.ok_or_else(|| Failure::Lost("the stream ended before the group did".into()))
+    }
+
+    async fn open(&self, start: Bytes) -> Result<Streaming<v1::CutPage>, Failure> {
+        let shared = &self.cut.client.shared;
+        let request = Request::new(v1::ReadCutRequest {
+            cut: Some(self.cut.wire.clone()),
+            group: self.group.0,
+            start,
+        });
+        let chosen = shared.routers.choose();
+        let opened = rpc::backup(chosen.channel.clone()).read(request).await;
+        opened.map(tonic::Response::into_inner).map_err(|status| {
+            let failure = rpc::failure(&status);
+            if !matches!(failure, Failure::Refused(_)) {
+                shared.routers.failed(&chosen);
+            }
+            failure
+        })
+    }
+
+    fn take(&mut self, page: v1::CutPage) -> Result<Vec<Row>, Error> {
+        let row = |row: v1::cut_page::Row| {
+            let value = row.value.ok_or_else(|| Malformed::missing("row.value"))?.into();
+            Ok(Row { key: row.key, value })
+        };
+        let rows = page.rows.into_iter().map(row).collect::<Result<_, Malformed>>()?;
+        self.start = page.next;
+        Ok(rows)
+    }
+
+    async fn recover(&mut self, failure: Failure) -> Result<(), Error> {
+        self.stream = None;
+        let shared = &self.cut.client.shared;
+        match self.retries.after(failure) {
+            Next::Fail(verdict) => return Err(verdict.error()),
+            Next::Again { .. } => {
+                let pause = shared.backoff.pause(self.retries.failed());
+                if Instant::now() + pause >= self.until {
+                    return Err(self.retries.out_of_time().error());
+                }
+                tokio::time::sleep(pause).await;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,305 @@
+//! Backups at the router's door: a cut through all groups, and what each of them held there.
+//!
+//! The cut is made by the pure core in `fulcrum_two_phase::cut`; here its questions are asked. Nothing of a cut is kept: its client brings
+//! it back with every call, and any router goes on with it. Where the cut has a group's state and the decisions of others apart, both
+//! are put together here, so that clients see keys with their values.
+
+use crate::admin::invalid;
+use crate::order::unknown_keyspace;
+use crate::service::unexpected;
+use fulcrum_common::ClusterMap;
+use fulcrum_common::audit::{Asked, Audit};
+use fulcrum_common::auth::{Caller, Scope, Verb};
+use fulcrum_common::entropy::random_u64;
+use fulcrum_common::limits::MAX_TRANSACTION_KEYS;
+use fulcrum_common::routing::{Groups, RoutingTable};
+use fulcrum_common::wire::backup::{cut_from_wire, points_to_wire};
+use fulcrum_common::wire::{Malformed, map, status, v1};
+use fulcrum_two_phase::cut::{Asks, Cutting, NotCut, Unsettled, Verdicts};
+use fulcrum_types::{
+    Answer, Cut, CutAnswer, CutId, CutOperation, CutPage, CutPoint, CutStep, GroupId, Mode, Operation, Participant,
+    Refusal, Right,
+};
+use futures::future::try_join_all;
+use futures::stream::{FuturesUnordered, StreamExt};
+use serde_json::json;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+/// How long a group is held at most: transactions wait for it.
+const HOLD: Duration = Duration::from_secs(2);
+/// For a group to answer while others are held.
+const STEP_WITHIN: Duration = Duration::from_millis(1_500);
+/// For a group to answer when nobody is held.
+const READ_WITHIN: Duration = Duration::from_secs(10);
+const PAGE_BYTES: u32 = 256 * 1024;
+const PAGES_AHEAD: usize = 2;
+/// A replica that has not got as far as the cut yet says that it has no such state: others are asked.
+const ROUNDS: u32 = 4;
+const ROUND_PAUSE: Duration = Duration::from_millis(100);
+
+/// The `Backup` service.
+#[derive(Clone)]
+pub(crate) struct BackupService {
+    pub(crate) groups: Arc<dyn Groups>,
+    pub(crate) table: Arc<RoutingTable>,
+    pub(crate) audit: Audit,
+}
+
+type Pages = mpsc::Sender<Result<v1::CutPage, Status>>;
+
+fn refused(refusal: Refusal) -> Status {
+    status::refusal_to_status(&refusal)
+}
+
+fn malformed(malformed: Malformed) -> Status {
+    refused(malformed.into())
+}
+
+async fn ask(groups: &dyn Groups, at: Participant, cut: CutOperation, within: Duration) -> Result<CutAnswer, Refusal> {
+    match groups.ask(at, Operation::Cut(cut), within).await?.answer {
+        Answer::Cut(answer) => Ok(answer),
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// Asks for a cut until it is made or is not.
+async fn make(groups: &Arc<dyn Groups>, through: BTreeSet<Participant>) -> Result<Cut, NotCut> {
+    let (mut cutting, asks) = Cutting::new(CutId(random_u64()), HOLD, through);
+    let mut under_way = FuturesUnordered::new();
+    let begin = |(at, cut): (Participant, CutOperation)| async move {
+        let answer = ask(&**groups, at, cut, STEP_WITHIN).await;
+        (at, answer)
+    };
+    under_way.extend(asks.into_iter().map(begin));
+    while let Some((at, answer)) = under_way.next().await {
+        let progress = cutting.answered(at, answer);
+        match progress.ended {
+            None => under_way.extend(progress.asks.into_iter().map(begin)),
+            Some(ended) => {
+                tell(groups, progress.asks);
+                return ended;
+            }
+        }
+    }
+    Ok(Cut::default())
+}
+
+/// Tells groups what nobody waits for. Where it gets lost time does the same.
+fn tell(groups: &Arc<dyn Groups>, asks: Asks) {
+    for (at, cut) in asks {
+        let told = Box::new(|_| {});
+        groups.clone().submit(at, Operation::Cut(cut), STEP_WITHIN, told);
+    }
+}
+
+/// The groups that a cut goes through: those of the keyspaces wanted, and all that take part in transactions.
+fn through(map: &ClusterMap, wanted: &BTreeSet<String>) -> BTreeSet<Participant> {
+    let keyspaces = map.keyspaces().values();
+    let cut = keyspaces.filter(|keyspace| keyspace.options.mode == Mode::Sync || wanted.contains(&keyspace.name));
+    let groups = cut.flat_map(|keyspace| {
+        let id = keyspace.id;
+        map.groups_of(id).map(move |group| Participant { keyspace: id, group })
+    });
+    groups.collect()
+}
+
+/// Reads one group of a cut.
+struct Reading {
+    groups: Arc<dyn Groups>,
+    cut: Cut,
+    at: Participant,
+    point: CutPoint,
+    verdicts: Verdicts,
+}
+
+impl Reading {
+    async fn run(mut self, mut start: bytes::Bytes, pages: Pages) {
+        loop {
+            let page = self.page(start).await.map_err(refused);
+            let next = page.as_ref().ok().and_then(|page| page.next.clone());
+            if pages.send(page).await.is_err() {
+                return;
+            }
+            match next {
+                Some(next) => start = next,
+                None => return,
+            }
+        }
+    }
+
+    async fn page(&mut self, start: bytes::Bytes) -> Result<v1::CutPage, Refusal> {
+        let read = CutOperation::Read {
+            id: self.cut.id,
+            at: self.point.position,
+            start,
+            max_bytes: PAGE_BYTES,
+        };
+        let mut page = match self.ask(self.at, read).await? {
+            CutAnswer::Page(page) => page,
+            _ => return Err(astray()),
+        };
+        let next = page.next.take();
+        let rows = self
+            .settle(page)
+            .await?
+            .into_iter()
+            .map(|(key, value)| v1::cut_page::Row {
+                key,
+                value: Some(value.into()),
+            });
+        Ok(v1::CutPage {
+            rows: rows.collect(),
+            next,
+        })
+    }
+
+    /// What was committed by the cut, and nothing else.
+    async fn settle(&mut self, page: CutPage) -> Result<Vec<(bytes::Bytes, fulcrum_types::Versioned)>, Refusal> {
+        // Of other pages nothing need be known: what is kept stays bounded.
+        self.verdicts = Verdicts::default();
+        let missing = self.verdicts.missing(&self.cut, &page, MAX_TRANSACTION_KEYS);
+        for (home, look_up) in missing.map_err(|why| self.useless(&why))? {
+            let CutOperation::LookUp { transactions, .. } = &look_up else {
+                continue;
+            };
+            let ids = transactions.clone();
+            match self.ask(home, look_up).await? {
+                CutAnswer::Verdicts(verdicts) => self.verdicts.learn(&ids, &verdicts),
+                _ => return Err(astray()),
+            }
+        }
+        self.verdicts.settle(page).map_err(|why| self.useless(&why))
+    }
+
+    fn useless(&self, why: &Unsettled) -> Refusal {
+        tracing::warn!(cut = %self.cut.id, group = %self.at.group, %why, "a cut cannot be read to its end");
+        Refusal::CutGone { group: self.at.group }
+    }
+
+    async fn ask(&self, at: Participant, cut: CutOperation) -> Result<CutAnswer, Refusal> {
+        let mut round = 1;
+        loop {
+            match ask(&*self.groups, at, cut.clone(), READ_WITHIN).await {
+                Err(Refusal::CutGone { .. }) if round < ROUNDS => tokio::time::sleep(ROUND_PAUSE * round).await,
+                answer => return answer,
+            }
+            round += 1;
+        }
+    }
+}
+
+/// What only who may make backups may say of one.
+fn operators<T>(request: Request<T>) -> Result<T, Status> {
+    let permitted = Caller::of(&request)?.may(Right::Admin, Scope::ALL);
+    permitted.map(|()| request.into_inner()).map_err(refused)
+}
+
+fn astray() -> Refusal {
+    Refusal::Unknown {
+        reason: "the shard-node answered with another step of a cut than was asked".into(),
+    }
+}
+
+#[tonic::async_trait]
+impl v1::backup_server::Backup for BackupService {
+    async fn begin(&self, request: Request<v1::BeginCutRequest>) -> Result<Response<v1::Cut>, Status> {
+        let arguments = json!({"keyspaces": request.get_ref().keyspaces});
+        let asked = Asked::by(&request, Verb::BeginBackup, arguments)?;
+        let permitted = asked.permitted(None);
+        let work = self.cut(request.into_inner());
+        self.audit.perform(asked, permitted, work).await
+    }
+
+    type ReadStream = ReceiverStream<Result<v1::CutPage, Status>>;
+
+    async fn read(&self, request: Request<v1::ReadCutRequest>) -> Result<Response<Self::ReadStream>, Status> {
+        let wanted = request.get_ref();
+        let arguments = json!({"cut": wanted.cut.as_ref().map(|cut| cut.id), "group": wanted.group});
+        let asked = Asked::by(&request, Verb::ReadBackup, arguments)?;
+        let permitted = asked.permitted(None);
+        let work = async { self.pages(request.into_inner()) };
+        self.audit.perform(asked, permitted, work).await
+    }
+
+    async fn keep(&self, request: Request<v1::KeepCutRequest>) -> Result<Response<v1::KeepCutResponse>, Status> {
+        let cut = operators(request)?.cut;
+        let cut = cut.ok_or_else(|| malformed(Malformed::missing("cut")))?;
+        let Cut { id, points } = cut_from_wire(&cut).map_err(malformed)?;
+        let keep = CutOperation::Step(CutStep::Keep { id });
+        let told = points
+            .into_keys()
+            .map(|at| ask(&*self.groups, at, keep.clone(), READ_WITHIN));
+        try_join_all(told).await.map_err(refused)?;
+        Ok(Response::new(v1::KeepCutResponse {}))
+    }
+
+    async fn end(&self, request: Request<v1::EndCutRequest>) -> Result<Response<v1::EndCutResponse>, Status> {
+        let cut = operators(request)?.cut;
+        let cut = cut.ok_or_else(|| malformed(Malformed::missing("cut")))?;
+        let Cut { id, points } = cut_from_wire(&cut).map_err(malformed)?;
+        let end = CutOperation::Step(CutStep::End { id });
+        tell(&self.groups, points.into_keys().map(|at| (at, end.clone())).collect());
+        Ok(Response::new(v1::EndCutResponse {}))
+    }
+}
+
+impl BackupService {
+    async fn cut(&self, request: v1::BeginCutRequest) -> Result<Response<v1::Cut>, Status> {
+        let view = self.table.view();
+        let all = view.map.keyspaces().values().map(|keyspace| keyspace.name.clone());
+        let named: BTreeSet<String> = request.keyspaces.into_iter().collect();
+        if let Some(name) = named.iter().find(|name| view.map.keyspace_by_name(name).is_none()) {
+            return Err(refused(unknown_keyspace(name)));
+        }
+        let wanted: BTreeSet<String> = if named.is_empty() { all.collect() } else { named };
+        let through = through(&view.map, &wanted);
+        if through.is_empty() {
+            return Err(invalid("there is no keyspace to back up: see `fulcrum keyspace list`"));
+        }
+        let groups = self.groups.clone();
+        // To its end even if the client goes away: groups are not to be held for longer than it takes.
+        let made = tokio::spawn(async move { make(&groups, through).await }).await;
+        let made = made.map_err(|error| Status::internal(error.to_string()))?;
+        let cut = made.map_err(|why| {
+            refused(Refusal::Unreachable {
+                reason: why.to_string(),
+            })
+        })?;
+        let of = |name: &String| view.map.keyspace_by_name(name);
+        let keyspaces = wanted.iter().filter_map(of);
+        let keyspaces = keyspaces.map(|keyspace| map::keyspace_to_wire(keyspace, view.map.groups_of(keyspace.id)));
+        Ok(Response::new(v1::Cut {
+            id: cut.id.0,
+            cluster_id: view.map.cluster_id().to_string(),
+            map_version: view.map.version().0,
+            keyspaces: keyspaces.collect(),
+            groups: points_to_wire(&cut),
+        }))
+    }
+
+    fn pages(
+        &self,
+        request: v1::ReadCutRequest,
+    ) -> Result<Response<ReceiverStream<Result<v1::CutPage, Status>>>, Status> {
+        let cut = request.cut.ok_or_else(|| malformed(Malformed::missing("cut")))?;
+        let cut = cut_from_wire(&cut).map_err(malformed)?;
+        let group = GroupId(request.group);
+        let found = cut.points.iter().find(|(at, _)| at.group == group);
+        let (at, point) = found.ok_or_else(|| invalid(format!("the cut does not go through group {group}")))?;
+        let reading = Reading {
+            groups: self.groups.clone(),
+            at: *at,
+            point: *point,
+            verdicts: Verdicts::default(),
+            cut,
+        };
+        let (pages, stream) = mpsc::channel(PAGES_AHEAD);
+        tokio::spawn(reading.run(request.start, pages));
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+}
