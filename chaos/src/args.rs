@@ -17,6 +17,7 @@ Examples:
   cargo xtask chaos --scenario short-stalls --run-time 10m   one that lasts longer
   cargo xtask chaos --scenario random --runs 50              faults at random
   cargo xtask chaos --release --scenario all --runs 20       with an optimised build
+  cargo xtask chaos --backend kind --nodes 3 --scenario machine-pause  against a release of the Helm chart
 
 As root every member has a network namespace of its own; else all are on loopback, with proxies that hold back what members
 send each other. Reports are in target/chaos: report.md, report.json, and failed/ with the logs, the history and the
@@ -46,6 +47,12 @@ pub struct Options {
     /// Where the cluster runs
     #[arg(long, value_enum, default_value_t = Place::Process)]
     pub backend: Place,
+    /// Of `--backend kind`: the namespace of the release; which cluster is up to kubectl
+    #[arg(long, value_name = "NAME", default_value = "fulcrum")]
+    pub namespace: String,
+    /// Of `--backend kind`: the release of the Helm chart
+    #[arg(long, value_name = "NAME", default_value = "fulcrum")]
+    pub release: String,
     /// How members reach each other
     #[arg(long, value_enum, default_value_t = LinksChoice::Auto)]
     pub links: LinksChoice,
@@ -88,6 +95,8 @@ pub enum Datagram {
 pub enum Place {
     /// Processes of this machine
     Process,
+    /// Pods of a release that is there, on a Kubernetes whose machines are containers of this docker
+    Kind,
 }
 
 /// How members reach each other.

@@ -3,9 +3,9 @@
 //! A cluster is used for all runs of a scenario, as long as they hold and it was whole before each; every run has keyspaces of its own. After a run
 //! that did not hold the next one gets a cluster of its own.
 
-use crate::args::{LinksChoice, Options};
-use crate::backend::Ability;
-use crate::backend::process::{Links, Setup, enclosure, folder};
+use crate::args::{LinksChoice, Options, Place};
+use crate::backend::process::{self, Links, enclosure, folder};
+use crate::backend::{Ability, Setup, kubernetes};
 use crate::cluster::Cluster;
 use crate::load::now;
 use crate::report::{self, Series, Shelf};
@@ -136,7 +136,7 @@ async fn one(
     let setup = match setup(options, links, scenario) {
         Ok(setup) => setup,
         Err(why) if options.scenario.iter().any(|name| name == "all") => {
-            println!("  left out: {why}");
+            println!("  SKIPPED: {why}");
             return Ok(Done {
                 series: None,
                 interrupted: false,
@@ -150,7 +150,10 @@ async fn one(
     };
     let mut series = Series {
         scenario: scenario.name.to_owned(),
-        backend: format!("{links:?}").to_lowercase(),
+        backend: match options.backend {
+            Place::Process => format!("{links:?}").to_lowercase(),
+            Place::Kind => "kubernetes".to_owned(),
+        },
         nodes: options.nodes,
         runs: Vec::new(),
     };
@@ -207,6 +210,12 @@ async fn one(
 /// How the cluster of a scenario is made.
 fn setup(options: &Options, links: Links, scenario: &Scenario) -> Result<Setup> {
     let needs = |ability| scenario.needs.contains(&ability);
+    if options.backend == Place::Kind {
+        return pods(options, scenario).map(Setup::Kubernetes);
+    }
+    if needs(Ability::Machines) {
+        bail!("{} needs {}", scenario.name, Ability::Machines);
+    }
     let links = match links {
         Links::Namespaces if needs(Ability::Delay) && options.links == LinksChoice::Auto => Links::Proxies,
         Links::Namespaces if needs(Ability::Delay) => {
@@ -218,12 +227,28 @@ fn setup(options: &Options, links: Links, scenario: &Scenario) -> Result<Setup> 
         bail!("{} needs {}", scenario.name, Ability::Fill);
     }
     let path = |path: &Option<PathBuf>, what: &str| path.clone().with_context(|| format!("{what} is not named"));
-    Ok(Setup {
+    Ok(Setup::Process(process::Setup {
         links,
         nodes: options.nodes,
         routers: 2,
         programs: path(&options.programs, "--programs")?,
         etcd: path(&options.etcd, "--etcd")?,
         small_disks: needs(Ability::Fill),
+    }))
+}
+
+/// The release on which a scenario is run, if pods can do it.
+fn pods(options: &Options, scenario: &Scenario) -> Result<kubernetes::Setup> {
+    for need in scenario.needs {
+        if let Some(why) = kubernetes::lacks(*need) {
+            bail!("{} needs {need}: {why}", scenario.name);
+        }
+    }
+    Ok(kubernetes::Setup {
+        release: kubernetes::Release {
+            namespace: options.namespace.clone(),
+            name: options.release.clone(),
+        },
+        nodes: options.nodes,
     })
 }

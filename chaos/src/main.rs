@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use clap::Parser;
-use fulcrum_chaos::args::Options;
+use fulcrum_chaos::args::{Options, Place};
 use fulcrum_chaos::backend::process::{Links, enclosure};
 use fulcrum_chaos::{backend, campaign};
 use std::process::ExitCode;
@@ -31,6 +31,8 @@ fn begin(options: &Options) -> Result<u8> {
     options.scenarios()?;
     let links = match enclosure::is_inside() {
         true => Links::Namespaces,
+        // Pods have a network already.
+        false if options.backend == Place::Kind => Links::Proxies,
         false => campaign::choose_links(options)?,
     };
     if links == Links::Namespaces && !enclosure::is_inside() {

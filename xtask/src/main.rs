@@ -20,6 +20,7 @@ mod deploy;
 mod etcd;
 mod http;
 mod image;
+mod k8s;
 mod package;
 mod process;
 mod report;
@@ -97,6 +98,9 @@ enum Command {
     /// Build the container image with all programs
     #[command(after_help = image::HELP)]
     Image(image::ImageArgs),
+    /// Run the chart on a real Kubernetes on this machine
+    #[command(after_help = k8s::HELP)]
+    K8s(k8s::K8sArgs),
     /// Rebuild data/unicode/characters.tsv.gz from a UnicodeData.txt
     Dataset(DatasetArgs),
 }
@@ -151,6 +155,7 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Dashboards(args) => dashboards::run(&args),
         Command::Deploy(args) => deploy::run(&args),
         Command::Image(args) => image::run(&args),
+        Command::K8s(args) => k8s::run(&args),
         Command::Dataset(args) => dataset::rebuild(&args.table, args.output.as_deref()),
     }
 }

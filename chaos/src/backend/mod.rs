@@ -4,13 +4,13 @@
 //! links between them, and can tell by a look at the world, not at its own notes, whether a fault is there: a fault that was not
 //! seen to be there makes a run invalid ([`crate::faults`]).
 //!
-//! There is one backend, [`process`]: processes of this machine. Containers (`docker`) and pods (`kind`) fit the same contract: a
-//! member is a container, a link is cut in its network, and what a backend cannot do it does not list in [`Backend::abilities`],
-//! so that scenarios that need it are refused by name.
+//! There are [`process`], processes of this machine, and [`kubernetes`], pods. What a backend cannot do it does not list in
+//! [`Backend::abilities`], so that scenarios that need it are refused by name.
 
+pub mod kubernetes;
 pub mod process;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use async_trait::async_trait;
 use fulcrum_types::NodeId;
 use std::collections::BTreeSet;
@@ -89,6 +89,10 @@ pub enum Ability {
     Fill,
     /// Failpoints of nodes can be set.
     Failpoints,
+    /// Links stay cut when whom they belong to is killed.
+    Unheard,
+    /// The machines that members are on can be hurt.
+    Machines,
 }
 
 impl fmt::Display for Ability {
@@ -98,8 +102,32 @@ impl fmt::Display for Ability {
             Ability::Delay => "delaying links",
             Ability::Fill => "a small disk for each node (root and namespaces)",
             Ability::Failpoints => "failpoints",
+            Ability::Unheard => "cut links that stay so when a member is killed",
+            Ability::Machines => "machines that can be hurt (--backend kind)",
         })
     }
+}
+
+/// What can happen to the machine that a member is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MachineFault {
+    /// It stands still, with all that is on it.
+    Pause,
+    /// It breaks down, and is started again.
+    Restart,
+    /// It is emptied, as before maintenance.
+    Drain,
+}
+
+/// How a machine was seen to be, by itself and by whether the member on it answers from elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MachineCondition {
+    /// The fault is there, and the member does not answer.
+    Hurt,
+    /// Neither.
+    Between,
+    /// The fault is gone, and the member answers.
+    Whole,
 }
 
 /// What a link was seen to do.
@@ -109,6 +137,15 @@ pub enum Passage {
     Open,
     /// Nothing that is sent arrives.
     Closed,
+}
+
+/// What a cluster is made of, and where.
+#[derive(Clone, Debug)]
+pub enum Setup {
+    /// Of processes.
+    Process(process::Setup),
+    /// Of pods.
+    Kubernetes(kubernetes::Setup),
 }
 
 /// A place where a cluster runs.
@@ -144,6 +181,22 @@ pub trait Backend: Send {
     /// Lets everything through again, at once.
     async fn mend(&mut self, link: Link) -> Result<()>;
 
+    /// As [`Backend::cut`], of several at once.
+    async fn cut_all(&mut self, links: &[Link]) -> Result<()> {
+        for link in links {
+            self.cut(*link).await?;
+        }
+        Ok(())
+    }
+
+    /// As [`Backend::mend`], of several at once.
+    async fn mend_all(&mut self, links: &[Link]) -> Result<()> {
+        for link in links {
+            self.mend(*link).await?;
+        }
+        Ok(())
+    }
+
     /// Lets everything through, so much later.
     async fn delay(&mut self, link: Link, by: Duration) -> Result<()>;
 
@@ -170,6 +223,21 @@ pub trait Backend: Send {
 
     /// What a node says that its failpoints do, and have done.
     async fn failpoints(&mut self, node: NodeId) -> Result<String>;
+
+    /// Hurts the machine that a member is on.
+    async fn hurt_machine(&mut self, member: Member, _: MachineFault) -> Result<()> {
+        bail!("{member} has no machine of its own: this needs --backend kind")
+    }
+
+    /// Ends that.
+    async fn heal_machine(&mut self, member: Member, _: MachineFault) -> Result<()> {
+        bail!("{member} has no machine of its own: this needs --backend kind")
+    }
+
+    /// Sees whether the fault is there.
+    async fn machine_condition(&mut self, member: Member, _: MachineFault) -> Result<MachineCondition> {
+        bail!("{member} has no machine of its own: this needs --backend kind")
+    }
 
     /// Keeps what members have logged, for people.
     async fn keep_logs(&mut self, into: &Path) -> Result<()>;

@@ -5,7 +5,7 @@
 //! `target/deploy`. None of it is needed to build or test Fulcrum, so it is no part of `.ci/run`.
 
 mod kubectl;
-mod python;
+pub(crate) mod python;
 
 use std::process::Command;
 

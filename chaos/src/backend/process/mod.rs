@@ -134,7 +134,7 @@ impl Backend for Processes {
     }
 
     fn abilities(&self) -> BTreeSet<Ability> {
-        let mut abilities = BTreeSet::from([Ability::Cut, Ability::Failpoints]);
+        let mut abilities = BTreeSet::from([Ability::Cut, Ability::Failpoints, Ability::Unheard]);
         if matches!(self.network, Network::Proxies(_)) {
             abilities.insert(Ability::Delay);
         }
