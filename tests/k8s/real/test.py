@@ -190,7 +190,8 @@ def install(test):
 @step
 def helm_test(test):
     with test.config() as config:
-        config.test(RELEASE, timeout=120)
+        told = config.test(RELEASE, timeout=120, logs=True)
+    check("moved in a transaction" in told["logs"], f"the hook's pod says: {told['logs']}")
     return "the hook's pod wrote, read and ran a transaction"
 
 
