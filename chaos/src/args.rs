@@ -17,11 +17,15 @@ Examples:
   cargo xtask chaos --scenario short-stalls --run-time 10m   one that lasts longer
   cargo xtask chaos --scenario random --runs 50              faults at random
   cargo xtask chaos --release --scenario all --runs 20       with an optimised build
+  cargo xtask chaos --backend docker --scenario one-way      in containers, made by compose
   cargo xtask chaos --backend kind --nodes 3 --scenario machine-pause  against a release of the Helm chart
 
 As root every member has a network namespace of its own; else all are on loopback, with proxies that hold back what members
 send each other. Reports are in target/chaos: report.md, report.json, and failed/ with the logs, the history and the
 command of every run that did not hold. docs/chaos.md says more.
+
+--backend docker needs an engine on this machine and compose, the images of `cargo xtask image` and `cargo xtask compose images`, and
+root for cutting links. What a place cannot do is skipped, with the reason. Its reports are in target/chaos/docker.
 
 Exit codes: 0 all held; 1 a promise was broken, a bar missed, or a run invalid; 2 wrong usage; 3 the cluster cannot be had.";
 
@@ -52,7 +56,7 @@ pub struct Options {
     pub namespace: String,
     /// Of `--backend kind`: the release of the Helm chart
     #[arg(long, value_name = "NAME", default_value = "fulcrum")]
-    pub release: String,
+    pub release_name: String,
     /// How members reach each other
     #[arg(long, value_enum, default_value_t = LinksChoice::Auto)]
     pub links: LinksChoice,
@@ -68,6 +72,12 @@ pub struct Options {
     /// etcd
     #[arg(long, value_name = "FILE")]
     pub etcd: Option<PathBuf>,
+    /// With the services' programs, for containers
+    #[arg(long, value_name = "IMAGE", default_value = concat!("fulcrum:", env!("CARGO_PKG_VERSION")))]
+    pub image: String,
+    /// With etcd, for containers
+    #[arg(long, value_name = "IMAGE", default_value = "fulcrum-etcd:debian")]
+    pub etcd_image: String,
     /// Where reports go
     #[arg(long, value_name = "DIR", default_value = "target/chaos")]
     pub output: PathBuf,
@@ -81,11 +91,20 @@ pub enum Datagram {
     Hear {
         /// Where
         at: SocketAddr,
+        /// For so long
+        #[arg(long, default_value_t = 400, value_parser = clap::value_parser!(u64).range(1..))]
+        within_ms: u64,
     },
     /// Sends some
     #[command(hide = true)]
     Say {
         /// Where to
+        to: SocketAddr,
+    },
+    /// Connects
+    #[command(hide = true)]
+    Reach {
+        /// To whom
         to: SocketAddr,
     },
 }
@@ -97,6 +116,20 @@ pub enum Place {
     Process,
     /// Pods of a release that is there, on a Kubernetes whose machines are containers of this docker
     Kind,
+    /// Containers of a docker engine on this machine
+    Docker,
+}
+
+impl Place {
+    /// What a command says to run there.
+    #[must_use]
+    pub fn flag(self) -> &'static str {
+        match self {
+            Place::Process => "",
+            Place::Docker => " --backend docker",
+            Place::Kind => " --backend kind",
+        }
+    }
 }
 
 /// How members reach each other.
@@ -111,6 +144,16 @@ pub enum LinksChoice {
 }
 
 impl Options {
+    /// Where reports of this place go: they are not mixed with those of another.
+    #[must_use]
+    pub fn folder(&self) -> PathBuf {
+        match self.backend {
+            Place::Process => self.output.clone(),
+            Place::Docker => self.output.join("docker"),
+            Place::Kind => self.output.join("kind"),
+        }
+    }
+
     /// The scenarios asked for.
     ///
     /// # Errors

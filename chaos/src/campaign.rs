@@ -3,17 +3,17 @@
 //! A cluster is used for all runs of a scenario, as long as they hold and it was whole before each; every run has keyspaces of its own. After a run
 //! that did not hold the next one gets a cluster of its own.
 
-use crate::args::{LinksChoice, Options, Place};
-use crate::backend::process::{self, Links, enclosure, folder};
-use crate::backend::{Ability, Setup, kubernetes};
+use crate::args::{LinksChoice, Options};
+use crate::backend::process::{Links, enclosure, folder};
 use crate::cluster::Cluster;
+use crate::faults::heal;
 use crate::load::now;
 use crate::report::{self, Series, Shelf};
 use crate::run::{Outcome, run};
 use crate::scenario::{ALL, Bars, Scenario, Shape};
+use crate::site::Site;
 use anyhow::{Context, Result, bail};
 use fulcrum_cli::render::{Paint, span};
-use std::path::PathBuf;
 use tokio::signal::unix::{SignalKind, signal};
 
 const ALL_HELD: u8 = 0;
@@ -69,14 +69,20 @@ fn shown(bars: &Bars) -> String {
 ///
 /// # Errors
 /// The cluster cannot be had, or the report not be written.
-pub async fn all(options: &Options, links: Links) -> Result<u8> {
+pub async fn all(options: &Options, site: &Site) -> Result<u8> {
     let mut stop = Stop::listen()?;
-    let shelf = Shelf::new(options.output.clone());
+    let shelf = Shelf::new(options.folder(), options.backend);
     let seed = options.seed.unwrap_or_else(|| now() / 1_000 % 1_000_000);
     let mut summaries = Vec::new();
     let mut code = ALL_HELD;
+    let mut skipped = Vec::new();
     for scenario in options.scenarios()? {
-        let done = one(options, links, &scenario, seed, &shelf, &mut stop).await?;
+        if let Some(why) = site.refuses(options, &scenario) {
+            println!("{}  SKIPPED: {why}", scenario.name);
+            skipped.push(scenario.name);
+            continue;
+        }
+        let done = one(options, site, &scenario, seed, &shelf, &mut stop).await?;
         if let Some(series) = &done.series {
             let summary = series.summary();
             if summary.passed < summary.runs {
@@ -89,8 +95,16 @@ pub async fn all(options: &Options, links: Links) -> Result<u8> {
             break;
         }
     }
+    // A start that was interrupted has left what nobody holds.
+    site.sweep(options).await?;
+    if summaries.is_empty() && code == ALL_HELD {
+        bail!("nothing was run: skipped {}", skipped.join(", "));
+    }
     println!("\n{}", report::table(&summaries, Paint::for_stdout()));
-    println!("reports: {}", options.output.join("report.md").display());
+    if !skipped.is_empty() {
+        println!("skipped: {}", skipped.join(", "));
+    }
+    println!("reports: {}", options.folder().join("report.md").display());
     Ok(code)
 }
 
@@ -118,14 +132,14 @@ impl Stop {
 }
 
 struct Done {
-    /// None if this place cannot do the scenario.
+    /// None if no run came to its end.
     series: Option<Series>,
     interrupted: bool,
 }
 
 async fn one(
     options: &Options,
-    links: Links,
+    site: &Site,
     scenario: &Scenario,
     seed: u64,
     shelf: &Shelf,
@@ -133,27 +147,14 @@ async fn one(
 ) -> Result<Done> {
     let paint = Paint::for_stdout();
     println!("{}  {}", paint.bold(scenario.name), scenario.about);
-    let setup = match setup(options, links, scenario) {
-        Ok(setup) => setup,
-        Err(why) if options.scenario.iter().any(|name| name == "all") => {
-            println!("  SKIPPED: {why}");
-            return Ok(Done {
-                series: None,
-                interrupted: false,
-            });
-        }
-        Err(why) => return Err(why),
-    };
+    let setup = site.setup(options, scenario)?;
     let shape = Shape {
         nodes: options.nodes,
         run_time: options.run_time,
     };
     let mut series = Series {
         scenario: scenario.name.to_owned(),
-        backend: match options.backend {
-            Place::Process => format!("{links:?}").to_lowercase(),
-            Place::Kind => "kubernetes".to_owned(),
-        },
+        backend: site.name(),
         nodes: options.nodes,
         runs: Vec::new(),
     };
@@ -163,7 +164,7 @@ async fn one(
         let seed = seed + number;
         let doing = async {
             if cluster.is_none() {
-                let started = Cluster::start(setup.clone(), &options.output).await?;
+                let started = Cluster::start(setup.clone(), &options.folder()).await?;
                 if scenario.bars.no_failover {
                     started.keep_primaries().await?;
                 }
@@ -189,66 +190,28 @@ async fn one(
             let kept = shelf.keep(scenario, &outcome, evidence.as_ref())?;
             if let Some(mut failed) = cluster.take() {
                 failed.backend.keep_logs(&kept.join("logs")).await?;
-                failed.backend.end().await?;
+                finish(failed).await?;
             }
             println!(
                 "      kept in {}; again: {}",
                 kept.display(),
-                report::replay(scenario, seed)
+                shelf.replay(scenario, seed)
             );
         }
         series.runs.push(outcome);
         shelf.put(&series)?;
     }
-    if let Some(mut cluster) = cluster {
-        cluster.backend.end().await?;
+    if let Some(cluster) = cluster {
+        finish(cluster).await?;
     }
     let series = (!series.runs.is_empty()).then_some(series);
     Ok(Done { series, interrupted })
 }
 
-/// How the cluster of a scenario is made.
-fn setup(options: &Options, links: Links, scenario: &Scenario) -> Result<Setup> {
-    let needs = |ability| scenario.needs.contains(&ability);
-    if options.backend == Place::Kind {
-        return pods(options, scenario).map(Setup::Kubernetes);
+/// Faults end before the cluster does, also after Ctrl-C: a place may outlive it.
+async fn finish(mut cluster: Cluster) -> Result<()> {
+    if let Err(error) = heal::all(&mut *cluster.backend).await {
+        println!("      {error:#}");
     }
-    if needs(Ability::Machines) {
-        bail!("{} needs {}", scenario.name, Ability::Machines);
-    }
-    let links = match links {
-        Links::Namespaces if needs(Ability::Delay) && options.links == LinksChoice::Auto => Links::Proxies,
-        Links::Namespaces if needs(Ability::Delay) => {
-            bail!("{}: {} needs --links proxies or auto", scenario.name, Ability::Delay)
-        }
-        other => other,
-    };
-    if needs(Ability::Fill) && links == Links::Proxies {
-        bail!("{} needs {}", scenario.name, Ability::Fill);
-    }
-    let path = |path: &Option<PathBuf>, what: &str| path.clone().with_context(|| format!("{what} is not named"));
-    Ok(Setup::Process(process::Setup {
-        links,
-        nodes: options.nodes,
-        routers: 2,
-        programs: path(&options.programs, "--programs")?,
-        etcd: path(&options.etcd, "--etcd")?,
-        small_disks: needs(Ability::Fill),
-    }))
-}
-
-/// The release on which a scenario is run, if pods can do it.
-fn pods(options: &Options, scenario: &Scenario) -> Result<kubernetes::Setup> {
-    for need in scenario.needs {
-        if let Some(why) = kubernetes::lacks(*need) {
-            bail!("{} needs {need}: {why}", scenario.name);
-        }
-    }
-    Ok(kubernetes::Setup {
-        release: kubernetes::Release {
-            namespace: options.namespace.clone(),
-            name: options.release.clone(),
-        },
-        nodes: options.nodes,
-    })
+    cluster.backend.end().await
 }

@@ -1,8 +1,6 @@
 //! A cluster under test: started, whole, and whole again after faults.
 
-use crate::backend::kubernetes::Kubernetes;
 use crate::backend::process::folder::Folder;
-use crate::backend::process::Processes;
 use crate::backend::{Backend, Condition, Member, Setup};
 use crate::load::{nanos, now};
 use anyhow::{Context, Result, bail};
@@ -41,10 +39,8 @@ impl Cluster {
     /// # Errors
     /// What does not start.
     pub async fn start(setup: Setup, parent: &Path) -> Result<Self> {
-        let mut backend: Box<dyn Backend> = match setup {
-            Setup::Process(setup) => Box::new(Processes::new(setup, Folder::make(parent)?).await?),
-            Setup::Kubernetes(setup) => Box::new(Kubernetes::new(setup).await?),
-        };
+        let folder = Folder::make(parent)?;
+        let mut backend = setup.make(folder).await?;
         let started = start_all(&mut *backend).await;
         let client = match started {
             Ok(()) => connect(&backend.routers(), PATIENCE).await,

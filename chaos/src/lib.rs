@@ -15,6 +15,7 @@ pub mod campaign;
 pub mod cluster;
 pub mod report;
 pub mod run;
+pub mod site;
 
 pub mod scenario;
 pub mod schedule;

@@ -4,6 +4,7 @@ use anyhow::Result;
 use clap::Parser;
 use fulcrum_chaos::args::{Options, Place};
 use fulcrum_chaos::backend::process::{Links, enclosure};
+use fulcrum_chaos::site::Site;
 use fulcrum_chaos::{backend, campaign};
 use std::process::ExitCode;
 
@@ -29,20 +30,31 @@ fn begin(options: &Options) -> Result<u8> {
         return Ok(0);
     }
     options.scenarios()?;
-    let links = match enclosure::is_inside() {
-        true => Links::Namespaces,
-        // Pods have a network already.
-        false if options.backend == Place::Kind => Links::Proxies,
-        false => campaign::choose_links(options)?,
+    let links = match options.backend {
+        Place::Process => Some(enclose(options)?),
+        Place::Docker | Place::Kind => None,
     };
-    if links == Links::Namespaces && !enclosure::is_inside() {
-        match enclosure::enter()? {}
-    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
-        if links == Links::Namespaces {
+        let site = match links {
+            Some(links) => Site::Process(links),
+            None if options.backend == Place::Kind => Site::Kubernetes,
+            None => Site::containers(options).await?,
+        };
+        if let Some(Links::Namespaces) = links {
             enclosure::furnish().await?;
         }
-        campaign::all(options, links).await
+        campaign::all(options, &site).await
     })
+}
+
+/// Once it returns, this command is where processes are to be.
+fn enclose(options: &Options) -> Result<Links> {
+    if enclosure::is_inside() {
+        return Ok(Links::Namespaces);
+    }
+    match campaign::choose_links(options)? {
+        Links::Namespaces => match enclosure::enter()? {},
+        Links::Proxies => Ok(Links::Proxies),
+    }
 }

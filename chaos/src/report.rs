@@ -3,6 +3,7 @@
 //! Each scenario has a file of its own, that of its last time; the table is made of all of them, so that scenarios may be run one after the
 //! other. A run that failed keeps its histories, the logs of all members, and the command that does it again.
 
+use crate::args::Place;
 use crate::measure::{Availability, Share};
 use crate::run::{Evidence, Outcome};
 use crate::scenario::{ALL, Scenario};
@@ -96,13 +97,24 @@ impl Series {
 /// Where reports are.
 pub struct Shelf {
     folder: PathBuf,
+    place: Place,
 }
 
 impl Shelf {
-    /// In this folder.
+    /// In this folder, of runs in this place.
     #[must_use]
-    pub fn new(folder: PathBuf) -> Self {
-        Self { folder }
+    pub fn new(folder: PathBuf, place: Place) -> Self {
+        Self { folder, place }
+    }
+
+    /// The command that does a run again.
+    #[must_use]
+    pub fn replay(&self, scenario: &Scenario, seed: u64) -> String {
+        let place = self.place.flag();
+        format!(
+            "cargo xtask chaos{place} --scenario {} --runs 1 --seed {seed}",
+            scenario.name
+        )
     }
 
     fn series_folder(&self) -> PathBuf {
@@ -157,19 +169,13 @@ impl Shelf {
         write(&folder.join("outcome.json"), &serde_json::to_string_pretty(outcome)?)?;
         write(
             &folder.join("replay.txt"),
-            &format!("{}\n", replay(scenario, outcome.seed)),
+            &format!("{}\n", self.replay(scenario, outcome.seed)),
         )?;
         for (keyspace, history) in evidence.iter().flat_map(|evidence| &evidence.histories) {
             write(&folder.join(format!("history-{keyspace}.txt")), history)?;
         }
         Ok(folder)
     }
-}
-
-/// The command that does a run again.
-#[must_use]
-pub fn replay(scenario: &Scenario, seed: u64) -> String {
-    format!("cargo xtask chaos --scenario {} --runs 1 --seed {seed}", scenario.name)
 }
 
 fn write(path: &Path, text: &str) -> Result<()> {
@@ -366,7 +372,7 @@ mod tests {
     #[test]
     fn scenarios_are_kept_beside_each_other_and_failed_runs_say_how_to_do_them_again() {
         let folder = tempfile::tempdir().unwrap();
-        let shelf = Shelf::new(folder.path().to_owned());
+        let shelf = Shelf::new(folder.path().to_owned(), Place::Process);
         let failed = Outcome::invalid(7, "the link lets everything through".to_owned());
         shelf.put(&series(vec![failed.clone()])).unwrap();
         let other = Series {
@@ -386,6 +392,11 @@ mod tests {
         assert_eq!(
             replay.trim(),
             "cargo xtask chaos --scenario kill-primary --runs 1 --seed 7"
+        );
+        let in_containers = Shelf::new(folder.path().to_owned(), Place::Docker);
+        assert_eq!(
+            in_containers.replay(&scenario, 7),
+            "cargo xtask chaos --backend docker --scenario kill-primary --runs 1 --seed 7"
         );
         assert!(table(&[other.summary()], Paint::plain()).contains("drain"));
     }

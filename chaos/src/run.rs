@@ -1,7 +1,7 @@
 //! One run: keyspaces of its own, load, faults in their time, healing, judgement.
 
 use crate::cluster::{Cluster, Whole};
-use crate::faults::{Fault, Striker, Struck};
+use crate::faults::{Fault, Striker, Struck, heal};
 use crate::judge::{self, Check, Healed};
 use crate::load::bank::{self, BankTold};
 use crate::load::lists::{self, ListsTold};
@@ -116,6 +116,8 @@ pub struct Evidence {
 /// # Errors
 /// It proves nothing: a fault could not be done, seen or ended, or the cluster could not be asked.
 pub async fn run(cluster: &mut Cluster, scenario: &Scenario, shape: &Shape, seed: u64) -> Result<(Outcome, Evidence)> {
+    let healed = heal::all(&mut *cluster.backend).await;
+    healed.context("refused to begin on what another run has left")?;
     let shared = Arc::new(Shared::new(seed));
     let grounds = prepare(&cluster.client, &shared, &format!("{}-{seed}", now() % 1_000_000)).await?;
     let epochs_before = epochs(cluster, &grounds.names).await?;

@@ -23,7 +23,7 @@ Examples:
 Needs docker; DOCKER_HOST says which. Without a registry it makes debian:bookworm-slim with debootstrap (as root).";
 
 const PROGRAMS: [&str; 4] = ["fulcrum", "fulcrum-shard-node", "fulcrum-router", "fulcrum-coordinator"];
-const RUNTIME: &str = "debian:bookworm-slim";
+pub(crate) const RUNTIME: &str = "debian:bookworm-slim";
 const RELEASE: &str = "bookworm";
 const DEBOOTSTRAP: Package = Package {
     name: "debootstrap",
@@ -43,12 +43,7 @@ pub(crate) struct ImageArgs {
 /// `cargo xtask image`
 pub(crate) fn run(args: &ImageArgs) -> Result<u8> {
     let folder = root().join("target/deploy");
-    if package::on_path("docker").is_none() {
-        bail!("there is no docker: install it, then run this again");
-    }
-    if !succeeds_silently(&["version"])? {
-        bail!("docker does not answer: start its daemon, or name another one in DOCKER_HOST");
-    }
+    ensure_docker()?;
     ensure_runtime(&folder)?;
     let (version, revision) = (env!("CARGO_PKG_VERSION"), revision()?);
     let tags = tags(&args.repository, version, &revision);
@@ -77,13 +72,25 @@ pub(crate) fn run(args: &ImageArgs) -> Result<u8> {
     Ok(code)
 }
 
-fn docker(arguments: &[&str]) -> Command {
+/// There is a docker, and it answers.
+pub(crate) fn ensure_docker() -> Result<()> {
+    if package::on_path("docker").is_none() {
+        bail!("there is no docker: install it, then run this again");
+    }
+    if !succeeds_silently(&["version"])? {
+        bail!("docker does not answer: start its daemon, or name another one in DOCKER_HOST");
+    }
+    Ok(())
+}
+
+pub(crate) fn docker(arguments: &[&str]) -> Command {
     let mut command = Command::new("docker");
     command.args(arguments);
     command
 }
 
-fn succeeds_silently(arguments: &[&str]) -> Result<bool> {
+/// Runs docker, and tells only whether it did.
+pub(crate) fn succeeds_silently(arguments: &[&str]) -> Result<bool> {
     let code = process::run(docker(arguments).stdout(Stdio::null()).stderr(Stdio::null()))?;
     Ok(code == 0)
 }
@@ -117,7 +124,7 @@ fn lay_out(context: &Path, binaries: &Path) -> Result<()> {
 }
 
 /// Docker has the base image, or pulls it, or is given one.
-fn ensure_runtime(folder: &Path) -> Result<()> {
+pub(crate) fn ensure_runtime(folder: &Path) -> Result<()> {
     if succeeds_silently(&["image", "inspect", RUNTIME])? || succeeds_silently(&["pull", RUNTIME])? {
         return Ok(());
     }

@@ -54,6 +54,9 @@ enum K8sCommand {
         /// Only these steps, by name (`--only list` shows them)
         #[arg(long, value_name = "STEPS", value_delimiter = ',')]
         only: Vec<String>,
+        /// More values for the chart
+        #[arg(long, value_name = "FILE")]
+        values: Option<PathBuf>,
     },
     /// What runs
     Status,
@@ -65,12 +68,15 @@ enum K8sCommand {
 pub(crate) fn run(args: &K8sArgs) -> Result<u8> {
     let missing = missing(&["docker", "kubectl", "python3", "openssl", "ip", "setsid"]);
     if !missing.is_empty() {
-        eprintln!("error: a Kubernetes on this machine needs {}: install it, then run this again", missing.join(", "));
+        eprintln!(
+            "error: a Kubernetes on this machine needs {}: install it, then run this again",
+            missing.join(", ")
+        );
         return Ok(CANNOT);
     }
     match &args.command {
         K8sCommand::Up { yes } => up(*yes),
-        K8sCommand::Test { only } => test(only),
+        K8sCommand::Test { only, values } => test(only, values.as_deref()),
         K8sCommand::Status => script("cluster.sh", &["status"]),
         K8sCommand::Down => script("cluster.sh", &["down"]),
     }
@@ -92,15 +98,24 @@ fn folder() -> PathBuf {
 fn up(yes: bool) -> Result<u8> {
     let etcd = etcd::required(root())?;
     let built = cache().join("bin/kube-proxy").is_file();
-    let lacking = missing(if built { &[] } else { &["apt-get", "dpkg", "make", "gcc"] });
+    let lacking = missing(if built {
+        &[]
+    } else {
+        &["apt-get", "dpkg", "make", "gcc"]
+    });
     if !lacking.is_empty() {
-        eprintln!("error: to build Kubernetes needs {}: install it, then run this again", lacking.join(", "));
+        eprintln!(
+            "error: to build Kubernetes needs {}: install it, then run this again",
+            lacking.join(", ")
+        );
         return Ok(CANNOT);
     }
     if !built {
         println!("Kubernetes is built first, in target/k8s: 20 minutes and 5 GB, once");
     }
-    println!("docker will get a network, three containers with most capabilities, volumes and images, all named fulcrum-k8s-*; this machine, routes to their pods");
+    println!(
+        "docker will get a network, three containers with most capabilities, volumes and images, all named fulcrum-k8s-*; this machine, routes to their pods"
+    );
     if !yes && !agreed()? {
         println!("nothing was done");
         return Ok(1);
@@ -128,12 +143,15 @@ fn agreed() -> Result<bool> {
     Ok(answer.trim().eq_ignore_ascii_case("y"))
 }
 
-fn test(only: &[String]) -> Result<u8> {
+fn test(only: &[String], values: Option<&Path>) -> Result<u8> {
     let kubeconfig = cache().join("run/kubeconfig");
     if !kubeconfig.is_file() {
         bail!("there is no cluster: start one with `cargo xtask k8s up`");
     }
-    let python = match python::ensure(&root().join("target/deploy"), &root().join("deploy/check/requirements.txt"))? {
+    let python = match python::ensure(
+        &root().join("target/deploy"),
+        &root().join("deploy/check/requirements.txt"),
+    )? {
         Python::There(program) => program,
         Python::Missing(reason) => {
             eprintln!("error: {reason}");
@@ -150,6 +168,9 @@ fn test(only: &[String]) -> Result<u8> {
         .env("PYTHONDONTWRITEBYTECODE", "1");
     if !only.is_empty() {
         command.args(["--only", &only.join(",")]);
+    }
+    if let Some(values) = values {
+        command.arg("--values").arg(values);
     }
     process::run(&mut command)
 }

@@ -14,6 +14,7 @@ mod tidy;
 
 mod chaos;
 mod cluster;
+mod compose;
 mod dashboards;
 mod dataset;
 mod deploy;
@@ -78,6 +79,7 @@ enum Command {
     #[command(after_help = "Examples:\n  \
         cargo xtask chaos --list                            all scenarios\n  \
         cargo xtask chaos --scenario kill-primary --runs 20 20 runs with fresh seeds\n  \
+        cargo xtask chaos --backend docker --scenario one-way  in containers; needs docker\n  \
         cargo xtask chaos -- --help                         every flag, and what exit codes mean")]
     Chaos(PassThrough),
     /// Start a cluster of processes on this machine, look at it, end it
@@ -87,6 +89,9 @@ enum Command {
         cargo xtask cluster up                    again: starts what was killed\n  \
         cargo xtask cluster down                  ends what was started; data and logs stay in target/cluster")]
     Cluster(cluster::ClusterArgs),
+    /// Bring deploy/compose.yaml up with local images, and test all of it: needs docker
+    #[command(after_help = compose::HELP)]
+    Compose(compose::ComposeArgs),
     /// Make Grafana's dashboards and their page of the docs, or check them against a real cluster
     #[command(after_help = "Examples:\n  \
         cargo xtask dashboards                    write deploy/grafana/dashboards and docs/dashboards.md\n  \
@@ -152,6 +157,7 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Bench(args) => tasks::run_binary(&tasks::BENCH, &args.flags),
         Command::Chaos(args) => chaos::run(&args.flags),
         Command::Cluster(args) => cluster::run(&args),
+        Command::Compose(args) => compose::run(&args),
         Command::Dashboards(args) => dashboards::run(&args),
         Command::Deploy(args) => deploy::run(&args),
         Command::Image(args) => image::run(&args),

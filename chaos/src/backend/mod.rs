@@ -4,16 +4,17 @@
 //! links between them, and can tell by a look at the world, not at its own notes, whether a fault is there: a fault that was not
 //! seen to be there makes a run invalid ([`crate::faults`]).
 //!
-//! There are [`process`], processes of this machine, and [`kubernetes`], pods. What a backend cannot do it does not list in
-//! [`Backend::abilities`], so that scenarios that need it are refused by name.
+//! There are [`process`], processes of this machine, [`docker`], containers made by compose, and [`kubernetes`], pods. What a backend cannot do
+//! it says, with the reason ([`Offer`]), and scenarios that need it are skipped by name.
 
+pub mod docker;
 pub mod kubernetes;
 pub mod process;
 
 use anyhow::{Result, bail};
 use async_trait::async_trait;
 use fulcrum_types::NodeId;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path;
 use std::time::Duration;
@@ -100,10 +101,10 @@ impl fmt::Display for Ability {
         f.write_str(match self {
             Ability::Cut => "cutting links",
             Ability::Delay => "delaying links",
-            Ability::Fill => "a small disk for each node (root and namespaces)",
+            Ability::Fill => "a small disk for each node",
             Ability::Failpoints => "failpoints",
             Ability::Unheard => "cut links that stay so when a member is killed",
-            Ability::Machines => "machines that can be hurt (--backend kind)",
+            Ability::Machines => "machines that can be hurt",
         })
     }
 }
@@ -130,13 +131,43 @@ pub enum MachineCondition {
     Whole,
 }
 
-/// What a link was seen to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Passage {
-    /// What is sent arrives.
-    Open,
-    /// Nothing that is sent arrives.
-    Closed,
+/// What a place can do, and why not the rest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Offer(BTreeMap<Ability, Result<(), String>>);
+
+impl Offer {
+    /// Of each ability: it is there, or why not. One that is not named is not there.
+    #[must_use]
+    pub fn new(abilities: impl IntoIterator<Item = (Ability, Result<(), String>)>) -> Self {
+        Self(abilities.into_iter().collect())
+    }
+
+    /// What is there.
+    #[must_use]
+    pub fn abilities(&self) -> BTreeSet<Ability> {
+        let there = self.0.iter().filter(|(_, offered)| offered.is_ok());
+        there.map(|(ability, _)| *ability).collect()
+    }
+
+    /// Why something of this is not there; none if all is.
+    #[must_use]
+    pub fn lacks(&self, needs: &[Ability]) -> Option<String> {
+        needs.iter().find_map(|need| match self.0.get(need) {
+            Some(Ok(())) => None,
+            Some(Err(why)) => Some(format!("{need}: {why}")),
+            None => Some(format!("{need}: nobody knows how to do that here")),
+        })
+    }
+}
+
+/// Why most places offer no machines.
+pub(crate) const NO_MACHINES: &str = "all members are on this machine; --backend kind has others";
+
+/// All members of a cluster, in the order in which they start.
+pub(crate) fn all(nodes: u64, routers: u64) -> Vec<Member> {
+    let nodes = (1..=nodes).map(|number| Member::Node(NodeId(number)));
+    let routers = (1..=routers).map(Member::Router);
+    [Member::Etcd].into_iter().chain(nodes).chain(routers).collect()
 }
 
 /// What a cluster is made of, and where.
@@ -144,8 +175,33 @@ pub enum Passage {
 pub enum Setup {
     /// Of processes.
     Process(process::Setup),
+    /// Of containers.
+    Docker(docker::Engine, docker::Setup),
     /// Of pods.
     Kubernetes(kubernetes::Setup),
+}
+
+impl Setup {
+    /// Makes its network and places; starts no member yet.
+    ///
+    /// # Errors
+    /// What could not be made.
+    pub async fn make(self, folder: process::folder::Folder) -> Result<Box<dyn Backend>> {
+        Ok(match self {
+            Setup::Process(setup) => Box::new(process::Processes::new(setup, folder).await?),
+            Setup::Docker(engine, setup) => Box::new(docker::Docker::new(engine, setup, folder).await?),
+            Setup::Kubernetes(setup) => Box::new(kubernetes::Kubernetes::new(setup).await?),
+        })
+    }
+}
+
+/// What a link was seen to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Passage {
+    /// What is sent arrives.
+    Open,
+    /// Nothing that is sent arrives.
+    Closed,
 }
 
 /// A place where a cluster runs.
@@ -224,19 +280,24 @@ pub trait Backend: Send {
     /// What a node says that its failpoints do, and have done.
     async fn failpoints(&mut self, node: NodeId) -> Result<String>;
 
+    /// The links that are cut or slow now.
+    async fn cuts(&mut self) -> Result<Vec<Link>>;
+
+    /// The nodes whose disks are filled now.
+    async fn filled(&mut self) -> Result<Vec<NodeId>>;
     /// Hurts the machine that a member is on.
     async fn hurt_machine(&mut self, member: Member, _: MachineFault) -> Result<()> {
-        bail!("{member} has no machine of its own: this needs --backend kind")
+        bail!("{member} has no machine of its own: {NO_MACHINES}")
     }
 
     /// Ends that.
     async fn heal_machine(&mut self, member: Member, _: MachineFault) -> Result<()> {
-        bail!("{member} has no machine of its own: this needs --backend kind")
+        bail!("{member} has no machine of its own: {NO_MACHINES}")
     }
 
     /// Sees whether the fault is there.
     async fn machine_condition(&mut self, member: Member, _: MachineFault) -> Result<MachineCondition> {
-        bail!("{member} has no machine of its own: this needs --backend kind")
+        bail!("{member} has no machine of its own: {NO_MACHINES}")
     }
 
     /// Keeps what members have logged, for people.

@@ -12,12 +12,14 @@ const WHOLE_WITHIN: Duration = Duration::from_secs(120);
 impl Striker<'_> {
     pub(super) async fn hurt_machine(&mut self, member: Member, how: MachineFault) -> Result<()> {
         self.backend.hurt_machine(member, how).await?;
-        self.until_machine(member, how, MachineCondition::Hurt, HURT_WITHIN).await
+        self.until_machine(member, how, MachineCondition::Hurt, HURT_WITHIN)
+            .await
     }
 
     pub(super) async fn heal_machine(&mut self, member: Member, how: MachineFault) -> Result<()> {
         self.backend.heal_machine(member, how).await?;
-        self.until_machine(member, how, MachineCondition::Whole, WHOLE_WITHIN).await?;
+        self.until_machine(member, how, MachineCondition::Whole, WHOLE_WITHIN)
+            .await?;
         self.start(member).await
     }
 

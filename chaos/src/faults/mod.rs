@@ -11,9 +11,12 @@
 //! | `disks` | full disks, fsyncs that hang or fail |
 //! | `clocks` | wall clocks that jump |
 //! | `machines` | machines of pods that stand still, break down or are emptied |
+//!
+//! [`heal`] ends all of them at once.
 
 mod clocks;
 mod disks;
+pub mod heal;
 mod links;
 mod machines;
 mod processes;

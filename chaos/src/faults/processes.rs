@@ -69,7 +69,10 @@ impl Striker<'_> {
     pub(super) async fn start_until_taken(&mut self, member: Member) -> Result<()> {
         let until = now() + nanos(TAKEN_WITHIN);
         loop {
-            self.start_if_gone(member).await?;
+            // Whether it ran is not asked: one that is refused may have ended before anybody looks.
+            if self.backend.condition(member).await? == Condition::Gone {
+                self.backend.start(member).await?;
+            }
             tokio::time::sleep(START_EVERY).await;
             match self.backend.ready(member).await {
                 Ok(()) => return Ok(()),

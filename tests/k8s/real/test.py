@@ -98,7 +98,7 @@ class Load:
     def repeat(self, turn):
         time.sleep(turn * self.ROUND / 2)
         while not self.over.is_set():
-            words = ["bench", "load", "--skip-load", "--workload", "A", "--clients", "3", "--records", "1000", "-o", "json"]
+            words = ["bench", "load", "--skip-load", "--workload", "A", "--clients", "1", "--records", "1000", "-o", "json"]
             try:
                 told = json.loads(self.test.client(*words, "--duration", f"{self.ROUND}s", "--deadline", "5s", only_out=True))
             except (Failed, ValueError) as error:
@@ -129,11 +129,22 @@ class Load:
         return f"{self.answered} requests were answered, failed: {'; '.join(self.failed) or 'none'}"
 
 
+def merge(values, more):
+    """As Helm does it: mappings are merged, everything else is replaced."""
+    for key, value in more.items():
+        if isinstance(value, dict) and isinstance(values.get(key), dict):
+            merge(values[key], value)
+        else:
+            values[key] = value
+
+
 class Test:
-    def __init__(self, root, fulcrum, image):
+    def __init__(self, root, fulcrum, image, more):
         self.root, self.fulcrum = pathlib.Path(root), fulcrum
         self.chart = self.root / "deploy/helm/fulcrum"
         self.values = yaml.safe_load((self.root / "tests/k8s/real/values.yaml").read_text())
+        if more:
+            merge(self.values, yaml.safe_load(pathlib.Path(more).read_text()))
         self.values["image"]["repository"], self.values["image"]["tag"] = image.rsplit(":", 1)
 
     def routers(self):
@@ -299,9 +310,9 @@ def node_pause(test):
         with Load(test) as load:
             run(["docker", "pause", machine])
             took = until("the machine is not ready", 60, lambda: state() != "True")
-            # Through a router of another machine: the paused one still takes connections.
+            # A machine that stands still takes connections, and answers none.
             others = ",".join(address for address in test.routers().split(",") if not address.startswith("172.31.9.13:"))
-            test.client("put", KEYSPACE, "while", "paused", "--deadline", "20s")
+            run([test.fulcrum, "put", KEYSPACE, "while", "paused", "--deadline", "20s", "--router", others])
             check("paused" in run([test.fulcrum, "get", KEYSPACE, "while", "--router", others]), "what was written meanwhile cannot be read")
             run(["docker", "unpause", machine])
             until("the machine is ready", 60, lambda: state() == "True")
@@ -359,6 +370,7 @@ def main():
     parser = argparse.ArgumentParser()
     for name in ("root", "fulcrum", "image"):
         parser.add_argument(f"--{name}", required=True)
+    parser.add_argument("--values")
     parser.add_argument("--only", default=",".join(STEPS))
     arguments = parser.parse_args()
     chosen = arguments.only.split(",")
@@ -366,7 +378,7 @@ def main():
     if unknown:
         print(f"steps: {', '.join(STEPS)}", file=sys.stderr)
         return 2
-    test = Test(arguments.root, arguments.fulcrum, arguments.image)
+    test = Test(arguments.root, arguments.fulcrum, arguments.image, arguments.values)
     test.healed()
     for name in chosen:
         began = time.monotonic()

@@ -20,7 +20,7 @@ mod grafana;
 mod metrics;
 mod pages;
 
-mod check;
+pub(crate) mod check;
 #[cfg(test)]
 mod tests;
 

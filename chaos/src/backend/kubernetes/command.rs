@@ -18,7 +18,8 @@ pub(super) async fn output(program: &str, arguments: &[&str]) -> Result<String> 
     let shown = || format!("{program} {}", arguments.join(" "));
     let done = tokio::time::timeout(ENDS_WITHIN, command.output()).await;
     let done = done.with_context(|| format!("no answer within {} s: {}", ENDS_WITHIN.as_secs(), shown()))?;
-    let done = done.with_context(|| format!("{program} is needed, and cannot be run: install it, or put it on the path"))?;
+    let done =
+        done.with_context(|| format!("{program} is needed, and cannot be run: install it, or put it on the path"))?;
     if !done.status.success() {
         bail!("{} failed: {}", shown(), String::from_utf8_lossy(&done.stderr).trim());
     }

@@ -14,8 +14,12 @@ pub(super) struct Volume {
 impl Volume {
     /// The one of this node, by its claim.
     pub(super) async fn of(release: &Release, claim: &str) -> Result<Self> {
-        let volume = release.kubectl(&["get", "pvc", claim, "--output", "jsonpath={.spec.volumeName}"]).await?;
-        let said = release.kubectl(&["get", "pv", volume.trim(), "--output", "json"]).await?;
+        let volume = release
+            .kubectl(&["get", "pvc", claim, "--output", "jsonpath={.spec.volumeName}"])
+            .await?;
+        let said = release
+            .kubectl(&["get", "pv", volume.trim(), "--output", "json"])
+            .await?;
         read(&serde_json::from_str(&said).context("understand what kubectl says of a volume")?)
     }
 

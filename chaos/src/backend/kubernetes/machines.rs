@@ -16,7 +16,11 @@ pub(super) enum State {
 
 /// Asks docker.
 pub(super) async fn state(machine: &str) -> Result<State> {
-    let said = output("docker", &["container", "inspect", "--format", "{{.State.Status}}", machine]).await?;
+    let said = output(
+        "docker",
+        &["container", "inspect", "--format", "{{.State.Status}}", machine],
+    )
+    .await?;
     Ok(match said.trim() {
         "running" => State::Running,
         "paused" => State::Paused,

@@ -7,17 +7,17 @@
 //! Rules bear a comment, by which what a dead command has left is found. A pod that is made anew has another address: links are mended by the rules that were
 //! made, not by where pods are now.
 
+use super::super::process::datagrams::{self, PROBE_PORT};
 use super::super::{Link, Passage};
 use super::command::inside;
 use super::pods::{Pod, Pods, in_network};
 use anyhow::{Context, Result, bail};
 use futures::future::try_join_all;
 use std::collections::{BTreeMap, BTreeSet};
-use std::process::Stdio;
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::Command;
+use std::time::Duration;
 
-const PROBE_PORT: u16 = 7900;
+/// The way into a pod is long: an engine, a shell, a namespace.
+const HEARD_WITHIN: Duration = Duration::from_secs(2);
 /// Where this program is on the machines.
 pub(super) const PROBE: &str = "/usr/local/bin/fulcrum-chaos";
 
@@ -55,7 +55,11 @@ impl Network {
 
     /// Mends them, all machines at once.
     pub(super) async fn mend(&mut self, links: &[Link]) -> Result<()> {
-        let rules: BTreeSet<Rule> = links.iter().filter_map(|link| self.cut.remove(link)).flatten().collect();
+        let rules: BTreeSet<Rule> = links
+            .iter()
+            .filter_map(|link| self.cut.remove(link))
+            .flatten()
+            .collect();
         change("-D", &rules).await
     }
 
@@ -67,22 +71,12 @@ impl Network {
         };
         let (from, to) = (first(link.from)?, first(link.to)?);
         let at = format!("{}:{PROBE_PORT}", to.address()?);
-        let mut hears = end(to, ["hear", &at])?
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("start who hears")?;
-        let mut said = BufReader::new(hears.stdout.take().context("who hears says nothing")?).lines();
-        if said.next_line().await?.is_none() {
-            bail!("who listens for datagrams at {} has ended", link.to);
-        }
-        let mut says = end(from, ["say", &at])?;
-        let (heard, said) = tokio::try_join!(hears.wait(), says.status())?;
-        // 0: heard; 1: not heard. Anything else is not about the link.
-        match (heard.code(), said.code()) {
-            (Some(0), Some(0)) => Ok(Passage::Open),
-            (Some(0 | 1), Some(0 | 1)) => Ok(Passage::Closed),
-            other => bail!("whether {link} lets something through could not be seen: {other:?}"),
-        }
+        datagrams::passage_by(PROBE.as_ref(), &in_network(from)?, &in_network(to)?, &at, HEARD_WITHIN).await
+    }
+
+    /// The links that are cut.
+    pub(super) fn cuts(&self) -> Vec<Link> {
+        self.cut.keys().copied().collect()
     }
 }
 
@@ -109,7 +103,10 @@ async fn change(how: &str, rules: &BTreeSet<Rule>) -> Result<()> {
     let mut lines: BTreeMap<&str, String> = BTreeMap::new();
     for Rule { machine, from, to } in rules {
         let line = format!("iptables -w {how} FORWARD -s {from} -d {to} -m comment --comment {COMMENT} -j DROP\n");
-        lines.entry(machine).or_insert_with(|| "set -e\n".to_owned()).push_str(&line);
+        lines
+            .entry(machine)
+            .or_insert_with(|| "set -e\n".to_owned())
+            .push_str(&line);
     }
     let all = lines.iter().map(|(machine, lines)| inside(machine, lines, &[]));
     try_join_all(all).await.map(drop)
@@ -123,19 +120,6 @@ pub(super) async fn heal(machine: &str) -> Result<()> {
         "0" => Ok(()),
         left => bail!("{machine} still has {left} rules with the comment {COMMENT}: remove them"),
     }
-}
-
-fn end(pod: &Pod, arguments: [&str; 2]) -> Result<Command> {
-    let wrapped = in_network(pod)?;
-    let (docker, others) = wrapped.split_first().context("nothing leads into a pod")?;
-    let mut command = Command::new(docker);
-    command
-        .args(others)
-        .arg(PROBE)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .kill_on_drop(true);
-    Ok(command)
 }
 
 #[cfg(test)]
@@ -162,16 +146,32 @@ mod tests {
         let node = Member::Node(NodeId(1));
         let pods = Pods::from([
             (node, vec![pod("n", "m1", "10.0.1.1")]),
-            (Member::Etcd, vec![pod("e0", "m1", "10.0.1.2"), pod("e1", "m2", "10.0.2.2")]),
+            (
+                Member::Etcd,
+                vec![pod("e0", "m1", "10.0.1.2"), pod("e1", "m2", "10.0.2.2")],
+            ),
         ]);
-        let link = Link { from: node, to: Member::Etcd };
+        let link = Link {
+            from: node,
+            to: Member::Etcd,
+        };
         let shown: Vec<String> = rules(link, &pods)
             .unwrap()
             .iter()
             .map(|rule| format!("{}: {} {}", rule.machine, rule.from, rule.to))
             .collect();
-        assert_eq!(shown, ["m1: 10.0.1.1 10.0.1.2", "m1: 10.0.1.1 10.0.2.2", "m2: 10.0.1.1 10.0.2.2"]);
-        let nobody = Link { from: node, to: Member::Router(1) };
+        assert_eq!(
+            shown,
+            [
+                "m1: 10.0.1.1 10.0.1.2",
+                "m1: 10.0.1.1 10.0.2.2",
+                "m2: 10.0.1.1 10.0.2.2"
+            ]
+        );
+        let nobody = Link {
+            from: node,
+            to: Member::Router(1),
+        };
         assert!(rules(nobody, &pods).is_err());
     }
 }

@@ -84,11 +84,15 @@ pub(super) struct Pod {
 
 impl Pod {
     pub(super) fn machine(&self) -> Result<&str> {
-        self.machine.as_deref().with_context(|| format!("{} runs on no machine", self.name))
+        self.machine
+            .as_deref()
+            .with_context(|| format!("{} runs on no machine", self.name))
     }
 
     pub(super) fn address(&self) -> Result<&str> {
-        self.address.as_deref().with_context(|| format!("{} has no address", self.name))
+        self.address
+            .as_deref()
+            .with_context(|| format!("{} has no address", self.name))
     }
 }
 
@@ -98,7 +102,9 @@ pub(super) type Pods = BTreeMap<Member, Vec<Pod>>;
 /// Asks for them.
 pub(super) async fn list(release: &Release) -> Result<Pods> {
     let selector = format!("app.kubernetes.io/instance={}", release.name);
-    let said = release.kubectl(&["get", "pods", "--selector", &selector, "--output", "json"]).await?;
+    let said = release
+        .kubectl(&["get", "pods", "--selector", &selector, "--output", "json"])
+        .await?;
     read(&said)
 }
 
@@ -145,7 +151,9 @@ fn pod(raw: Raw) -> Pod {
 }
 
 fn number(name: &str) -> Result<NodeId> {
-    let ordinal = name.rsplit_once('-').and_then(|(_, ordinal)| ordinal.parse::<u64>().ok());
+    let ordinal = name
+        .rsplit_once('-')
+        .and_then(|(_, ordinal)| ordinal.parse::<u64>().ok());
     let ordinal = ordinal.with_context(|| format!("the pod {name} has no number at its end"))?;
     Ok(NodeId(ordinal + 1))
 }
@@ -198,7 +206,16 @@ exec nsenter --target "${process#/proc/}" --net "$@""#;
 
 /// What puts a command into the network of a pod.
 pub(super) fn in_network(pod: &Pod) -> Result<Vec<String>> {
-    let words = ["docker", "exec", pod.machine()?, "sh", "-c", IN_ITS_NETWORK, "sh", &pod.uid];
+    let words = [
+        "docker",
+        "exec",
+        pod.machine()?,
+        "sh",
+        "-c",
+        IN_ITS_NETWORK,
+        "sh",
+        &pod.uid,
+    ];
     Ok(words.map(str::to_owned).to_vec())
 }
 
@@ -247,8 +264,15 @@ mod tests {
         let pods = read(SAID).unwrap();
         assert_eq!(pods[&Member::Etcd].len(), 2);
         let router = only(&pods, Member::Router(2)).unwrap();
-        assert_eq!((router.name.as_str(), router.container.as_deref(), router.ready), ("f-router-b", Some("abc"), true));
-        assert_eq!(only(&pods, Member::Router(1)).unwrap().name, "f-router-a", "one that leaves is none");
+        assert_eq!(
+            (router.name.as_str(), router.container.as_deref(), router.ready),
+            ("f-router-b", Some("abc"), true)
+        );
+        assert_eq!(
+            only(&pods, Member::Router(1)).unwrap().name,
+            "f-router-a",
+            "one that leaves is none"
+        );
         let node = only(&pods, Member::Node(NodeId(3))).unwrap();
         assert!(node.backs_off && !node.ready && node.address().is_err());
         assert!(only(&pods, Member::Node(NodeId(1))).is_err());

@@ -55,12 +55,35 @@ impl Folder {
         self.path.join("data").join(member.to_string())
     }
 
-    pub(super) fn log(&self, member: Member) -> PathBuf {
+    pub(in crate::backend) fn log(&self, member: Member) -> PathBuf {
         self.path.join("logs").join(format!("{member}.log"))
     }
 
+    pub(in crate::backend) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(in crate::backend) fn failpoints_folder(&self) -> PathBuf {
+        self.path.join("failpoints")
+    }
+
     pub(super) fn failpoints(&self, node: NodeId) -> PathBuf {
-        self.path.join("failpoints").join(format!("node-{}", node.0))
+        self.failpoints_folder().join(Member::Node(node).to_string())
+    }
+
+    /// What a node's failpoints shall do; in one piece, for the node reads it all the time.
+    pub(in crate::backend) fn set_failpoints(&self, node: NodeId, lines: &str) -> Result<()> {
+        let file = self.failpoints(node);
+        let draft = file.with_extension("new");
+        std::fs::write(&draft, lines)
+            .and_then(|()| std::fs::rename(&draft, &file))
+            .with_context(|| format!("write {}", file.display()))
+    }
+
+    /// What the node says that they do, and have done.
+    pub(in crate::backend) fn seen_failpoints(&self, node: NodeId) -> Result<String> {
+        let file = self.failpoints(node).with_extension("seen");
+        std::fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))
     }
 
     /// Writes down that a process was started here.
@@ -74,7 +97,7 @@ impl Folder {
             .with_context(|| format!("write {}", file.display()))
     }
 
-    pub(super) fn copy_logs(&self, into: &Path) -> Result<()> {
+    pub(in crate::backend) fn copy_logs(&self, into: &Path) -> Result<()> {
         std::fs::create_dir_all(into).with_context(|| format!("make {}", into.display()))?;
         for entry in std::fs::read_dir(self.path.join("logs"))? {
             let entry = entry?;
@@ -83,9 +106,15 @@ impl Folder {
         Ok(())
     }
 
-    pub(super) fn remove(&self) -> Result<()> {
+    pub(in crate::backend) fn remove(&self) -> Result<()> {
         std::fs::remove_dir_all(&self.path).with_context(|| format!("remove {}", self.path.display()))
     }
+}
+
+/// Whether a command has this folder now.
+pub(in crate::backend) fn is_alive(folder: &Path) -> bool {
+    let lock = File::open(folder.join(LOCK));
+    lock.is_ok_and(|lock| matches!(lock.try_lock(), Err(TryLockError::WouldBlock)))
 }
 
 /// Removes what dead commands have left below `parent`, and kills what they have left running.

@@ -189,7 +189,7 @@ fn flags<const N: usize>(flags: [(&str, &str); N]) -> Vec<String> {
 }
 
 /// Ready, by a member's own answer.
-pub(super) async fn ready(member: Member, at: &str) -> Result<(), String> {
+pub(in crate::backend) async fn ready(member: Member, at: &str) -> Result<(), String> {
     let path = match member {
         Member::Etcd => "/health",
         _ => "/readyz",
@@ -207,7 +207,8 @@ pub(super) async fn ready(member: Member, at: &str) -> Result<(), String> {
     }
 }
 
-async fn get(at: &str, path: &str) -> std::io::Result<String> {
+/// Asks for a path; the whole answer.
+pub(in crate::backend) async fn get(at: &str, path: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(at).await?;
     let request = format!("GET {path} HTTP/1.1\r\nHost: {at}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;

@@ -11,11 +11,11 @@
 pub mod datagrams;
 pub mod enclosure;
 pub mod folder;
-mod members;
+pub(in crate::backend) mod members;
 mod namespaces;
 mod proxies;
 
-use super::{Ability, Backend, Condition, Link, Member, Passage, Signal};
+use super::{Ability, Backend, Condition, Link, Member, Offer, Passage, Signal};
 use anyhow::{Context, Result, bail};
 use async_trait::async_trait;
 use folder::Folder;
@@ -107,15 +107,30 @@ impl Processes {
         enclosure::command("mount", &mount).await
     }
 
-    fn node_file(&self, node: NodeId, suffix: &str) -> PathBuf {
-        self.folder.failpoints(node).with_extension(suffix)
+    fn filler(&self, node: NodeId) -> PathBuf {
+        self.data(node).join(FILLER)
     }
 }
 
 fn all(setup: &Setup) -> Vec<Member> {
-    let nodes = (1..=setup.nodes).map(|number| Member::Node(NodeId(number)));
-    let routers = (1..=setup.routers).map(Member::Router);
-    [Member::Etcd].into_iter().chain(nodes).chain(routers).collect()
+    super::all(setup.nodes, setup.routers)
+}
+
+/// What processes can do whose links are these.
+#[must_use]
+pub fn offer(links: Links) -> Offer {
+    let (delay, fill) = match links {
+        Links::Namespaces => (Err("it needs --links proxies or auto".to_owned()), Ok(())),
+        Links::Proxies => (Ok(()), Err("it needs root and namespaces".to_owned())),
+    };
+    Offer::new([
+        (Ability::Cut, Ok(())),
+        (Ability::Delay, delay),
+        (Ability::Fill, fill),
+        (Ability::Failpoints, Ok(())),
+        (Ability::Unheard, Ok(())),
+        (Ability::Machines, Err(super::NO_MACHINES.to_owned())),
+    ])
 }
 
 /// Enough for the engine's journals and a run's data.
@@ -134,12 +149,9 @@ impl Backend for Processes {
     }
 
     fn abilities(&self) -> BTreeSet<Ability> {
-        let mut abilities = BTreeSet::from([Ability::Cut, Ability::Failpoints, Ability::Unheard]);
-        if matches!(self.network, Network::Proxies(_)) {
-            abilities.insert(Ability::Delay);
-        }
-        if self.setup.small_disks {
-            abilities.insert(Ability::Fill);
+        let mut abilities = offer(self.setup.links).abilities();
+        if !self.setup.small_disks {
+            abilities.remove(&Ability::Fill);
         }
         abilities
     }
@@ -239,7 +251,7 @@ impl Backend for Processes {
     }
 
     async fn fill(&mut self, node: NodeId) -> Result<()> {
-        let file = self.data(node).join(FILLER);
+        let file = self.filler(node);
         if !self.setup.small_disks {
             bail!(
                 "node-{} has no disk of its own: that of this machine is not filled",
@@ -250,24 +262,32 @@ impl Backend for Processes {
     }
 
     async fn takes_data(&mut self, node: NodeId) -> Result<bool> {
-        members::takes_data(&self.data(node).join(FILLER), CHUNK)
+        members::takes_data(&self.filler(node), CHUNK)
     }
 
     async fn unfill(&mut self, node: NodeId) -> Result<()> {
-        let file = self.data(node).join(FILLER);
+        let file = self.filler(node);
         std::fs::remove_file(&file).with_context(|| format!("remove {}", file.display()))
     }
 
     async fn set_failpoints(&mut self, node: NodeId, lines: &str) -> Result<()> {
-        let (file, draft) = (self.folder.failpoints(node), self.node_file(node, "new"));
-        std::fs::write(&draft, lines)
-            .and_then(|()| std::fs::rename(&draft, &file))
-            .with_context(|| format!("write {}", file.display()))
+        self.folder.set_failpoints(node, lines)
     }
 
     async fn failpoints(&mut self, node: NodeId) -> Result<String> {
-        let file = self.node_file(node, "seen");
-        std::fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))
+        self.folder.seen_failpoints(node)
+    }
+
+    async fn cuts(&mut self) -> Result<Vec<Link>> {
+        Ok(match &self.network {
+            Network::Namespaces(network) => network.cuts(),
+            Network::Proxies(network) => network.cuts(),
+        })
+    }
+
+    async fn filled(&mut self) -> Result<Vec<NodeId>> {
+        let nodes = (1..=self.setup.nodes).map(NodeId);
+        Ok(nodes.filter(|node| self.filler(*node).exists()).collect())
     }
 
     async fn keep_logs(&mut self, into: &Path) -> Result<()> {

@@ -7,20 +7,16 @@
 //! Sources: ip-rule(8), the action `blackhole`; a forwarded packet that a rule sends there vanishes without an answer.
 
 use super::super::{Link, Member, Passage};
+use super::datagrams::{self, PROBE_PORT};
 use super::enclosure::command;
 use super::members::Address;
 use anyhow::{Context, Result, bail};
 use std::collections::{BTreeMap, BTreeSet};
-use std::process::Stdio;
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::Command;
 
 const ETCD_PORT: u16 = 2379;
 const ETCD_PEERS_PORT: u16 = 2380;
 const SERVICE_PORT: u16 = 7400;
 const METRICS_PORT: u16 = 7500;
-/// Where datagrams are awaited.
-pub(crate) const PROBE_PORT: u16 = 7900;
 /// Of all rules that cut.
 const PREFERENCE: &str = "100";
 
@@ -153,34 +149,12 @@ impl Namespaces {
 
     /// Sends datagrams from inside the one namespace and awaits them inside the other.
     pub(super) async fn passage(&mut self, link: Link) -> Result<Passage> {
-        let own = std::env::current_exe().context("find the own program")?;
         let at = format!("{}:{PROBE_PORT}", self.host(link.to));
-        let inside = |member: Member, arguments: [&str; 2]| {
-            let wrapped = self.wrap(member);
-            let mut command = Command::new(&wrapped[0]);
-            command
-                .args(&wrapped[1..])
-                .arg(&own)
-                .args(arguments)
-                .stdin(Stdio::null())
-                .kill_on_drop(true);
-            command
-        };
-        let mut hears = inside(link.to, ["hear", &at])
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("start who hears")?;
-        let mut said = BufReader::new(hears.stdout.take().context("who hears says nothing")?).lines();
-        if said.next_line().await?.is_none() {
-            bail!("who listens for datagrams at {} has ended", link.to);
-        }
-        let says = inside(link.from, ["say", &at]).status();
-        let (heard, said) = tokio::try_join!(hears.wait(), says)?;
-        // Where the sender's own system refuses to send, nothing passes, either.
-        Ok(match heard.success() && said.success() {
-            true => Passage::Open,
-            false => Passage::Closed,
-        })
+        datagrams::passage(&self.wrap(link.from), &self.wrap(link.to), &at).await
+    }
+
+    pub(super) fn cuts(&self) -> Vec<Link> {
+        self.cut.iter().copied().collect()
     }
 }
 

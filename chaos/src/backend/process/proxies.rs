@@ -132,6 +132,13 @@ impl Proxies {
         self.gate(link).state.send_replace(State::OPEN);
     }
 
+    /// The links that do not let everything through at once.
+    pub(super) fn cuts(&self) -> Vec<Link> {
+        let gates = self.gates.lock().unwrap_or_else(PoisonError::into_inner);
+        let hurt = gates.iter().filter(|(_, gate)| *gate.state.borrow() != State::OPEN);
+        hurt.map(|(link, _)| *link).collect()
+    }
+
     pub(super) fn delay(&self, link: Link, by: Duration) {
         self.gate(link).state.send_modify(|state| state.delay = by);
     }

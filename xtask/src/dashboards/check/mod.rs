@@ -8,7 +8,7 @@
 //! Prometheus is that of the system, or Debian's package, unpacked below `target/prometheus`. What is started is ended; logs and data stay in the folder.
 
 mod picture;
-mod prometheus;
+pub(crate) mod prometheus;
 mod runbooks;
 mod scenario;
 mod verdict;

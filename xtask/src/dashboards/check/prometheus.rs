@@ -26,10 +26,10 @@ const MAX_ANSWER_BYTES: u64 = 64 * 1024 * 1024;
 const POINTS: f64 = 60.0;
 const CLUSTER: &str = "check";
 
-pub(super) struct Prometheus {
+pub(crate) struct Prometheus {
     address: String,
-    /// Ends it.
-    _process: Background,
+    /// Ends it, if it was started here.
+    _process: Option<Background>,
 }
 
 /// What is looked at, in seconds since 1970 as Prometheus tells them.
@@ -90,11 +90,20 @@ impl Prometheus {
         println!("Prometheus at http://{address}");
         Ok(Self {
             address: address.to_owned(),
-            _process: process,
+            _process: Some(process),
         })
     }
 
-    fn ask(&self, path: &str, query: &[(&str, &str)]) -> Result<Value> {
+    /// One that runs already.
+    pub(crate) fn at(address: &str) -> Self {
+        Self {
+            address: address.to_owned(),
+            _process: None,
+        }
+    }
+
+    /// Asks for a path; the data of the answer.
+    pub(crate) fn ask(&self, path: &str, query: &[(&str, &str)]) -> Result<Value> {
         let path = with_query(path, query);
         let answer = http::get(&self.address, &path, ANSWERS_WITHIN, MAX_ANSWER_BYTES).context("ask Prometheus")?;
         let json: Value = serde_json::from_str(&answer.body).context("read the answer of Prometheus")?;
@@ -128,7 +137,7 @@ impl Prometheus {
     }
 
     /// The sum of a metric now; none if there are no series of it.
-    pub(super) fn sum(&self, metric: &str) -> Result<Option<f64>> {
+    pub(crate) fn sum(&self, metric: &str) -> Result<Option<f64>> {
         let data = self.ask("/api/v1/query", &[("query", &format!("sum({metric})"))])?;
         Ok(series(&data, "value")
             .first()
@@ -154,7 +163,7 @@ impl Prometheus {
     }
 
     /// Every rule was evaluated without an error.
-    pub(super) fn rules_are_well(&self) -> Result<u8> {
+    pub(crate) fn rules_are_well(&self) -> Result<u8> {
         let data = self.ask("/api/v1/rules", &[])?;
         let groups = data["groups"].as_array().cloned().unwrap_or_default();
         let rules: Vec<&Value> = groups
