@@ -121,7 +121,8 @@ images() {
     docker image inspect "$image" >/dev/null 2>&1 || fail "there is no image $image: cargo xtask image makes it"
     rm -rf "$context" && mkdir -p "$context"
     if ! docker image inspect "$pause_image" >/dev/null 2>&1; then
-        printf 'FROM debian:bookworm-slim\nCMD ["sleep", "infinity"]\n' | docker build -q -t "$pause_image" - >/dev/null
+        # What sleeps as a first process is deaf to SIGTERM, and every pod would take 10 s to go.
+        printf 'FROM debian:bookworm-slim\nSTOPSIGNAL SIGKILL\nCMD ["sleep", "infinity"]\n' | docker build -q -t "$pause_image" - >/dev/null
     fi
     if ! docker image inspect "$etcd_image" >/dev/null 2>&1; then
         cp "$ETCD" "$context/etcd"

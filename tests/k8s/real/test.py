@@ -325,12 +325,12 @@ def node_pause(test):
 @step
 def scale(test):
     test.settled()
-    test.upgrade({"shardNode": {"replicas": 4, "spread": "soft"}})
+    test.upgrade({"shardNode": {"replicas": 4}})
     until("the fourth node is ready", 120, lambda: all_ready({**NORMAL, "shard-node": 4}))
     nodes = json.loads(test.client("status", "-o", "json", only_out=True))["nodes"]
     check(len(nodes) == 4, f"the cluster has {len(nodes)} nodes")
     test.client("node", "drain", "n4", within=120)
-    test.upgrade({"shardNode": {"replicas": 3, "spread": "soft"}})
+    test.upgrade({"shardNode": {"replicas": 3}})
     test.settled()
     check(MARKER in test.client("get", KEYSPACE, "marker"), "what was written before is gone")
     return "three nodes to four, drained, and back to three"

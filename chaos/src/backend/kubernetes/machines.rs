@@ -3,8 +3,15 @@
 //! What docker says of a machine is held against the world: whoever stands still or is down does not answer another machine.
 
 use super::super::MachineFault;
-use super::command::{inside, output};
-use anyhow::{Result, bail};
+use super::command::{Release, inside, output};
+use anyhow::{Context, Result, bail};
+use std::collections::BTreeMap;
+use std::process::Stdio;
+use std::time::Duration;
+use tokio::process::Command;
+
+/// As long as a pod's grace, and the budgets, may take.
+const EMPTIED_WITHIN: Duration = Duration::from_secs(120);
 
 /// How docker says that a machine is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +33,23 @@ pub(super) async fn state(machine: &str) -> Result<State> {
         "paused" => State::Paused,
         _ => State::Down,
     })
+}
+
+/// The machines of the cluster that are containers of docker, and their addresses.
+pub(super) async fn of(release: &Release) -> Result<BTreeMap<String, String>> {
+    let line = "jsonpath={range .items[*]}{.metadata.name} {.status.addresses[?(@.type==\"InternalIP\")].address}{\"\\n\"}{end}";
+    let said = release.kubectl(&["get", "nodes", "--output", line]).await?;
+    let mut machines = BTreeMap::new();
+    for (machine, address) in said.lines().filter_map(|line| line.split_once(' ')) {
+        state(machine)
+            .await
+            .with_context(|| format!("the machine {machine} is no container of this docker: only such can be hurt"))?;
+        machines.insert(machine.to_owned(), address.to_owned());
+    }
+    match machines.is_empty() {
+        true => bail!("the cluster has no machines"),
+        false => Ok(machines),
+    }
 }
 
 /// Stops or breaks a machine. To empty one is the cluster's business, not docker's.
@@ -54,4 +78,26 @@ timeout 1 bash -c 'exec 3<>"/dev/tcp/$0/9400" && printf "GET /healthz HTTP/1.0\r
 /// Whether a pod answers when another machine asks it.
 pub(super) async fn answers(from: &str, address: &str) -> Result<bool> {
     Ok(inside(from, ASK, &[address]).await?.starts_with("HTTP/"))
+}
+
+/// Empties a machine as an operator does; budgets are kept.
+pub(super) async fn empty(machine: &str) -> Result<()> {
+    let mut command = Command::new("kubectl");
+    let within = format!("--timeout={}s", EMPTIED_WITHIN.as_secs());
+    command
+        .args([
+            "drain",
+            machine,
+            "--ignore-daemonsets",
+            "--delete-emptydir-data",
+            &within,
+        ])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .kill_on_drop(true);
+    let status = command.status().await.context("run kubectl")?;
+    match status.success() {
+        true => Ok(()),
+        false => bail!("{machine} could not be emptied: kubectl drain ended with {status}"),
+    }
 }

@@ -19,6 +19,8 @@
 
 mod command;
 mod disks;
+mod door;
+mod lives;
 mod machines;
 mod network;
 mod pods;
@@ -33,9 +35,9 @@ use command::{inside, output};
 use disks::Volume;
 use fulcrum_types::NodeId;
 use futures::future::try_join_all;
+use lives::Lives;
 use network::Network;
-use pods::{Pod, Pods, only};
-use serde_json::{Value, json};
+use pods::{only, pods_of};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Stdio;
@@ -45,12 +47,6 @@ use tokio::process::Command;
 /// The kubelet starts what has ended at once, or after a while if it ends too often.
 const STARTS_WITHIN: Duration = Duration::from_secs(120);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// As long as a pod's grace, and the budgets, may take.
-const EMPTIED_WITHIN: Duration = Duration::from_secs(120);
-/// Of machines on which a killed pod is not to come back yet.
-const TAINT: &str = "fulcrum-chaos";
-/// The Service by which the load reaches routers.
-const DOOR: &str = "fulcrum-chaos";
 /// In the directory that is the node's volume, and the name that the settings must give it.
 const FAILPOINTS: &str = "failpoints";
 const FAILPOINTS_PATH: &str = "/var/lib/fulcrum/failpoints";
@@ -93,8 +89,7 @@ pub struct Kubernetes {
     claims: BTreeMap<NodeId, String>,
     routers: Vec<String>,
     network: Network,
-    /// Members that were killed, and the machines that are kept from starting them.
-    killed: BTreeMap<Member, BTreeSet<String>>,
+    lives: Lives,
     /// Members whose machine suffers, and which that is.
     machine_of: BTreeMap<Member, String>,
     has_failpoints: bool,
@@ -106,7 +101,8 @@ impl Kubernetes {
     /// # Errors
     /// It is not there, is not what it should be, or its machines are no containers of docker.
     pub async fn new(setup: Setup) -> Result<Self> {
-        let machines = machines_of(&setup.release).await?;
+        let machines = machines::of(&setup.release).await?;
+        let lives = Lives::of(setup.release.clone());
         let mut made = Self {
             release: setup.release,
             machines,
@@ -114,7 +110,7 @@ impl Kubernetes {
             claims: BTreeMap::new(),
             routers: Vec::new(),
             network: Network::default(),
-            killed: BTreeMap::new(),
+            lives,
             machine_of: BTreeMap::new(),
             has_failpoints: false,
         };
@@ -140,7 +136,7 @@ impl Kubernetes {
             .await?;
         made.has_failpoints = settings.contains(FAILPOINTS_PATH);
         made.bring_probe().await?;
-        made.open_door(&pods).await?;
+        made.routers = door::open(&made.release, &made.machines, &pods).await?;
         Ok(made)
     }
 
@@ -152,7 +148,7 @@ impl Kubernetes {
         try_join_all(self.machines.keys().map(|machine| network::heal(machine))).await?;
         let names: Vec<String> = self.machines.keys().cloned().collect();
         for machine in names {
-            self.untaint(&machine).await?;
+            Lives::untaint(&machine).await?;
             output("kubectl", &["uncordon", &machine]).await?;
         }
         let pods = pods::list(&self.release).await?;
@@ -164,7 +160,7 @@ impl Kubernetes {
                 inside(pod.machine()?, "kill -CONT \"$1\"", &[&process.pid.to_string()]).await?;
             }
         }
-        self.killed.clear();
+        self.lives.forget();
         self.machine_of.clear();
         Ok(())
     }
@@ -186,133 +182,6 @@ impl Kubernetes {
             }
         }
         Ok(())
-    }
-
-    /// A port of each machine that leads to the router on it, and to no other.
-    async fn open_door(&mut self, pods: &Pods) -> Result<()> {
-        let selector = json!({
-            "app.kubernetes.io/instance": self.release.name,
-            "app.kubernetes.io/component": "router",
-        });
-        let service = json!({
-            "apiVersion": "v1", "kind": "Service", "metadata": {"name": DOOR},
-            "spec": {"type": "NodePort", "externalTrafficPolicy": "Local", "selector": selector,
-                "ports": [{"name": "grpc", "port": 7400, "targetPort": "grpc", "protocol": "TCP"}]},
-        });
-        self.apply(&service).await?;
-        let port = self
-            .release
-            .kubectl(&["get", "service", DOOR, "--output", "jsonpath={.spec.ports[0].nodePort}"])
-            .await?;
-        let mut machines = BTreeSet::new();
-        for (member, pods) in pods {
-            if let (Member::Router(_), Some(pod)) = (member, pods.first()) {
-                let machine = pod.machine()?;
-                if !machines.insert(machine.to_owned()) {
-                    bail!(
-                        "two routers are on {machine}, and clients could not choose between them: install with router.spread=hard"
-                    );
-                }
-                let address = self
-                    .machines
-                    .get(machine)
-                    .with_context(|| format!("there is no {machine}"))?;
-                self.routers.push(format!("{address}:{}", port.trim()));
-            }
-        }
-        match self.routers.is_empty() {
-            true => bail!("the release has no router that runs"),
-            false => Ok(()),
-        }
-    }
-
-    async fn apply(&self, object: &Value) -> Result<()> {
-        let file = std::env::temp_dir().join(format!("fulcrum-chaos-{}.json", std::process::id()));
-        std::fs::write(&file, object.to_string()).with_context(|| format!("write {}", file.display()))?;
-        let applied = self
-            .release
-            .kubectl(&["apply", "--filename", &file.display().to_string()])
-            .await;
-        std::fs::remove_file(&file).with_context(|| format!("remove {}", file.display()))?;
-        applied.map(drop)
-    }
-
-    async fn pods_of(&self, member: Member) -> Result<Vec<Pod>> {
-        Ok(pods::list(&self.release).await?.remove(&member).unwrap_or_default())
-    }
-
-    /// Keeps pods from starting on their machines, and answers with them.
-    async fn hold(&mut self, member: Member) -> Result<Vec<Pod>> {
-        let pods = self.pods_of(member).await?;
-        let mut machines = BTreeSet::new();
-        for pod in &pods {
-            machines.insert(pod.machine()?.to_owned());
-        }
-        let taint = format!("{TAINT}=killed:NoSchedule");
-        let held = machines.iter().map(|machine| {
-            let taint = taint.clone();
-            async move { output("kubectl", &["taint", "node", "--overwrite", machine, &taint]).await }
-        });
-        // Noted first: what was done in part is undone, too.
-        self.killed.insert(member, machines.clone());
-        try_join_all(held).await?;
-        Ok(pods)
-    }
-
-    async fn untaint(&self, machine: &str) -> Result<()> {
-        let keys = output(
-            "kubectl",
-            &["get", "node", machine, "--output", "jsonpath={.spec.taints[*].key}"],
-        )
-        .await?;
-        if keys.split_whitespace().any(|key| key == TAINT) {
-            output("kubectl", &["taint", "node", machine, &format!("{TAINT}-")]).await?;
-        }
-        Ok(())
-    }
-
-    async fn kill(&mut self, member: Member) -> Result<()> {
-        if let Member::Router(_) = member {
-            return self.to_process(member, "KILL").await;
-        }
-        let pods = self.hold(member).await?;
-        try_join_all(pods.iter().map(pods::kill_all)).await?;
-        let deleted = pods
-            .iter()
-            .map(|pod| self.delete(pod, &["--grace-period=0", "--force"]));
-        try_join_all(deleted).await?;
-        // The kubelet may have seen that the process was gone before it saw that the pod was.
-        try_join_all(pods.iter().map(pods::kill_all)).await.map(drop)
-    }
-
-    async fn delete(&self, pod: &Pod, how: &[&str]) -> Result<()> {
-        let mut arguments = vec!["delete", "pod", &pod.name, "--wait=false"];
-        arguments.extend_from_slice(how);
-        self.release.kubectl(&arguments).await.map(drop)
-    }
-
-    async fn to_process(&self, member: Member, signal: &str) -> Result<()> {
-        for pod in self.pods_of(member).await? {
-            let process = pods::process(&pod).await?;
-            let process = process.with_context(|| format!("{} does not run", pod.name))?;
-            let line = format!("kill -{signal} \"$1\"");
-            inside(pod.machine()?, &line, &[&process.pid.to_string()]).await?;
-        }
-        Ok(())
-    }
-
-    /// Whether all pods of a member have their process; those that back off are made anew.
-    async fn has_started(&self, member: Member) -> Result<bool> {
-        let pods = self.pods_of(member).await?;
-        let mut running = 0;
-        for pod in pods.iter().filter(|pod| !pod.leaves) {
-            match pods::process(pod).await? {
-                Some(_) => running += 1,
-                None if pod.backs_off => self.delete(pod, &[]).await?,
-                None => {}
-            }
-        }
-        Ok(running > 0 && Some(&running) == self.numbers.get(&member))
     }
 
     async fn volume(&self, node: NodeId) -> Result<Volume> {
@@ -345,45 +214,6 @@ impl Kubernetes {
         let other = self.machines.keys().find(|other| *other != machine);
         machines::answers(other.context("there is no other machine to ask from")?, &address).await
     }
-
-    /// Empties a machine as an operator does; budgets are kept.
-    async fn empty(&self, machine: &str) -> Result<()> {
-        let mut command = Command::new("kubectl");
-        let within = format!("--timeout={}s", EMPTIED_WITHIN.as_secs());
-        command
-            .args([
-                "drain",
-                machine,
-                "--ignore-daemonsets",
-                "--delete-emptydir-data",
-                &within,
-            ])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .kill_on_drop(true);
-        let status = command.status().await.context("run kubectl")?;
-        match status.success() {
-            true => Ok(()),
-            false => bail!("{machine} could not be emptied: kubectl drain ended with {status}"),
-        }
-    }
-}
-
-/// The machines of the cluster that are containers of docker, and their addresses.
-async fn machines_of(release: &Release) -> Result<BTreeMap<String, String>> {
-    let line = "jsonpath={range .items[*]}{.metadata.name} {.status.addresses[?(@.type==\"InternalIP\")].address}{\"\\n\"}{end}";
-    let said = release.kubectl(&["get", "nodes", "--output", line]).await?;
-    let mut machines = BTreeMap::new();
-    for (machine, address) in said.lines().filter_map(|line| line.split_once(' ')) {
-        machines::state(machine)
-            .await
-            .with_context(|| format!("the machine {machine} is no container of this docker: only such can be hurt"))?;
-        machines.insert(machine.to_owned(), address.to_owned());
-    }
-    match machines.is_empty() {
-        true => bail!("the cluster has no machines"),
-        false => Ok(machines),
-    }
 }
 
 #[async_trait]
@@ -409,14 +239,10 @@ impl Backend for Kubernetes {
     }
 
     async fn start(&mut self, member: Member) -> Result<()> {
-        if let Some(machines) = self.killed.remove(&member) {
-            let still: BTreeSet<String> = self.killed.values().flatten().cloned().collect();
-            for machine in machines.difference(&still) {
-                self.untaint(machine).await?;
-            }
-        }
+        self.lives.let_start(member).await?;
+        let wanted = self.numbers.get(&member).copied().unwrap_or(1);
         let until = now() + nanos(STARTS_WITHIN);
-        while !self.has_started(member).await? {
+        while !self.lives.have_started(member, wanted).await? {
             if now() > until {
                 bail!("{member} does not run after {} s: see its pod", STARTS_WITHIN.as_secs());
             }
@@ -427,15 +253,10 @@ impl Backend for Kubernetes {
 
     async fn signal(&mut self, member: Member, signal: Signal) -> Result<()> {
         match signal {
-            Signal::Kill => self.kill(member).await,
-            Signal::Stop => self.to_process(member, "STOP").await,
-            Signal::Continue => self.to_process(member, "CONT").await,
-            Signal::Terminate => {
-                let pods = self.hold(member).await?;
-                try_join_all(pods.iter().map(|pod| self.delete(pod, &[])))
-                    .await
-                    .map(drop)
-            }
+            Signal::Kill => self.lives.kill(member).await,
+            Signal::Stop => self.lives.to_process(member, "STOP").await,
+            Signal::Continue => self.lives.to_process(member, "CONT").await,
+            Signal::Terminate => self.lives.terminate(member).await,
         }
     }
 
@@ -448,7 +269,7 @@ impl Backend for Kubernetes {
             }
         }
         let mut seen = BTreeSet::new();
-        for pod in self.pods_of(member).await? {
+        for pod in pods_of(&self.release, member).await? {
             seen.extend(
                 pods::process(&pod)
                     .await?
@@ -463,7 +284,9 @@ impl Backend for Kubernetes {
     }
 
     async fn ready(&mut self, member: Member) -> Result<(), String> {
-        let pods = self.pods_of(member).await.map_err(|error| format!("{error:#}"))?;
+        let pods = pods_of(&self.release, member)
+            .await
+            .map_err(|error| format!("{error:#}"))?;
         let ready = pods.iter().filter(|pod| pod.ready && !pod.leaves).count();
         let wanted = self.numbers.get(&member).copied().unwrap_or(1);
         match ready == wanted {
@@ -544,7 +367,7 @@ impl Backend for Kubernetes {
         let machine = self.machine(member).await?;
         self.machine_of.insert(member, machine.clone());
         match how {
-            MachineFault::Drain => self.empty(&machine).await,
+            MachineFault::Drain => machines::empty(&machine).await,
             _ => machines::hurt(&machine, how).await,
         }
     }
@@ -605,9 +428,6 @@ impl Backend for Kubernetes {
 
     async fn end(&mut self) -> Result<()> {
         self.heal_all().await?;
-        self.release
-            .kubectl(&["delete", "service", DOOR, "--ignore-not-found"])
-            .await
-            .map(drop)
+        door::close(&self.release).await
     }
 }

@@ -108,6 +108,11 @@ pub(super) async fn list(release: &Release) -> Result<Pods> {
     read(&said)
 }
 
+/// The pods of one member.
+pub(super) async fn pods_of(release: &Release, member: Member) -> Result<Vec<Pod>> {
+    Ok(list(release).await?.remove(&member).unwrap_or_default())
+}
+
 fn read(said: &str) -> Result<Pods> {
     let list: List = serde_json::from_str(said).context("understand what kubectl says of the pods")?;
     let mut pods = Pods::new();
