@@ -379,10 +379,10 @@ def main():
         print(f"steps: {', '.join(STEPS)}", file=sys.stderr)
         return 2
     test = Test(arguments.root, arguments.fulcrum, arguments.image, arguments.values)
-    test.healed()
     for name in chosen:
         began = time.monotonic()
         try:
+            test.healed()
             said = STEPS[name](test)
         except (Failed, helm.HelmError, subprocess.TimeoutExpired) as error:
             print(f"FAILED  {name}: {error}", flush=True)

@@ -22,8 +22,7 @@ pub(super) async fn open(release: &Release, machines: &BTreeMap<String, String>,
             "ports": [{"name": "grpc", "port": 7400, "targetPort": "grpc", "protocol": "TCP"}]},
     });
     apply(release, &service).await?;
-    let port = self
-        .release
+    let port = release
         .kubectl(&["get", "service", DOOR, "--output", "jsonpath={.spec.ports[0].nodePort}"])
         .await?;
     let (mut routers, mut taken) = (Vec::new(), BTreeSet::new());
@@ -35,8 +34,7 @@ pub(super) async fn open(release: &Release, machines: &BTreeMap<String, String>,
                     "two routers are on {machine}, and clients could not choose between them: install with router.spread=hard"
                 );
             }
-            let address = self
-                .machines
+            let address = machines
                 .get(machine)
                 .with_context(|| format!("there is no {machine}"))?;
             routers.push(format!("{address}:{}", port.trim()));
@@ -51,8 +49,7 @@ pub(super) async fn open(release: &Release, machines: &BTreeMap<String, String>,
 async fn apply(release: &Release, object: &Value) -> Result<()> {
     let file = std::env::temp_dir().join(format!("fulcrum-chaos-{}.json", std::process::id()));
     std::fs::write(&file, object.to_string()).with_context(|| format!("write {}", file.display()))?;
-    let applied = self
-        .release
+    let applied = release
         .kubectl(&["apply", "--filename", &file.display().to_string()])
         .await;
     std::fs::remove_file(&file).with_context(|| format!("remove {}", file.display()))?;

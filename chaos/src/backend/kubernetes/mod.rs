@@ -403,6 +403,9 @@ impl Backend for Kubernetes {
         };
         if condition == MachineCondition::Whole {
             self.machine_of.remove(&member);
+            // A router may have gone elsewhere meanwhile.
+            let pods = pods::list(&self.release).await?;
+            self.routers = door::open(&self.release, &self.machines, &pods).await?;
         }
         Ok(condition)
     }

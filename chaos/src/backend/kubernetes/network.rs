@@ -8,7 +8,7 @@
 //! made, not by where pods are now.
 
 use super::super::process::datagrams::{self, PROBE_PORT};
-use super::super::{Link, Passage};
+use super::super::{Link, Member, Passage};
 use super::command::inside;
 use super::pods::{Pod, Pods, in_network};
 use anyhow::{Context, Result, bail};
@@ -65,7 +65,7 @@ impl Network {
 
     /// Sends datagrams from inside the one pod's network and awaits them inside the other's. Of a member with several pods the first stands for all.
     pub(super) async fn passage(&self, link: Link, pods: &Pods) -> Result<Passage> {
-        let first = |member| {
+        let first = |member: Member| {
             let pod = pods.get(&member).and_then(|all: &Vec<Pod>| all.first());
             pod.with_context(|| format!("{member} has no pod"))
         };
@@ -82,7 +82,7 @@ impl Network {
 
 /// The rules that cut a link: of every pair of pods, on the machines of both.
 fn rules(link: Link, pods: &Pods) -> Result<BTreeSet<Rule>> {
-    let of = |member| pods.get(&member).with_context(|| format!("{member} has no pod"));
+    let of = |member: Member| pods.get(&member).with_context(|| format!("{member} has no pod"));
     let mut rules = BTreeSet::new();
     for from in of(link.from)? {
         for to in of(link.to)? {
@@ -124,7 +124,6 @@ pub(super) async fn heal(machine: &str) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::Member;
     use super::*;
     use fulcrum_types::NodeId;
 
