@@ -119,8 +119,8 @@ mod tests {
     /// Every backend says of every scenario that it can do it, or why not; what it says is what its abilities say.
     #[test]
     fn every_place_does_every_scenario_or_says_why_not() {
-        let skipped = |site: &Site, flags: &[&str]| -> Vec<&str> {
-            let options = Options::parse_from([&["x"], flags].concat());
+        let skipped = |site: &Site, flags: &[&str]| -> Vec<&'static str> {
+            let options = Options::parse_from([&["x"][..], flags].concat());
             let refused = ALL.iter().filter_map(|scenario| {
                 let why = site.refuses(&options, scenario)?;
                 let need = scenario.needs.iter().find(|need| why.starts_with(&need.to_string()));
@@ -146,7 +146,7 @@ mod tests {
             skipped(&Site::Kubernetes, &[]),
             ["disk-full", "slow-links", "async-tail", "random"]
         );
-        let with = |cut| -> Vec<&str> {
+        let with = |cut| -> Vec<&'static str> {
             let offer = docker::offered(cut);
             let refused = ALL.iter().filter(|scenario| offer.lacks(scenario.needs).is_some());
             refused.map(|scenario| scenario.name).collect()

@@ -1,8 +1,11 @@
 //! `cargo xtask chaos`: builds the services and the fault tool, finds an etcd, and hands over.
+//!
+//! For containers the services and etcd are in images: then only the tool is built, and the image of etcd if there is none.
 
 use anyhow::{Result, bail};
 use std::path::PathBuf;
 
+use crate::compose;
 use crate::etcd;
 use crate::process;
 use crate::workspace::{cargo, root};
@@ -17,16 +20,12 @@ const TELLS_ONLY: [&str; 3] = ["--list", "--help", "-h"];
 /// Something could not be built, or there is no etcd.
 pub(crate) fn run(flags: &[String]) -> Result<u8> {
     let release = flags.iter().any(|flag| flag == RELEASE);
-    let mut build = cargo(&[
-        "build",
-        "--quiet",
-        "--locked",
-        "-p",
-        "fulcrum-services",
-        "-p",
-        "fulcrum-chaos",
-        "--bins",
-    ]);
+    let in_containers = in_containers(flags);
+    let mut build = cargo(&["build", "--quiet", "--locked", "-p", "fulcrum-chaos"]);
+    match in_containers {
+        true => build.args(["--bin", "fulcrum-chaos"]),
+        false => build.args(["-p", "fulcrum-services", "--bins"]),
+    };
     if release {
         build.arg(RELEASE);
     }
@@ -40,12 +39,35 @@ pub(crate) fn run(flags: &[String]) -> Result<u8> {
     chaos
         .current_dir(root())
         .args(flags.iter().filter(|flag| *flag != RELEASE));
-    if !flags.iter().any(|flag| TELLS_ONLY.contains(&flag.as_str())) {
-        chaos
-            .arg("--programs")
-            .arg(&programs)
-            .arg("--etcd")
-            .arg(etcd::required(root())?);
+    match flags.iter().any(|flag| TELLS_ONLY.contains(&flag.as_str())) {
+        true => {}
+        false if in_containers => compose::ensure_images()?,
+        false => {
+            chaos
+                .arg("--programs")
+                .arg(&programs)
+                .arg("--etcd")
+                .arg(etcd::required(root())?);
+        }
     }
     process::run(&mut chaos)
+}
+
+fn in_containers(flags: &[String]) -> bool {
+    let pairs = flags
+        .windows(2)
+        .any(|pair| pair[0] == "--backend" && pair[1] == "docker");
+    pairs || flags.iter().any(|flag| flag == "--backend=docker")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn containers_are_asked_for_in_either_way_of_writing_flags() {
+        let asked = |flags: &[&str]| in_containers(&flags.iter().map(|flag| (*flag).to_owned()).collect::<Vec<_>>());
+        assert!(asked(&["--runs", "1", "--backend", "docker"]) && asked(&["--backend=docker"]));
+        assert!(!asked(&["--backend", "process"]) && !asked(&["docker"]) && !asked(&["--backend"]));
+    }
 }

@@ -65,22 +65,25 @@ enum ComposeCommand {
 /// `cargo xtask compose ...`
 pub(crate) fn run(args: &ComposeArgs) -> Result<u8> {
     ensure_docker()?;
-    if let ComposeCommand::Images = args.command {
-        return images::ensure().map(|_| 0);
-    }
-    let compose = Compose::find()?;
     match args.command {
-        ComposeCommand::Images => Ok(0),
-        ComposeCommand::Up => up(&compose).map(|_| 0),
+        ComposeCommand::Images => images::ensure().map(|_| 0),
+        ComposeCommand::Up => up(&Compose::find()?).map(|_| 0),
         ComposeCommand::Test => {
+            let compose = Compose::find()?;
             let services = up(&compose)?;
             test::run(&compose, &services)
         }
         ComposeCommand::Down { volumes } => {
             let words: &[&str] = if volumes { &["down", "--volumes"] } else { &["down"] };
-            compose.run(words).map(|()| 0)
+            Compose::find()?.run(words).map(|()| 0)
         }
     }
+}
+
+/// The images for who runs containers of its own.
+pub(crate) fn ensure_images() -> Result<()> {
+    ensure_docker()?;
+    images::ensure().map(drop)
 }
 
 /// How compose is called here.
