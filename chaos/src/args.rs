@@ -18,6 +18,7 @@ Examples:
   cargo xtask chaos --scenario random --runs 50              faults at random
   cargo xtask chaos --release --scenario all --runs 20       with an optimised build
   cargo xtask chaos --backend docker --scenario one-way      in containers, made by compose
+  cargo xtask chaos --backend kind --nodes 3 --scenario machine-pause  against a release of the Helm chart
 
 As root every member has a network namespace of its own; else all are on loopback, with proxies that hold back what members
 send each other. Reports are in target/chaos: report.md, report.json, and failed/ with the logs, the history and the
@@ -50,6 +51,12 @@ pub struct Options {
     /// Where the cluster runs
     #[arg(long, value_enum, default_value_t = Place::Process)]
     pub backend: Place,
+    /// Of `--backend kind`: the namespace of the release; which cluster is up to kubectl
+    #[arg(long, value_name = "NAME", default_value = "fulcrum")]
+    pub namespace: String,
+    /// Of `--backend kind`: the release of the Helm chart
+    #[arg(long, value_name = "NAME", default_value = "fulcrum")]
+    pub release_name: String,
     /// How members reach each other
     #[arg(long, value_enum, default_value_t = LinksChoice::Auto)]
     pub links: LinksChoice,
@@ -84,6 +91,9 @@ pub enum Datagram {
     Hear {
         /// Where
         at: SocketAddr,
+        /// For so long
+        #[arg(long, default_value_t = 400, value_parser = clap::value_parser!(u64).range(1..))]
+        within_ms: u64,
     },
     /// Sends some
     #[command(hide = true)]
@@ -104,6 +114,8 @@ pub enum Datagram {
 pub enum Place {
     /// Processes of this machine
     Process,
+    /// Pods of a release that is there, on a Kubernetes whose machines are containers of this docker
+    Kind,
     /// Containers of a docker engine on this machine
     Docker,
 }
@@ -115,6 +127,7 @@ impl Place {
         match self {
             Place::Process => "",
             Place::Docker => " --backend docker",
+            Place::Kind => " --backend kind",
         }
     }
 }
@@ -137,6 +150,7 @@ impl Options {
         match self.backend {
             Place::Process => self.output.clone(),
             Place::Docker => self.output.join("docker"),
+            Place::Kind => self.output.join("kind"),
         }
     }
 

@@ -32,12 +32,13 @@ fn begin(options: &Options) -> Result<u8> {
     options.scenarios()?;
     let links = match options.backend {
         Place::Process => Some(enclose(options)?),
-        Place::Docker => None,
+        Place::Docker | Place::Kind => None,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let site = match links {
             Some(links) => Site::Process(links),
+            None if options.backend == Place::Kind => Site::Kubernetes,
             None => Site::containers(options).await?,
         };
         if let Some(Links::Namespaces) = links {

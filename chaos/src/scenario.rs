@@ -3,7 +3,7 @@
 //! What a run does is decided by its seed: moments vary a little, so that many runs meet many moments of the protocol. The threads of
 //! several processes are not decided by a seed: a replayed seed does the same at the same time, and mostly finds the same.
 
-use crate::backend::Ability;
+use crate::backend::{Ability, MachineFault};
 use crate::faults::{Fault, Others, Way, Whom};
 use crate::schedule;
 use fulcrum_cli::workload::Rng;
@@ -258,7 +258,7 @@ pub const ALL: &[Scenario] = &[
     scenario(
         "async-tail",
         "a primary acknowledges unheard by its backups, then dies",
-        CUT,
+        UNHEARD,
         AFTER_KILL,
         async_tail,
     ),
@@ -275,14 +275,43 @@ pub const ALL: &[Scenario] = &[
     scenario(
         "random",
         "faults of all kinds at random times, some at once",
-        CUT,
+        UNHEARD,
         NONE,
         random,
     ),
+    scenario(
+        "machine-pause",
+        "the machine of a primary stands still, with all that is on it",
+        MACHINES,
+        AFTER_SILENCE,
+        machine_pause,
+    ),
+    scenario(
+        "machine-restart",
+        "the machine of a primary breaks down, with all that is on it, and is started again",
+        MACHINES,
+        AFTER_SILENCE,
+        machine_restart,
+    ),
+    Scenario {
+        bars: Bars {
+            no_failure: true,
+            ..NONE
+        },
+        ..scenario(
+            "machine-drain",
+            "the machine of a primary is emptied, as before maintenance",
+            MACHINES,
+            NONE,
+            machine_drain,
+        )
+    },
 ];
 
 const CUT: &[Ability] = &[Ability::Cut];
 const FAILPOINTS: &[Ability] = &[Ability::Failpoints];
+const UNHEARD: &[Ability] = &[Ability::Cut, Ability::Unheard];
+const MACHINES: &[Ability] = &[Ability::Machines];
 
 const fn scenario(
     name: &'static str,
@@ -504,6 +533,21 @@ fn async_tail(rng: &mut Rng, _: &Shape) -> Plan {
 
 fn lost_disk(rng: &mut Rng, _: &Shape) -> Plan {
     once(rng, Fault::LoseDisk, Whom::Primary, ms(4_000), ms(14_000))
+}
+
+fn machine_pause(rng: &mut Rng, _: &Shape) -> Plan {
+    let fault = Fault::Machine(MachineFault::Pause);
+    once(rng, fault, Whom::Primary, ms(8_000), ms(14_000))
+}
+
+fn machine_restart(rng: &mut Rng, _: &Shape) -> Plan {
+    let fault = Fault::Machine(MachineFault::Restart);
+    once(rng, fault, Whom::Primary, ms(4_000), ms(14_000))
+}
+
+fn machine_drain(rng: &mut Rng, _: &Shape) -> Plan {
+    let fault = Fault::Machine(MachineFault::Drain);
+    once(rng, fault, Whom::Primary, ms(4_000), ms(14_000))
 }
 
 fn random(rng: &mut Rng, shape: &Shape) -> Plan {

@@ -2,7 +2,7 @@
 
 use crate::args::{LinksChoice, Options};
 use crate::backend::process::{self, Links};
-use crate::backend::{Ability, Setup, docker};
+use crate::backend::{Ability, Setup, docker, kubernetes};
 use crate::scenario::Scenario;
 use anyhow::{Context, Result};
 use std::path::PathBuf;
@@ -16,6 +16,8 @@ pub enum Site {
     Process(Links),
     /// Containers.
     Docker(docker::Engine),
+    /// Pods of a release that is there.
+    Kubernetes,
 }
 
 impl Site {
@@ -35,6 +37,7 @@ impl Site {
         match self {
             Site::Process(links) => format!("{links:?}").to_lowercase(),
             Site::Docker(_) => "docker".to_owned(),
+            Site::Kubernetes => "kubernetes".to_owned(),
         }
     }
 
@@ -44,7 +47,8 @@ impl Site {
     /// It cannot be removed.
     pub async fn sweep(&self, options: &Options) -> Result<()> {
         match self {
-            Site::Process(_) => Ok(()),
+            // A release heals when it is looked for.
+            Site::Process(_) | Site::Kubernetes => Ok(()),
             Site::Docker(engine) => docker::sweep(engine, &options.folder()).await,
         }
     }
@@ -55,6 +59,7 @@ impl Site {
         let offer = match self {
             Site::Process(links) => process::offer(links_for(*links, options, scenario)),
             Site::Docker(_) => docker::offer(),
+            Site::Kubernetes => kubernetes::offer(),
         };
         offer.lacks(scenario.needs)
     }
@@ -85,6 +90,13 @@ impl Site {
                     small_disks,
                 },
             ),
+            Site::Kubernetes => Setup::Kubernetes(kubernetes::Setup {
+                release: kubernetes::Release {
+                    namespace: options.namespace.clone(),
+                    name: options.release_name.clone(),
+                },
+                nodes: options.nodes,
+            }),
         })
     }
 }
@@ -122,15 +134,24 @@ mod tests {
             refused.collect()
         };
         let (namespaces, proxies) = (Site::Process(Links::Namespaces), Site::Process(Links::Proxies));
-        assert_eq!(skipped(&namespaces, &[]), [""; 0]);
-        assert_eq!(skipped(&namespaces, &["--links", "namespaces"]), ["slow-links"]);
-        assert_eq!(skipped(&proxies, &[]), ["disk-full"]);
+        let machines = ["machine-pause", "machine-restart", "machine-drain"];
+        let and_machines = |skipped: &[&'static str]| [skipped, &machines].concat();
+        assert_eq!(skipped(&namespaces, &[]), machines);
+        assert_eq!(
+            skipped(&namespaces, &["--links", "namespaces"]),
+            and_machines(&["slow-links"])
+        );
+        assert_eq!(skipped(&proxies, &[]), and_machines(&["disk-full"]));
+        assert_eq!(
+            skipped(&Site::Kubernetes, &[]),
+            ["disk-full", "slow-links", "async-tail", "random"]
+        );
         let with = |cut| -> Vec<&'static str> {
             let offer = docker::offered(cut);
             let refused = ALL.iter().filter(|scenario| offer.lacks(scenario.needs).is_some());
             refused.map(|scenario| scenario.name).collect()
         };
-        assert_eq!(with(Ok(())), ["slow-links"]);
+        assert_eq!(with(Ok(())), and_machines(&["slow-links"]));
         let without_root = with(Err("no root".to_owned()));
         assert!(without_root.contains(&"one-way") && without_root.contains(&"slow-links"));
         assert!(!without_root.contains(&"kill-primary") && !without_root.contains(&"disk-full"));

@@ -22,6 +22,7 @@ mod etcd;
 mod http;
 mod image;
 mod interop;
+mod k8s;
 mod package;
 mod process;
 mod report;
@@ -110,6 +111,9 @@ enum Command {
     /// Use a real cluster with clients that no one here wrote, and run the code of their guides
     #[command(after_help = interop::HELP)]
     Interop(interop::InteropArgs),
+    /// Run the chart on a real Kubernetes on this machine
+    #[command(after_help = k8s::HELP)]
+    K8s(k8s::K8sArgs),
     /// Rebuild data/unicode/characters.tsv.gz from a UnicodeData.txt
     Dataset(DatasetArgs),
 }
@@ -167,6 +171,7 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Traces(args) => traces::run(&args),
         Command::Image(args) => image::run(&args),
         Command::Interop(args) => interop::run(&args),
+        Command::K8s(args) => k8s::run(&args),
         Command::Dataset(args) => dataset::rebuild(&args.table, args.output.as_deref()),
     }
 }

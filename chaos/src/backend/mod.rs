@@ -4,13 +4,14 @@
 //! links between them, and can tell by a look at the world, not at its own notes, whether a fault is there: a fault that was not
 //! seen to be there makes a run invalid ([`crate::faults`]).
 //!
-//! There are [`process`], processes of this machine, and [`docker`], containers made by compose. What a backend cannot do it says, with
-//! the reason ([`Offer`]), and scenarios that need it are skipped by name.
+//! There are [`process`], processes of this machine, [`docker`], containers made by compose, and [`kubernetes`], pods. What a backend cannot do
+//! it says, with the reason ([`Offer`]), and scenarios that need it are skipped by name.
 
 pub mod docker;
+pub mod kubernetes;
 pub mod process;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use async_trait::async_trait;
 use fulcrum_types::NodeId;
 use std::collections::{BTreeMap, BTreeSet};
@@ -89,6 +90,10 @@ pub enum Ability {
     Fill,
     /// Failpoints of nodes can be set.
     Failpoints,
+    /// Links stay cut when whom they belong to is killed.
+    Unheard,
+    /// The machines that members are on can be hurt.
+    Machines,
 }
 
 impl fmt::Display for Ability {
@@ -98,8 +103,32 @@ impl fmt::Display for Ability {
             Ability::Delay => "delaying links",
             Ability::Fill => "a small disk for each node",
             Ability::Failpoints => "failpoints",
+            Ability::Unheard => "cut links that stay so when a member is killed",
+            Ability::Machines => "machines that can be hurt",
         })
     }
+}
+
+/// What can happen to the machine that a member is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MachineFault {
+    /// It stands still, with all that is on it.
+    Pause,
+    /// It breaks down, and is started again.
+    Restart,
+    /// It is emptied, as before maintenance.
+    Drain,
+}
+
+/// How a machine was seen to be, by itself and by whether the member on it answers from elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MachineCondition {
+    /// The fault is there, and the member does not answer.
+    Hurt,
+    /// Neither.
+    Between,
+    /// The fault is gone, and the member answers.
+    Whole,
 }
 
 /// What a place can do, and why not the rest.
@@ -131,6 +160,9 @@ impl Offer {
     }
 }
 
+/// Why most places offer no machines.
+pub(crate) const NO_MACHINES: &str = "all members are on this machine; --backend kind has others";
+
 /// All members of a cluster, in the order in which they start.
 pub(crate) fn all(nodes: u64, routers: u64) -> Vec<Member> {
     let nodes = (1..=nodes).map(|number| Member::Node(NodeId(number)));
@@ -145,6 +177,8 @@ pub enum Setup {
     Process(process::Setup),
     /// Of containers.
     Docker(docker::Engine, docker::Setup),
+    /// Of pods.
+    Kubernetes(kubernetes::Setup),
 }
 
 impl Setup {
@@ -156,6 +190,7 @@ impl Setup {
         Ok(match self {
             Setup::Process(setup) => Box::new(process::Processes::new(setup, folder).await?),
             Setup::Docker(engine, setup) => Box::new(docker::Docker::new(engine, setup, folder).await?),
+            Setup::Kubernetes(setup) => Box::new(kubernetes::Kubernetes::new(setup).await?),
         })
     }
 }
@@ -202,6 +237,22 @@ pub trait Backend: Send {
     /// Lets everything through again, at once.
     async fn mend(&mut self, link: Link) -> Result<()>;
 
+    /// As [`Backend::cut`], of several at once.
+    async fn cut_all(&mut self, links: &[Link]) -> Result<()> {
+        for link in links {
+            self.cut(*link).await?;
+        }
+        Ok(())
+    }
+
+    /// As [`Backend::mend`], of several at once.
+    async fn mend_all(&mut self, links: &[Link]) -> Result<()> {
+        for link in links {
+            self.mend(*link).await?;
+        }
+        Ok(())
+    }
+
     /// Lets everything through, so much later.
     async fn delay(&mut self, link: Link, by: Duration) -> Result<()>;
 
@@ -234,6 +285,20 @@ pub trait Backend: Send {
 
     /// The nodes whose disks are filled now.
     async fn filled(&mut self) -> Result<Vec<NodeId>>;
+    /// Hurts the machine that a member is on.
+    async fn hurt_machine(&mut self, member: Member, _: MachineFault) -> Result<()> {
+        bail!("{member} has no machine of its own: {NO_MACHINES}")
+    }
+
+    /// Ends that.
+    async fn heal_machine(&mut self, member: Member, _: MachineFault) -> Result<()> {
+        bail!("{member} has no machine of its own: {NO_MACHINES}")
+    }
+
+    /// Sees whether the fault is there.
+    async fn machine_condition(&mut self, member: Member, _: MachineFault) -> Result<MachineCondition> {
+        bail!("{member} has no machine of its own: {NO_MACHINES}")
+    }
 
     /// Keeps what members have logged, for people.
     async fn keep_logs(&mut self, into: &Path) -> Result<()>;

@@ -49,10 +49,7 @@ impl Striker<'_> {
     }
 
     pub(super) async fn cut_unseen(&mut self, links: &[Link]) -> Result<()> {
-        for link in links {
-            self.backend.cut(*link).await?;
-        }
-        Ok(())
+        self.backend.cut_all(links).await
     }
 
     pub(super) async fn see_cut(&mut self, links: &[Link]) -> Result<()> {
@@ -79,10 +76,7 @@ impl Striker<'_> {
     }
 
     pub(super) async fn mend_unseen(&mut self, links: &[Link]) -> Result<()> {
-        for link in links {
-            self.backend.mend(*link).await?;
-        }
-        Ok(())
+        self.backend.mend_all(links).await
     }
 
     pub(super) async fn see_mended(&mut self, links: &[Link]) -> Result<()> {

@@ -10,6 +10,7 @@
 //! | `links` | cut and delayed links |
 //! | `disks` | full disks, fsyncs that hang or fail |
 //! | `clocks` | wall clocks that jump |
+//! | `machines` | machines of pods that stand still, break down or are emptied |
 //!
 //! [`heal`] ends all of them at once.
 
@@ -17,9 +18,10 @@ mod clocks;
 mod disks;
 pub mod heal;
 mod links;
+mod machines;
 mod processes;
 
-use crate::backend::{Backend, Condition, Link, Member};
+use crate::backend::{Backend, Condition, Link, MachineFault, Member};
 use crate::load::now;
 use anyhow::{Context, Result, bail};
 use fulcrum_client::Admin;
@@ -111,6 +113,8 @@ pub enum Fault {
     FailSync,
     /// Its wall clock is off by so many seconds.
     JumpClock(i64),
+    /// The machine that it is on is hurt.
+    Machine(MachineFault),
 }
 
 impl fmt::Display for Fault {
@@ -141,6 +145,9 @@ impl fmt::Display for Fault {
             Fault::StallSync => f.write_str("fsync hangs"),
             Fault::FailSync => f.write_str("fsync fails"),
             Fault::JumpClock(seconds) => write!(f, "wall clock off by {seconds} s"),
+            Fault::Machine(MachineFault::Pause) => f.write_str("its machine stands still"),
+            Fault::Machine(MachineFault::Restart) => f.write_str("its machine breaks down"),
+            Fault::Machine(MachineFault::Drain) => f.write_str("its machine is emptied"),
         }
     }
 }
@@ -159,6 +166,7 @@ impl Fault {
                 | Fault::StallSync
                 | Fault::FailSync
                 | Fault::FillDisk
+                | Fault::Machine(MachineFault::Pause | MachineFault::Restart)
         )
     }
 }
@@ -229,6 +237,7 @@ impl Striker<'_> {
             Fault::StallSync => self.stall_sync(node_of(member)?).await,
             Fault::FailSync => self.fail_sync(node_of(member)?).await,
             Fault::JumpClock(seconds) => self.jump_clock(node_of(member)?, seconds).await,
+            Fault::Machine(how) => self.hurt_machine(member, how).await,
         }
         .with_context(what)?;
         Ok(struck)
@@ -251,6 +260,7 @@ impl Striker<'_> {
             Fault::Pause => self.unpause(member).await,
             Fault::Cut(..) | Fault::Slow(_) => self.mend(&struck.links).await,
             Fault::FillDisk => self.unfill(node_of(member)?).await,
+            Fault::Machine(how) => self.heal_machine(member, how).await,
             Fault::StallSync | Fault::FailSync | Fault::JumpClock(_) => self.clear_failpoints(node_of(member)?).await,
         }
         .with_context(what)

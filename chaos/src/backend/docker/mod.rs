@@ -84,6 +84,8 @@ pub(crate) fn offered(cut: Result<(), String>) -> Offer {
         (Ability::Delay, Err(no_delay.to_owned())),
         (Ability::Fill, Ok(())),
         (Ability::Failpoints, Ok(())),
+        (Ability::Unheard, Ok(())),
+        (Ability::Machines, Err(super::NO_MACHINES.to_owned())),
     ])
 }
 

@@ -6,6 +6,7 @@ use crate::args::Datagram;
 use anyhow::{Context, Result, bail};
 use std::io::{ErrorKind, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -24,7 +25,7 @@ const WORD: &[u8] = b"fulcrum chaos";
 #[must_use]
 pub fn run(end: &Datagram) -> u8 {
     let done = match end {
-        Datagram::Hear { at } => hear(*at),
+        Datagram::Hear { at, within_ms } => hear(*at, Duration::from_millis(*within_ms)),
         Datagram::Say { to } => say(*to),
         Datagram::Reach { to } => reach(*to),
     };
@@ -33,7 +34,20 @@ pub fn run(end: &Datagram) -> u8 {
 
 /// Sends datagrams from inside the one namespace and awaits them inside the other; each is what puts a command there.
 pub(in crate::backend) async fn passage(from: &[String], to: &[String], at: &str) -> Result<Passage> {
-    let mut hears = inside(to, ["hear", at])?
+    let own = std::env::current_exe().context("find the own program")?;
+    passage_by(&own, from, to, at, HEARD_WITHIN).await
+}
+
+/// As [`passage`], where this program has another path, and it may take longer until something is said.
+pub(in crate::backend) async fn passage_by(
+    program: &Path,
+    from: &[String],
+    to: &[String],
+    at: &str,
+    within: Duration,
+) -> Result<Passage> {
+    let within = within.as_millis().to_string();
+    let mut hears = inside(program, to, &["hear", at, "--within-ms", &within])?
         .stdout(Stdio::piped())
         .spawn()
         .context("start who hears")?;
@@ -41,31 +55,33 @@ pub(in crate::backend) async fn passage(from: &[String], to: &[String], at: &str
     if said.next_line().await?.is_none() {
         bail!("who listens for datagrams at {at} has ended");
     }
-    let mut says = inside(from, ["say", at])?;
+    let mut says = inside(program, from, &["say", at])?;
     let (heard, said) = tokio::try_join!(hears.wait(), says.status())?;
-    // Where the sender's own system refuses to send, nothing passes, either.
-    Ok(match heard.success() && said.success() {
-        true => Passage::Open,
-        false => Passage::Closed,
-    })
+    match (heard.code(), said.code()) {
+        (Some(0), Some(0)) => Ok(Passage::Open),
+        // Where the sender's own system refuses to send, nothing passes, either.
+        (Some(0 | 1), Some(0 | 1)) => Ok(Passage::Closed),
+        // What led into a namespace has failed, which says nothing about the way between them.
+        _ => bail!("whether datagrams get to {at} was not seen: who hears ended with {heard}, who says with {said}"),
+    }
 }
 
 /// Whether a connection from inside a namespace gets an answer, be it a refusal.
 pub(in crate::backend) async fn reaches(from: &[String], to: &str) -> Result<bool> {
-    let reached = inside(from, ["reach", to])?
+    let own = std::env::current_exe().context("find the own program")?;
+    let reached = inside(&own, from, &["reach", to])?
         .status()
         .await
         .context("start who connects")?;
     Ok(reached.success())
 }
 
-fn inside(wrapped: &[String], arguments: [&str; 2]) -> Result<Command> {
-    let own = std::env::current_exe().context("find the own program")?;
+fn inside(program: &Path, wrapped: &[String], arguments: &[&str]) -> Result<Command> {
     let (first, others) = wrapped.split_first().context("nothing leads into a namespace")?;
     let mut command = Command::new(first);
     command
         .args(others)
-        .arg(own)
+        .arg(program)
         .args(arguments)
         .stdin(Stdio::null())
         .kill_on_drop(true);
@@ -79,9 +95,9 @@ fn reach(to: SocketAddr) -> std::io::Result<()> {
     }
 }
 
-fn hear(at: SocketAddr) -> std::io::Result<()> {
+fn hear(at: SocketAddr, within: Duration) -> std::io::Result<()> {
     let socket = UdpSocket::bind(at)?;
-    socket.set_read_timeout(Some(HEARD_WITHIN))?;
+    socket.set_read_timeout(Some(within))?;
     // Who sends waits for this line.
     println!("listening");
     std::io::stdout().flush()?;

@@ -128,6 +128,8 @@ pub fn offer(links: Links) -> Offer {
         (Ability::Delay, delay),
         (Ability::Fill, fill),
         (Ability::Failpoints, Ok(())),
+        (Ability::Unheard, Ok(())),
+        (Ability::Machines, Err(super::NO_MACHINES.to_owned())),
     ])
 }
 
