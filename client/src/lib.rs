@@ -62,7 +62,7 @@ pub use admin::{
 };
 pub use answer::{Got, GotMany, Outcome, Written, WrittenMany};
 pub use client::Client;
-pub use config::Config;
+pub use config::{Config, Tls};
 pub use error::{Error, UnfinishedWrite};
 pub use keyspace::{BatchGet, BatchWrite, Get, IntoBytes, Keyspace, Write};
 pub use pipeline::{Pending, Pipeline};

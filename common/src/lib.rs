@@ -5,6 +5,7 @@
 //! it, behind a trait that etcd fits. [`routing`] decides where a request goes and when it may go again. [`wire`] is the only
 //! module that knows protocol buffers. [`clock`] and [`entropy`] are the only places where real time and chance come in.
 //! [`tickets`] and [`budget`] hold what is under way.
+//! [`tls`] encrypts connections, both ways.
 //! [`error`], [`config`], [`telemetry`], [`lifecycle`] and [`metrics`] with its [`metrics_server`] are what a service needs to start and to stop.
 
 pub mod limits;
@@ -27,6 +28,7 @@ pub mod metrics;
 pub mod metrics_server;
 pub mod sockets;
 pub mod telemetry;
+pub mod tls;
 
 pub mod metadata;
 pub mod routing;

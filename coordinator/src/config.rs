@@ -1,6 +1,7 @@
 //! What an operator may set.
 
 use fulcrum_common::config::{ConfigError, Validate, check_deadline, check_listen, check_most, duration};
+use fulcrum_common::tls::TlsConfig;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -20,6 +21,9 @@ pub struct CoordinatorConfig {
     pub default_deadline: Duration,
     /// Transactions under way at once; more are refused as overload.
     pub transactions_max: u32,
+    /// Encryption: a section of its own.
+    #[serde(skip)]
+    pub tls: TlsConfig,
 }
 
 impl Default for CoordinatorConfig {
@@ -30,15 +34,16 @@ impl Default for CoordinatorConfig {
             insecure_listen: false,
             default_deadline: Duration::from_secs(5),
             transactions_max: 4_000,
+            tls: TlsConfig::default(),
         }
     }
 }
 
 impl Validate for CoordinatorConfig {
     fn validate(&self) -> Result<(), ConfigError> {
-        check_listen("listen", self.listen, self.insecure_listen)?;
+        check_listen("listen", self.listen, self.insecure_listen || self.tls.is_on())?;
         if let Some(address) = self.metrics_listen {
-            check_listen("metrics_listen", address, self.insecure_listen)?;
+            check_listen("metrics_listen", address, self.insecure_listen || self.tls.metrics)?;
         }
         check_deadline("default_deadline", self.default_deadline)?;
         check_most("transactions_max", self.transactions_max, "transaction")

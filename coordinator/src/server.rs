@@ -9,16 +9,15 @@ use fulcrum_common::metadata::{ClusterStore, StoreError};
 use fulcrum_common::metrics::Metrics as Registry;
 use fulcrum_common::metrics_server::MetricsServer;
 use fulcrum_common::routing::{Backends, RoutingTable, StreamedGroups, follow};
+use fulcrum_common::tls::{Dialer, Port, Tls, connections};
 use fulcrum_common::wire::v1::transactions_server::TransactionsServer;
-use fulcrum_common::{Clock, StartError, sockets, wire};
+use fulcrum_common::{Clock, StartError, wire};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
-use tokio_stream::StreamExt;
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
 
 /// A coordinator told to stop lets calls under way end for so long. What is under way then is left to the groups.
@@ -41,6 +40,7 @@ struct Parts {
     clock: Arc<dyn Clock>,
     metrics: Metrics,
     life: Lifecycle,
+    tls: Option<Arc<Tls>>,
 }
 
 impl RunningCoordinator {
@@ -53,8 +53,9 @@ impl RunningCoordinator {
         store: ClusterStore,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, StartError> {
-        let map = store.load_map().await.map_err(|error| no_metadata(&error))?;
         let registry = Registry::new();
+        let tls = Tls::open(&config.tls, &registry)?;
+        let map = store.load_map().await.map_err(|error| no_metadata(&error))?;
         let metrics = Metrics::new(&registry).map_err(|error| StartError::Config(error.to_string()))?;
         let cannot = |error| StartError::bind("the coordinator", config.listen, error);
         let listener = std::net::TcpListener::bind(config.listen).map_err(cannot)?;
@@ -62,7 +63,10 @@ impl RunningCoordinator {
         listener.set_nonblocking(true).map_err(cannot)?;
         let life = Lifecycle::of("coordinator");
         let metrics_server = match config.metrics_listen {
-            Some(at) => Some(MetricsServer::start(at, registry.registry().clone(), life.readiness()).await?),
+            Some(at) => {
+                let acceptor = tls.as_ref().and_then(Tls::of_metrics);
+                Some(MetricsServer::start_with(acceptor, at, registry.registry().clone(), life.readiness()).await?)
+            }
             None => None,
         };
         let parts = Parts {
@@ -72,6 +76,7 @@ impl RunningCoordinator {
             clock,
             metrics,
             life: life.clone(),
+            tls,
         };
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::Builder::new()
@@ -149,7 +154,8 @@ async fn serve(
     listener: std::net::TcpListener,
     stopped: oneshot::Receiver<()>,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let groups = Arc::new(StreamedGroups::new(parts.table.clone(), Backends::default()));
+    let backends = Backends::new(Dialer::of(parts.tls.as_ref()));
+    let groups = Arc::new(StreamedGroups::new(parts.table.clone(), backends));
     let bounds = Bounds {
         transactions_max: parts.config.transactions_max as usize,
         ..Bounds::default()
@@ -161,8 +167,8 @@ async fn serve(
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(wire::DESCRIPTORS)
         .build_v1()?;
-    // Accepted sockets get TCP_NODELAY here: the server's own option does not reach them when they come as a stream.
-    let incoming = TcpListenerStream::new(TcpListener::from_std(listener)?).map(sockets::without_delay);
+    let acceptor = parts.tls.map(|tls| tls.acceptor(Port::Services));
+    let incoming = connections(TcpListener::from_std(listener)?, acceptor);
     let (drain, draining) = oneshot::channel::<()>();
     let serving = Server::builder()
         .add_service(health_service)

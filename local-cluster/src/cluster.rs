@@ -4,6 +4,7 @@ use crate::options::{LocalClusterOptions, MetricsPorts, loopback};
 use fulcrum_common::clock::{Clock, SystemClock};
 use fulcrum_common::error::StartError;
 use fulcrum_common::metadata::{ClusterEvent, ClusterStore, EmbeddedMetadata, Metadata, StoreError};
+use fulcrum_common::tls::TlsConfig;
 use fulcrum_router::{Router, RouterConfig, RunningRouter};
 use fulcrum_shard_node::{Network, RunningShardNode, ShardNode, ShardNodeConfig};
 use fulcrum_types::NodeId;
@@ -31,6 +32,7 @@ pub struct LocalCluster {
     router: RunningRouter,
     more_routers: BTreeMap<SocketAddr, RunningRouter>,
     metrics: MetricsPorts,
+    tls: TlsConfig,
     data_dir: PathBuf,
     /// Removed when the cluster goes.
     _temporary: Option<TempDir>,
@@ -76,6 +78,7 @@ impl LocalCluster {
                 data_dir: data_dir.join(format!("node-{number}")),
                 zone: (options.zones > 0).then(|| format!("z{}", (number - 1) % options.zones + 1)),
                 times: options.times.clone(),
+                tls: options.tls.clone(),
                 ..ShardNodeConfig::default()
             };
             let node = ShardNode::start_in(
@@ -97,6 +100,7 @@ impl LocalCluster {
             listen: options.listen,
             metrics_listen: router_metrics(options.metrics)?,
             insecure_listen: options.insecure_listen,
+            tls: options.tls.clone(),
             ..RouterConfig::default()
         };
         let router = Router::start(router, store.clone(), Arc::clone(&clock)).await?;
@@ -109,6 +113,7 @@ impl LocalCluster {
             router,
             more_routers: BTreeMap::new(),
             metrics: options.metrics,
+            tls: options.tls,
             data_dir,
             _temporary: temporary,
         };
@@ -171,6 +176,7 @@ impl LocalCluster {
             listen: loopback(),
             // Those that were chosen one by one are all taken.
             metrics_listen: (self.metrics != MetricsPorts::None).then(loopback),
+            tls: self.tls.clone(),
             ..RouterConfig::default()
         };
         let router = Router::start(config, self.store.clone(), Arc::clone(&self.clock)).await?;

@@ -1,6 +1,7 @@
 //! What a one-process cluster may be told.
 
 use fulcrum_common::error::StartError;
+use fulcrum_common::tls::TlsConfig;
 use fulcrum_shard_node::config::TimesConfig;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -34,6 +35,8 @@ pub struct LocalClusterOptions {
     pub zones: u64,
     /// How long things may take at the nodes.
     pub times: TimesConfig,
+    /// Encryption of all connections but those to metrics.
+    pub tls: TlsConfig,
 }
 
 impl Default for LocalClusterOptions {
@@ -46,6 +49,7 @@ impl Default for LocalClusterOptions {
             metrics: MetricsPorts::None,
             zones: 0,
             times: TimesConfig::default(),
+            tls: TlsConfig::default(),
         }
     }
 }

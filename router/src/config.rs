@@ -1,6 +1,7 @@
 //! What an operator may set.
 
 use fulcrum_common::config::{ConfigError, Validate, check_deadline, check_listen, check_most, duration};
+use fulcrum_common::tls::TlsConfig;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -24,6 +25,9 @@ pub struct RouterConfig {
     pub watched_groups_max: u32,
     /// Transactions under way at once; more are refused as overload.
     pub transactions_max: u32,
+    /// Encryption: a section of its own.
+    #[serde(skip)]
+    pub tls: TlsConfig,
 }
 
 impl Default for RouterConfig {
@@ -36,15 +40,16 @@ impl Default for RouterConfig {
             requests_max: 20_000,
             watched_groups_max: 2_048,
             transactions_max: 4_000,
+            tls: TlsConfig::default(),
         }
     }
 }
 
 impl Validate for RouterConfig {
     fn validate(&self) -> Result<(), ConfigError> {
-        check_listen("listen", self.listen, self.insecure_listen)?;
+        check_listen("listen", self.listen, self.insecure_listen || self.tls.is_on())?;
         if let Some(address) = self.metrics_listen {
-            check_listen("metrics_listen", address, self.insecure_listen)?;
+            check_listen("metrics_listen", address, self.insecure_listen || self.tls.metrics)?;
         }
         check_deadline("default_deadline", self.default_deadline)?;
         check_most("transactions_max", self.transactions_max, "transaction")?;

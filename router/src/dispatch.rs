@@ -197,10 +197,16 @@ impl Order {
 }
 
 impl Dispatch {
-    pub(crate) fn new(table: Arc<RoutingTable>, identity: Arc<Identity>, metrics: Metrics, under_way_max: u32) -> Self {
+    pub(crate) fn new(
+        table: Arc<RoutingTable>,
+        backends: Backends,
+        identity: Arc<Identity>,
+        metrics: Metrics,
+        under_way_max: u32,
+    ) -> Self {
         Self {
             table,
-            backends: Backends::default(),
+            backends,
             identity,
             metrics: Arc::new(metrics),
             rotation: AtomicU64::new(0),
@@ -316,7 +322,13 @@ mod tests {
         let table = Arc::new(RoutingTable::new(Arc::new(map.with_version(MapVersion(1)))));
         let identity = Identity::new(Arc::new(SystemClock));
         (
-            Arc::new(Dispatch::new(table, identity, metrics, under_way_max)),
+            Arc::new(Dispatch::new(
+                table,
+                Backends::default(),
+                identity,
+                metrics,
+                under_way_max,
+            )),
             keyspace,
         )
     }

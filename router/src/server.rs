@@ -14,11 +14,12 @@ use fulcrum_common::lifecycle::Lifecycle;
 use fulcrum_common::metadata::{ClusterStore, StoreError};
 use fulcrum_common::metrics::Metrics as Registry;
 use fulcrum_common::metrics_server::MetricsServer;
-use fulcrum_common::routing::{RoutingTable, StreamedGroups, follow};
+use fulcrum_common::routing::{Backends, RoutingTable, StreamedGroups, follow};
+use fulcrum_common::tls::{Acceptor, Dialer, Port, Tls, connections};
 use fulcrum_common::wire::v1::admin_server::AdminServer;
 use fulcrum_common::wire::v1::kv_server::KvServer;
 use fulcrum_common::wire::v1::transactions_server::TransactionsServer;
-use fulcrum_common::{limits, sockets, wire};
+use fulcrum_common::{limits, wire};
 use fulcrum_coordinator::{Bounds, Coordinator, Metrics as TransactionMetrics, TransactionsService};
 use fulcrum_types::MapVersion;
 use prometheus::Registry as PrometheusRegistry;
@@ -28,8 +29,6 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
-use tokio_stream::StreamExt;
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
 
 /// A router told to stop lets calls under way end for so long. Pipelines and watches, which could last for ever, end by themselves.
@@ -113,22 +112,33 @@ impl Router {
         store: ClusterStore,
         clock: Arc<dyn Clock>,
     ) -> Result<RunningRouter, StartError> {
+        let registry = Registry::new();
+        let tls = Tls::open(&config.tls, &registry)?;
         let map = store.load_map().await.map_err(|error| no_metadata(&error))?;
         let table = Arc::new(RoutingTable::new(map));
-        let registry = Registry::new();
         let metrics = Metrics::new(&registry).map_err(|error| StartError::Config(error.to_string()))?;
         let transactions = TransactionMetrics::new(&registry).map_err(|error| StartError::Config(error.to_string()))?;
         let identity = Identity::new(clock.clone());
-        let dispatch = Arc::new(Dispatch::new(table, identity, metrics, config.requests_max));
+        let dispatch = Arc::new(Dispatch::new(
+            table,
+            Backends::new(Dialer::of(tls.as_ref())),
+            identity,
+            metrics,
+            config.requests_max,
+        ));
         let cannot = |error| StartError::bind("the router", config.listen, error);
         let listener = std::net::TcpListener::bind(config.listen).map_err(cannot)?;
         let address = listener.local_addr().map_err(cannot)?;
         listener.set_nonblocking(true).map_err(cannot)?;
         let life = Lifecycle::of("router");
         let metrics_server = match config.metrics_listen {
-            Some(at) => Some(MetricsServer::start(at, registry.registry().clone(), life.readiness()).await?),
+            Some(at) => {
+                let acceptor = tls.as_ref().and_then(Tls::of_metrics);
+                Some(MetricsServer::start_with(acceptor, at, registry.registry().clone(), life.readiness()).await?)
+            }
             None => None,
         };
+        let acceptor = tls.map(|tls| tls.acceptor(Port::Clients));
         let (stop, stopped) = oneshot::channel::<Stop>();
         let of_thread = life.clone();
         let thread = std::thread::Builder::new()
@@ -141,6 +151,7 @@ impl Router {
                     clock,
                     transactions,
                     life: of_thread,
+                    acceptor,
                 };
                 run(parts, listener, stopped);
             })
@@ -172,6 +183,7 @@ struct Parts {
     clock: Arc<dyn Clock>,
     transactions: TransactionMetrics,
     life: Lifecycle,
+    acceptor: Option<Acceptor>,
 }
 
 fn run(parts: Parts, listener: std::net::TcpListener, stopped: oneshot::Receiver<Stop>) {
@@ -203,6 +215,7 @@ async fn serve(
         clock,
         transactions,
         life,
+        acceptor,
     } = parts;
     let default_deadline = config.default_deadline;
     let bounds = Bounds {
@@ -232,8 +245,7 @@ async fn serve(
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(wire::DESCRIPTORS)
         .build_v1()?;
-    // Accepted sockets get TCP_NODELAY here: the server's own option does not reach them when they come as a stream.
-    let incoming = TcpListenerStream::new(TcpListener::from_std(listener)?).map(sockets::without_delay);
+    let incoming = connections(TcpListener::from_std(listener)?, acceptor);
     let (drain, draining) = oneshot::channel::<()>();
     let serving = Server::builder()
         .add_service(health_service)

@@ -21,11 +21,12 @@ pub fn main() -> ExitCode {
 /// Until it is asked to stop.
 async fn serve(settings: CoordinatorSettings, mut signals: Signals) -> Result<(), Failure> {
     let cluster = settings.cluster().map_err(StartError::from)?;
+    let coordinator = settings.coordinator();
     let store = tokio::select! {
-        store = waiting::for_metadata(settings.etcd, cluster, settings.coordinator.metrics_listen) => store?,
+        store = waiting::for_metadata(settings.etcd, cluster, coordinator.metrics_listen, &coordinator.tls) => store?,
         () = signals.next() => return Ok(()),
     };
-    let coordinator = RunningCoordinator::start(settings.coordinator, store, Arc::new(SystemClock)).await?;
+    let coordinator = RunningCoordinator::start(coordinator, store, Arc::new(SystemClock)).await?;
     announce("coordinator", coordinator.address(), coordinator.metrics_address())?;
     signals.next().await;
     // It joins a thread, and calls under way may still need this one for etcd.

@@ -4,6 +4,7 @@ use crate::arguments::{CoordinatorArguments, RouterArguments, ShardNodeArguments
 use fulcrum_common::ClusterId;
 use fulcrum_common::config::{ConfigError, Validate, invalid, load};
 use fulcrum_common::telemetry::TelemetryConfig;
+use fulcrum_common::tls::TlsConfig;
 use fulcrum_coordinator::CoordinatorConfig;
 use fulcrum_metadata_etcd::EtcdConfig;
 use fulcrum_router::RouterConfig;
@@ -16,6 +17,8 @@ use serde::{Deserialize, Serialize};
 pub struct ShardNodeSettings {
     /// The node.
     pub shard_node: ShardNodeConfig,
+    /// Encryption of all connections but those to the metadata store.
+    pub tls: TlsConfig,
     /// The metadata store.
     pub etcd: EtcdConfig,
     /// Logs and traces.
@@ -30,6 +33,8 @@ pub struct RouterSettings {
     pub cluster_id: String,
     /// The router.
     pub router: RouterConfig,
+    /// Encryption of all connections but those to the metadata store.
+    pub tls: TlsConfig,
     /// The metadata store.
     pub etcd: EtcdConfig,
     /// Logs and traces.
@@ -44,6 +49,8 @@ pub struct CoordinatorSettings {
     pub cluster_id: String,
     /// The coordinator.
     pub coordinator: CoordinatorConfig,
+    /// Encryption of all connections but those to the metadata store.
+    pub tls: TlsConfig,
     /// The metadata store.
     pub etcd: EtcdConfig,
     /// Logs and traces.
@@ -58,6 +65,7 @@ impl Default for ShardNodeSettings {
                 node: 0,
                 ..ShardNodeConfig::default()
             },
+            tls: TlsConfig::default(),
             etcd: EtcdConfig::default(),
             telemetry: TelemetryConfig::default(),
         }
@@ -69,6 +77,7 @@ impl Default for RouterSettings {
         Self {
             cluster_id: ShardNodeConfig::default().cluster_id,
             router: RouterConfig::default(),
+            tls: TlsConfig::default(),
             etcd: EtcdConfig::default(),
             telemetry: TelemetryConfig::default(),
         }
@@ -80,6 +89,7 @@ impl Default for CoordinatorSettings {
         Self {
             cluster_id: ShardNodeConfig::default().cluster_id,
             coordinator: CoordinatorConfig::default(),
+            tls: TlsConfig::default(),
             etcd: EtcdConfig::default(),
             telemetry: TelemetryConfig::default(),
         }
@@ -100,7 +110,8 @@ impl Validate for ShardNodeSettings {
             let reason = "which node of the cluster is this? Give it a number of its own, 1 or more (--node)";
             return Err(invalid("shard_node.node", reason));
         }
-        in_section("shard_node", self.shard_node.validate())?;
+        self.tls.validate()?;
+        in_section("shard_node", self.shard_node().validate())?;
         self.etcd.validate()?;
         self.telemetry.validate()
     }
@@ -109,7 +120,8 @@ impl Validate for ShardNodeSettings {
 impl Validate for RouterSettings {
     fn validate(&self) -> Result<(), ConfigError> {
         self.cluster()?;
-        in_section("router", self.router.validate())?;
+        self.tls.validate()?;
+        in_section("router", self.router().validate())?;
         self.etcd.validate()?;
         self.telemetry.validate()
     }
@@ -118,7 +130,8 @@ impl Validate for RouterSettings {
 impl Validate for CoordinatorSettings {
     fn validate(&self) -> Result<(), ConfigError> {
         self.cluster()?;
-        in_section("coordinator", self.coordinator.validate())?;
+        self.tls.validate()?;
+        in_section("coordinator", self.coordinator().validate())?;
         self.etcd.validate()?;
         self.telemetry.validate()
     }
@@ -129,6 +142,15 @@ fn cluster(name: &str) -> Result<ClusterId, ConfigError> {
 }
 
 impl RouterSettings {
+    /// The router's own, with how it encrypts.
+    #[must_use]
+    pub fn router(&self) -> RouterConfig {
+        RouterConfig {
+            tls: self.tls.clone(),
+            ..self.router.clone()
+        }
+    }
+
     /// The cluster that it serves.
     ///
     /// # Errors
@@ -139,6 +161,15 @@ impl RouterSettings {
 }
 
 impl CoordinatorSettings {
+    /// The coordinator's own, with how it encrypts.
+    #[must_use]
+    pub fn coordinator(&self) -> CoordinatorConfig {
+        CoordinatorConfig {
+            tls: self.tls.clone(),
+            ..self.coordinator.clone()
+        }
+    }
+
     /// The cluster that it serves.
     ///
     /// # Errors
@@ -157,6 +188,15 @@ impl CoordinatorSettings {
 }
 
 impl ShardNodeSettings {
+    /// The node's own, with how it encrypts.
+    #[must_use]
+    pub fn shard_node(&self) -> ShardNodeConfig {
+        ShardNodeConfig {
+            tls: self.tls.clone(),
+            ..self.shard_node.clone()
+        }
+    }
+
     /// From all sources.
     ///
     /// # Errors
@@ -228,6 +268,33 @@ mod tests {
     }
 
     #[test]
+    fn encrypted_ports_need_no_flag_and_plain_ones_do() {
+        let everywhere = ["--node", "1", "--listen", "0.0.0.0:1", "--advertise", "a:1"];
+        let encrypted = ["--tls-cert", "c.pem", "--tls-key", "k.pem", "--tls-ca", "a.pem"];
+        let listens = |flags: &[&[&str]], file: &str| node(file, &[], &flags.concat());
+        assert!(listens(&[&everywhere], "").unwrap_err().contains("shard_node.listen"));
+        let settings = listens(&[&everywhere, &encrypted], "").unwrap();
+        assert!(settings.shard_node().tls.is_on());
+        let probed = ["--metrics-listen", "0.0.0.0:2"];
+        let refused = listens(&[&everywhere, &encrypted, &probed], "").unwrap_err();
+        assert!(
+            refused.contains("shard_node.metrics_listen") && refused.contains("tls.metrics"),
+            "probes are answered in plain text: {refused}"
+        );
+        assert!(listens(&[&everywhere, &encrypted, &probed], "[tls]\nmetrics = true").is_ok());
+        assert!(listens(&[&everywhere, &encrypted, &probed, &["--insecure-listen"]], "").is_ok());
+
+        let arguments = RouterArguments::parse_from(["r", "--metrics-listen", "0.0.0.0:2"]);
+        let refused = load_from::<RouterSettings>(None, [], &arguments.overrides()).unwrap_err();
+        assert!(refused.to_string().contains("router.metrics_listen"), "{refused}");
+        for port in ["--listen", "--metrics-listen"] {
+            let arguments = CoordinatorArguments::parse_from(["c", port, "0.0.0.0:2"]);
+            let refused = load_from::<CoordinatorSettings>(None, [], &arguments.overrides()).unwrap_err();
+            assert!(refused.to_string().contains("insecure_listen"), "{refused}");
+        }
+    }
+
+    #[test]
     fn what_is_wrong_is_told_with_its_whole_key() {
         let refused = |file: &str, flags: &[&str], words: &[&str]| {
             let message = node(file, &[], flags).unwrap_err();
@@ -242,6 +309,7 @@ mod tests {
             &["shard_node.listen", "insecure_listen"],
         );
         refused("", &["--node", "1", "--etcd", "https://a:1"], &["etcd.ca_file"]);
+        refused("", &["--node", "1", "--tls-cert", "c.pem"], &["tls.key"]);
         refused("", &["--node", "1", "--log-format", "yaml"], &["telemetry.format"]);
         refused("[shard_node]\ncolour = 1", &["--node", "1"], &["node.toml", "colour"]);
         refused("node = 1", &[], &["node.toml", "node"]);

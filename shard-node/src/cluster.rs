@@ -9,7 +9,8 @@ use crate::inbox::Inbox;
 use crate::metrics::{NodeMetrics, PlacementMetrics};
 use crate::placement::Placer;
 use fulcrum_common::metadata::NodeLease;
-use fulcrum_common::routing::RoutingTable;
+use fulcrum_common::routing::{Backends, RoutingTable};
+use fulcrum_common::tls::Dialer;
 use fulcrum_common::{
     CasResult, Clock, ClusterEvent, ClusterId, ClusterMap, ClusterStore, Metadata, NodeInfo, StoreError,
 };
@@ -49,6 +50,7 @@ pub(crate) enum Call {
 pub(crate) struct Placing {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) every: Duration,
+    pub(crate) dialer: Dialer,
     pub(crate) metrics: PlacementMetrics,
 }
 
@@ -105,6 +107,7 @@ impl Cluster {
             table: followers.table.clone(),
             clock: placing.clock,
             every: placing.every,
+            backends: Backends::new(placing.dialer),
             deadline,
             metrics: placing.metrics,
         };

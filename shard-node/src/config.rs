@@ -6,6 +6,7 @@
 use crate::inbox::Bounds;
 use fulcrum_common::ClusterId;
 use fulcrum_common::config::{ConfigError, Validate, check_listen, duration, invalid};
+use fulcrum_common::tls::TlsConfig;
 use fulcrum_types::NodeId;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -39,6 +40,9 @@ pub struct ShardNodeConfig {
     pub limits: LimitsConfig,
     /// How long things may take.
     pub times: TimesConfig,
+    /// Encryption: a section of its own.
+    #[serde(skip)]
+    pub tls: TlsConfig,
 }
 
 /// How much may wait; what is beyond is refused or dropped, and counted.
@@ -104,6 +108,7 @@ impl Default for ShardNodeConfig {
             failpoints: None,
             limits: LimitsConfig::default(),
             times: TimesConfig::default(),
+            tls: TlsConfig::default(),
         }
     }
 }
@@ -166,9 +171,9 @@ impl Validate for ShardNodeConfig {
             return Err(invalid("node", "0 means no node: use 1 or more"));
         }
         self.cluster()?;
-        check_listen("listen", self.listen, self.insecure_listen)?;
+        check_listen("listen", self.listen, self.insecure_listen || self.tls.is_on())?;
         if let Some(metrics) = self.metrics_listen {
-            check_listen("metrics_listen", metrics, self.insecure_listen)?;
+            check_listen("metrics_listen", metrics, self.insecure_listen || self.tls.metrics)?;
         }
         if self.listen.ip().is_unspecified() && self.advertise.is_none() {
             let reason = format!(

@@ -19,6 +19,7 @@ use fulcrum_common::entropy::random_u64;
 use fulcrum_common::metrics_server::{MetricsServer, Readiness};
 use fulcrum_common::routing::{Backends, Groups, RoutingTable, StreamedGroups};
 use fulcrum_common::sockets::ReservedPort;
+use fulcrum_common::tls::{Dialer, Port, Tls};
 use fulcrum_common::{Clock, ClusterId, ClusterMap, Metadata, NodeInfo, StartError};
 use fulcrum_replication::Replica;
 use fulcrum_replication::primary_backup::PrimaryBackup;
@@ -44,9 +45,12 @@ pub(crate) enum Others {
 }
 
 impl Others {
-    fn groups(self, table: &Arc<RoutingTable>) -> Option<Arc<dyn Groups>> {
+    fn groups(self, table: &Arc<RoutingTable>, dialer: &Dialer) -> Option<Arc<dyn Groups>> {
         match self {
-            Others::Found => Some(Arc::new(StreamedGroups::new(table.clone(), Backends::default()))),
+            Others::Found => {
+                let backends = Backends::new(dialer.clone());
+                Some(Arc::new(StreamedGroups::new(table.clone(), backends)))
+            }
             Others::Given(groups) => groups,
         }
     }
@@ -244,6 +248,8 @@ async fn start(
     let address = port.address().map_err(bind)?;
     let metrics = Arc::new(NodeMetrics::new().map_err(|error| StartError::Config(error.to_string()))?);
     let registry = metrics.registry().clone();
+    let tls = metrics.encryption(&config.tls)?;
+    let dialer = Dialer::of(tls.as_ref());
     let inbox = Arc::new(Inbox::new(config.bounds()));
     let (failpoints, reading) = Failpoints::of(config.failpoints.as_deref()).unzip();
     let clock = match &failpoints {
@@ -264,7 +270,10 @@ async fn start(
     let (publish, map) = watch::channel(unknown);
     let (tell_ready, ready) = watch::channel(Err("the node starts".to_owned()));
     let metrics_server = match config.metrics_listen {
-        Some(at) => Some(MetricsServer::start(at, registry.clone(), readiness(ready, stopping)).await?),
+        Some(at) => {
+            let acceptor = tls.as_ref().and_then(Tls::of_metrics);
+            Some(MetricsServer::start_with(acceptor, at, registry.clone(), readiness(ready, stopping)).await?)
+        }
         None => None,
     };
     let membership = Membership {
@@ -279,6 +288,7 @@ async fn start(
     let placing = Placing {
         clock: clock.clone(),
         every: config.times.placement_check,
+        dialer: dialer.clone(),
         metrics: metrics
             .placement()
             .map_err(|error| StartError::Config(error.to_string()))?,
@@ -300,10 +310,11 @@ async fn start(
         identity.clone(),
         network.clone(),
         map.clone(),
+        dialer.clone(),
         config.limits.queued_bytes_per_peer,
     );
     let asker = Asker {
-        groups: others.groups(&table),
+        groups: others.groups(&table, &dialer),
         inbox: inbox.clone(),
     };
     let effects = Effects::new(transport, cluster.clone(), metrics.clone(), asker);
@@ -328,8 +339,9 @@ async fn start(
     };
     let closing = CancellationToken::new();
     let listener = port.listen().map_err(bind)?;
+    let acceptor = tls.map(|tls| tls.acceptor(Port::Services));
     let tasks = [
-        tokio::spawn(serve(listener, door, peers, closing.clone())),
+        tokio::spawn(serve(listener, acceptor, door, peers, closing.clone())),
         tokio::spawn(tick(inbox.clone(), map, config.times.tick)),
     ];
     let tasks = tasks.map(AbortOnDropHandle::new);

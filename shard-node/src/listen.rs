@@ -3,14 +3,15 @@
 use crate::service::{Door, KvService, ShardService};
 use crate::transport::PeerService;
 use fulcrum_common::limits::MAX_MESSAGE_BYTES;
+use fulcrum_common::tls::{Acceptor, Gate, connections};
 use fulcrum_common::wire::DESCRIPTORS;
 use fulcrum_common::wire::internal::peer_server::PeerServer;
 use fulcrum_common::wire::internal::shard_server::ShardServer;
 use fulcrum_common::wire::v1::kv_server::KvServer;
-use futures::Stream;
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Server;
 
 /// A client that answers no ping for the sum of these is taken for gone.
@@ -18,34 +19,22 @@ const PING_EVERY: Duration = Duration::from_secs(10);
 const PONG_WITHIN: Duration = Duration::from_secs(10);
 /// Unary calls that one connection may have open; the next one waits at the client.
 const CALLS_PER_CONNECTION: u32 = 4096;
-const PAUSE_AFTER_ACCEPT_ERROR: Duration = Duration::from_millis(20);
 
-/// Connections as they come. The server leaves the socket as it is, so Nagle's algorithm is switched off here: left on, it
-/// costs a factor of a hundred in latency (DESIGN section 13).
-fn connections(listener: TcpListener) -> impl Stream<Item = std::io::Result<TcpStream>> {
-    futures::stream::unfold(listener, |listener| async {
-        loop {
-            match listener.accept().await {
-                Ok((stream, peer)) => {
-                    if let Err(error) = stream.set_nodelay(true) {
-                        tracing::debug!(%peer, %error, "a connection without TCP_NODELAY");
-                    }
-                    return Some((Ok(stream), listener));
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "a connection was not accepted");
-                    tokio::time::sleep(PAUSE_AFTER_ACCEPT_ERROR).await;
-                }
-            }
-        }
-    })
-}
-
-/// Serves until told to close: then calls under way end, and no new ones are let in.
-pub(crate) async fn serve(listener: TcpListener, door: Door, peers: PeerService, closing: CancellationToken) {
+/// Serves until told to close: then calls under way end, and no new ones are let in. The client API shares the port with what only routers,
+/// coordinators and peers may call: those have a gate of their own.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    acceptor: Option<Acceptor>,
+    door: Door,
+    peers: PeerService,
+    closing: CancellationToken,
+) {
+    let gate = Gate::new(acceptor.is_some());
     let kv = KvServer::new(KvService { door: door.clone() }).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let shard = ShardServer::new(ShardService { door }).max_decoding_message_size(MAX_MESSAGE_BYTES);
+    let shard = InterceptedService::new(shard, gate);
     let peers = PeerServer::new(peers).max_decoding_message_size(MAX_MESSAGE_BYTES);
+    let peers = InterceptedService::new(peers, gate);
     let (health_reporter, health) = tonic_health::server::health_reporter();
     health_reporter.set_serving::<KvServer<KvService>>().await;
     health_reporter.set_serving::<ShardServer<ShardService>>().await;
@@ -65,7 +54,7 @@ pub(crate) async fn serve(listener: TcpListener, door: Door, peers: PeerService,
         Err(error) => tracing::warn!(%error, "serving without reflection"),
     }
     if let Err(error) = server
-        .serve_with_incoming_shutdown(connections(listener), closing.cancelled_owned())
+        .serve_with_incoming_shutdown(connections(listener, acceptor), closing.cancelled_owned())
         .await
     {
         tracing::error!(%error, "the server ended");

@@ -30,6 +30,7 @@ pub(crate) struct Placer {
     pub(crate) table: Arc<RoutingTable>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) every: Duration,
+    pub(crate) backends: Backends,
     pub(crate) deadline: Duration,
     pub(crate) metrics: PlacementMetrics,
 }
@@ -37,7 +38,7 @@ pub(crate) struct Placer {
 impl Placer {
     /// Looks again and again; ends when it is dropped.
     pub(crate) async fn run(mut self) {
-        let backends = Backends::default();
+        let backends = self.backends.clone();
         let patience = (self.every + self.deadline) * LOOKS_MISSED;
         let mut acting: Option<Placement> = None;
         loop {

@@ -7,6 +7,7 @@
 
 use super::Failure;
 use crate::tickets::Tickets;
+use crate::tls::Dialer;
 use crate::wire::batch::{BatchBuilder, RequestBatch, ResponseBatch};
 use crate::wire::internal::shard_client::ShardClient;
 use crate::wire::{Malformed, internal, shard};
@@ -81,9 +82,10 @@ impl Asker for Call {
     }
 }
 
-/// All connections, made when first needed. Their tasks run where they are made: they are not shared between runtimes.
+/// All connections, made when first needed; by default in plain text. Their tasks run where they are made: they are not shared between runtimes.
 #[derive(Clone, Default)]
 pub struct Backends {
+    dialer: Dialer,
     nodes: Arc<Mutex<HashMap<NodeId, Backend, RandomState>>>,
 }
 
@@ -100,6 +102,15 @@ impl Drop for Backend {
 }
 
 impl Backends {
+    /// None yet; all will be made so.
+    #[must_use]
+    pub fn new(dialer: Dialer) -> Self {
+        Self {
+            dialer,
+            nodes: Arc::default(),
+        }
+    }
+
     /// Sends a request to a node and waits for its answer, or until `give_up`.
     pub async fn call(&self, node: NodeId, address: &str, attempt: Attempt<'_>) -> Outcome {
         let (answer, answered) = oneshot::channel();
@@ -153,16 +164,16 @@ impl Backends {
         match nodes.entry(node) {
             Entry::Occupied(known) if known.get().address == address => Ok(known.into_mut()),
             Entry::Occupied(mut known) => {
-                known.insert(Backend::start(node, address)?);
+                known.insert(Backend::start(&self.dialer, node, address)?);
                 Ok(known.into_mut())
             }
-            Entry::Vacant(unknown) => Ok(unknown.insert(Backend::start(node, address)?)),
+            Entry::Vacant(unknown) => Ok(unknown.insert(Backend::start(&self.dialer, node, address)?)),
         }
     }
 }
 
 impl Backend {
-    fn start(node: NodeId, address: &str) -> Result<Self, Failure> {
+    fn start(dialer: &Dialer, node: NodeId, address: &str) -> Result<Self, Failure> {
         let endpoint = Endpoint::from_shared(format!("http://{address}"))
             .map_err(|error| Failure::NotSent(format!("address '{address}' of {node} makes no sense: {error}")))?
             .tcp_nodelay(true)
@@ -170,7 +181,7 @@ impl Backend {
             .http2_keep_alive_interval(KEEP_ALIVE_EVERY)
             .keep_alive_timeout(KEEP_ALIVE_WITHIN)
             .keep_alive_while_idle(true);
-        let channel = endpoint.connect_lazy();
+        let channel = dialer.lazy(&endpoint);
         let outbox = Arc::new(Outbox::new(node));
         tokio::spawn(run(channel.clone(), outbox.clone()));
         Ok(Self {
