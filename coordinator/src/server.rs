@@ -207,6 +207,7 @@ mod tests {
     use fulcrum_common::{ClusterId, EmbeddedMetadata, SystemClock};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpStream;
+    use tokio_stream::StreamExt;
     use tonic::Status;
     use tonic::transport::Channel;
     use tonic_health::pb::HealthCheckRequest;

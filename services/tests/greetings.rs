@@ -3,6 +3,13 @@
 
 mod support;
 
+use fulcrum_common::metrics::Metrics;
+use fulcrum_common::tls::{Dialer, Tls, TlsConfig};
+use fulcrum_common::wire::batch::RequestBatch;
+use fulcrum_common::wire::internal::peer_client::PeerClient;
+use fulcrum_common::wire::internal::shard_client::ShardClient;
+use fulcrum_common::wire::v1;
+use fulcrum_common::wire::v1::kv_client::KvClient;
 use fulcrum_metadata_etcd::testing::{Authority, Holds, Signed};
 use rustls::version::{TLS12, TLS13};
 use std::path::{Path, PathBuf};
@@ -13,6 +20,8 @@ use support::{PATIENCE, Service, now, probe, tls_flags, until};
 use tempfile::TempDir;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
+use tonic::Code;
+use tonic::transport::Endpoint;
 
 const NODE: &str = env!("CARGO_BIN_EXE_fulcrum-shard-node");
 const HERE: &str = "127.0.0.1";
@@ -194,6 +203,7 @@ async fn clients_come_in_where_that_is_allowed_and_metrics_are_encrypted_where_t
     ];
     let node = world.start(&settings);
     assert!(node.greets(&client).await && node.greets(&world.own).await);
+    is_kept_from_what_is_internal(&world, &node).await;
     assert!(
         greet(&node.address, None, &TLS13).await.is_err(),
         "but nobody without a certificate"
@@ -204,7 +214,21 @@ async fn clients_come_in_where_that_is_allowed_and_metrics_are_encrypted_where_t
 #[tokio::test]
 async fn another_certificate_is_in_force_without_a_restart() {
     let world = World::new();
-    let node = world.start(&[("FULCRUM__TLS__RELOAD_EVERY", "100ms")]);
+    let settings = [
+        ("FULCRUM__TLS__RELOAD_EVERY", "100ms"),
+        ("FULCRUM__TLS__WARN_BEFORE", "99999999h"),
+    ];
+    let node = world.start(&settings);
+    assert!(
+        node.service.log().contains("is about to expire"),
+        "{}",
+        node.service.log()
+    );
+    let expires = "fulcrum_tls_certificate_expires_seconds 67";
+    assert!(
+        probe(&node.probed, "/metrics").1.contains(expires),
+        "it ends in the year 4096"
+    );
     let mut before = greet(&node.address, Some(&world.own), &TLS13).await.unwrap();
 
     // What makes no sense is told and not taken.
@@ -245,6 +269,40 @@ async fn another_certificate_is_in_force_without_a_restart() {
     };
     assert!(after.lives().await);
     assert!(before.lives().await, "connections that were there go on");
+}
+
+/// A client that is let in finds the client API, and nothing else.
+async fn is_kept_from_what_is_internal(world: &World, node: &Node) {
+    // Its own idea of the role gives it none here.
+    let client = world.authority.sign("intruder", &["intruder"], Holds::Now);
+    let config = TlsConfig {
+        cert: Some(client.certificate),
+        key: Some(client.key),
+        ca: Some(world.authority.file()),
+        service_name: "intruder".to_owned(),
+        ..TlsConfig::default()
+    };
+    let tls = Tls::open(&config, &Metrics::new()).unwrap();
+    let endpoint = Endpoint::from_shared(format!("http://{}", node.address)).unwrap();
+    let channel = Dialer::of(tls.as_ref()).now(&endpoint).await.unwrap();
+    let linked = PeerClient::new(channel.clone()).link(tokio_stream::empty()).await;
+    let exchanged = ShardClient::new(channel.clone())
+        .exchange(tokio_stream::pending::<RequestBatch>())
+        .await;
+    for refused in [linked.map(|_| ()), exchanged.map(|_| ())] {
+        let status = refused.unwrap_err();
+        assert_eq!(
+            (status.code(), status.message()),
+            (Code::PermissionDenied, "not for clients")
+        );
+    }
+    let asked = KvClient::new(channel).get(v1::GetRequest::default()).await;
+    let status = asked.unwrap_err();
+    assert_ne!(
+        status.code(),
+        Code::PermissionDenied,
+        "the client API answers: {status}"
+    );
 }
 
 /// The certificate that was in the file, elsewhere: for a caller.
