@@ -4,11 +4,11 @@
 //! nothing falls back to plain text or to an older version. Without it everything is as it was, and nobody listens where other machines can
 //! connect unless told to.
 //!
-//! **How.** [`config`] is what an operator sets, [`pem`] and [`material`] make rustls's configurations of the files, and refuse what would
-//! not work. [`live`] keeps them up to date: files that changed are taken for new connections, files that make no sense are not. [`serve`] accepts
-//! connections without letting anybody hold up anybody else, [`connect`] makes them, [`client`] is the same for clients. [`role`] tells the
-//! cluster's own processes from everybody else by a name in their certificates. [`explain`] turns what rustls says into what a person can do,
-//! and [`refusals`] counts and logs it.
+//! **How.** `config` is what an operator sets, [`pem`] and `material` make rustls's configurations of the files, and refuse what would
+//! not work. `live` keeps them up to date: files that changed are taken for new connections, files that make no sense are not. `serve` accepts
+//! connections without letting anybody hold up anybody else, `connect` makes them, `client` is the same for clients. `role` tells the
+//! cluster's own processes from everybody else by a name in their certificates. `explain` turns what rustls says into what a person can do,
+//! and `refusals` counts and logs it.
 //!
 //! Left out: revocation lists (certificates are to be short-lived), and which rights a client has once it is let in.
 
