@@ -6,7 +6,7 @@ use crate::follow;
 use crate::render::{Paint, receipt_line};
 use crate::value::Encoding;
 use bytes::Bytes;
-use fulcrum_client::{Client, Config, Get, Keyspace, Session, Token};
+use fulcrum_client::{Client, Config, Get, Keyspace, Session, Tls, Token};
 use fulcrum_types::Receipt;
 use serde_json::Value;
 use std::io::{self, IsTerminal, Read, Write};
@@ -43,8 +43,8 @@ impl Context {
         let mut addresses = self.global.router.iter();
         let first = addresses.next().cloned().unwrap_or_default();
         let config = addresses.fold(Config::new(first), |config, next| config.or(next));
-        let config = config
-            .deadline(self.global.deadline)
+        let config = self
+            .encrypted(config.deadline(self.global.deadline))?
             .trace_parent(follow::current)
             .token_in_clear(self.global.token_in_clear);
         let config = match self.token()? {
@@ -68,6 +68,38 @@ impl Context {
             None => Token::from_env(),
         };
         token.map_err(|error| Failure::client("cannot use the token", &error))
+    }
+
+    /// As the flags about encryption say.
+    fn encrypted(&self, config: Config) -> Result<Config, Failure> {
+        let global = &self.global;
+        let Some(authority) = &global.tls_ca else {
+            let others = global.tls_cert.is_some() || global.tls_key.is_some() || global.tls_server_name.is_some();
+            return match others {
+                true => {
+                    Err(Failure::usage("encryption", "the servers' authority is not named")
+                        .remedy("--tls-ca FILE, too"))
+                }
+                false => Ok(config),
+            };
+        };
+        let mut tls = Tls::by(authority);
+        match (&global.tls_cert, &global.tls_key) {
+            (Some(certificate), Some(key)) => tls = tls.certificate(certificate, key),
+            (None, None) => {}
+            _ => {
+                let why = "a certificate and its key go together";
+                return Err(
+                    Failure::usage("encryption", why).remedy("both of --tls-cert and --tls-key, or none of them")
+                );
+            }
+        }
+        if let Some(name) = &global.tls_server_name {
+            tls = tls.server_name(name);
+        }
+        config
+            .tls(tls)
+            .map_err(|error| Failure::client("encryption cannot be set up", &error))
     }
 
     /// A keyspace, in the session of the session file if one is named.

@@ -115,6 +115,7 @@ async fn carry_out(cli: Cli) -> Ending {
         Command::Failover(command) => commands::failover::run(&context, &command).await,
         Command::Bench(args) => commands::bench::run(&context, &args).await,
         Command::Outcome(args) => commands::outcome::run(&context, &args).await,
+        Command::Cert(command) => commands::cert::run(&context, &command),
         Command::Completions { shell } => commands::completions::run(shell),
     }
 }

@@ -3,7 +3,10 @@
 use crate::error::Error;
 use crate::token::Token;
 use crate::transport::Transport;
+use fulcrum_common::tls::{ClientFiles, ClientTls};
 use fulcrum_types::TraceContext;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -28,26 +31,79 @@ pub struct Config {
     pub(crate) trace_parent: Option<fn() -> Option<TraceContext>>,
     token: Option<Token>,
     token_in_clear: bool,
+    tls: Option<Arc<ClientTls>>,
+}
+
+/// Whom to take for a server of the cluster, and who to be: files in PEM. They are read again when a connection is made anew.
+///
+/// ```no_run
+/// use fulcrum_client::{Config, Tls};
+///
+/// # fn main() -> Result<(), fulcrum_client::Error> {
+/// let config = Config::new("localhost:7400").tls(Tls::by("ca.pem").certificate("client.pem", "client.key"))?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Tls(ClientFiles);
+
+impl Tls {
+    /// Servers have certificates by this authority.
+    #[must_use]
+    pub fn by(authority: impl Into<PathBuf>) -> Self {
+        Self(ClientFiles {
+            ca: authority.into(),
+            identity: None,
+            server_name: None,
+        })
+    }
+
+    /// Shows this certificate to servers that want one.
+    #[must_use]
+    pub fn certificate(mut self, certificate: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
+        self.0.identity = Some((certificate.into(), key.into()));
+        self
+    }
+
+    /// Servers have this name in their certificates, whatever the address.
+    #[must_use]
+    pub fn server_name(mut self, name: impl Into<String>) -> Self {
+        self.0.server_name = Some(name.into());
+        self
+    }
 }
 
 impl Config {
-    /// One router: `http://host:port`, or `host:port`.
+    /// One router: `http://host:port`, with encryption `https://host:port`, or `host:port`.
     #[must_use]
     pub fn new(router: impl Into<String>) -> Self {
         Self {
-            routers: vec![with_scheme(router.into())],
+            routers: vec![router.into()],
             deadline: DEADLINE,
             connect_timeout: CONNECT_TIMEOUT,
             trace_parent: None,
             token: None,
             token_in_clear: false,
+            tls: None,
         }
+    }
+
+    /// Encrypts all connections, to shard-nodes, too. There is no way back to plain text: an address that begins with `http://` is refused.
+    ///
+    /// # Errors
+    /// A file cannot be read or does not hold what it should, or the certificate has expired.
+    pub fn tls(mut self, tls: Tls) -> Result<Self, Error> {
+        let opened = ClientTls::open(tls.0).map_err(|error| Error::Config {
+            reason: error.to_string(),
+        })?;
+        self.tls = Some(Arc::new(opened));
+        Ok(self)
     }
 
     /// Another router, for when those before it cannot be reached.
     #[must_use]
     pub fn or(mut self, router: impl Into<String>) -> Self {
-        self.routers.push(with_scheme(router.into()));
+        self.routers.push(router.into());
         self
     }
 
@@ -88,7 +144,7 @@ impl Config {
         self
     }
 
-    /// The routers, in the order in which they are tried.
+    /// The routers as they were named, in the order in which they are tried.
     #[must_use]
     pub fn routers(&self) -> &[String] {
         &self.routers
@@ -100,7 +156,12 @@ impl Config {
 
     /// A connection that is made when first needed, and again whenever it breaks.
     pub(crate) fn transport(&self, address: &str) -> Result<Transport, Error> {
-        let transport = Transport::new(address, self.connect_timeout)?;
+        let address = match (address.contains("://"), &self.tls) {
+            (true, _) => address.to_owned(),
+            (false, Some(_)) => format!("https://{address}"),
+            (false, None) => format!("http://{address}"),
+        };
+        let transport = Transport::new(&address, self.connect_timeout, self.tls.clone())?;
         match &self.token {
             None => Ok(transport),
             Some(token) if self.token_in_clear || !transport.is_overheard() => Ok(transport.showing(token.clone())),
@@ -114,13 +175,6 @@ impl Config {
     }
 }
 
-pub(crate) fn with_scheme(address: String) -> String {
-    if address.contains("://") {
-        return address;
-    }
-    format!("http://{address}")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -128,7 +182,9 @@ mod tests {
     #[test]
     fn a_scheme_may_be_left_out() {
         let config = Config::new("127.0.0.1:1").or("http://[::1]:2");
-        assert_eq!(config.routers(), ["http://127.0.0.1:1", "http://[::1]:2"]);
+        for router in config.routers() {
+            assert!(config.transport(router).is_ok(), "{router}");
+        }
     }
 
     #[test]

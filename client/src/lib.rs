@@ -68,7 +68,7 @@ pub use admin::{
 pub use answer::{Got, GotMany, Outcome, Written, WrittenMany};
 pub use backup::{Cut, CutGroup, CutPages};
 pub use client::Client;
-pub use config::Config;
+pub use config::{Config, Tls};
 #[cfg(feature = "tracing-opentelemetry")]
 pub use current_span::current_span;
 pub use error::{Error, UnfinishedWrite};

@@ -40,6 +40,8 @@ pub(crate) struct Retries {
     in_doubt: bool,
     failed: u32,
     last: Option<Failure>,
+    /// Why nobody was reached, the last time that was so.
+    not_sent: Option<String>,
 }
 
 impl Retries {
@@ -66,7 +68,10 @@ impl Retries {
             other => other,
         };
         let next = match &failure {
-            Failure::NotSent(_) => Next::Again { elsewhere: true },
+            Failure::NotSent(reason) => {
+                self.not_sent = Some(reason.clone());
+                Next::Again { elsewhere: true }
+            }
             Failure::Lost(_) => {
                 self.in_doubt |= self.write;
                 Next::Again { elsewhere: true }
@@ -84,7 +89,12 @@ impl Retries {
             Some(Failure::Refused(refusal)) => self.verdict(refusal),
             Some(Failure::Lost(reason)) if self.in_doubt => Verdict::Unknown(reason.clone()),
             Some(Failure::NotSent(reason)) if self.in_doubt => Verdict::Unknown(reason.clone()),
-            Some(Failure::Lost(reason) | Failure::NotSent(reason)) => Verdict::Unreachable(reason.clone()),
+            Some(Failure::NotSent(reason)) => Verdict::Unreachable(reason.clone()),
+            // The last attempt often has no time left to find out what those before it did.
+            Some(Failure::Lost(reason)) => Verdict::Unreachable(match &self.not_sent {
+                Some(before) => format!("{reason}; before that, {before}"),
+                None => reason.clone(),
+            }),
             None => Verdict::Refused(Refusal::DeadlineExceeded),
         }
     }
@@ -171,6 +181,13 @@ mod tests {
         assert_eq!(read.out_of_time(), Verdict::Refused(Refusal::DeadlineExceeded));
         read.after(Failure::NotSent("no route".into()));
         assert_eq!(read.out_of_time(), Verdict::Unreachable("no route".into()));
+        read.after(Failure::Lost("no answer".into()));
+        let told = "no answer; before that, no route";
+        assert_eq!(
+            read.out_of_time(),
+            Verdict::Unreachable(told.into()),
+            "and why nobody was reached"
+        );
         read.after(Failure::Refused(Refusal::Fenced));
         assert_eq!(read.out_of_time(), Verdict::Refused(Refusal::Fenced));
     }

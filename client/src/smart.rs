@@ -5,7 +5,7 @@
 //! through a router.
 
 use crate::backoff::Backoff;
-use crate::config::{Config, with_scheme};
+use crate::config::Config;
 use crate::error::Error;
 use crate::retry::{Retries, Verdict};
 use crate::routers::{Routers, attempt};
@@ -171,7 +171,7 @@ impl Smart {
         {
             return Ok(channel.clone());
         }
-        let channel = self.config.transport(&with_scheme(address.to_owned()));
+        let channel = self.config.transport(address);
         let channel = channel.map_err(|error| Failure::NotSent(error.to_string()))?;
         nodes.insert(node, (address.to_owned(), channel.clone()));
         Ok(channel)

@@ -1,11 +1,13 @@
-//! A connection to one server: HTTP/2 and nothing around it.
+//! A connection to one server: HTTP/2, encrypted or not, and nothing around it.
 //!
 //! tonic's own channel puts a queue, a timer and half a dozen layers around each request, which costs a caller on one
 //! thread as much as a tenth of the whole call. Here a request goes straight to hyper's sender; the connection is made when
-//! first needed and again when it has closed. Who waits while somebody else connects shares the outcome.
+//! first needed and again when it has closed. Who waits while somebody else connects shares the outcome. A connection is made only once the
+//! server has said something on it: one that wants other certificates says so then, and nothing was sent.
 
 use crate::error::Error;
 use crate::token::Token;
+use fulcrum_common::tls::{ClientTls, Heard, handshake};
 use futures::future::BoxFuture;
 use http::header::AUTHORIZATION;
 use http::uri::{Authority, Scheme};
@@ -18,7 +20,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::sync::oneshot;
 use tonic::ConnectError;
 use tonic::body::Body;
 use tonic::client::GrpcService;
@@ -39,6 +43,7 @@ pub(crate) struct Transport {
 struct Server {
     authority: Authority,
     connect_timeout: Duration,
+    tls: Option<Arc<ClientTls>>,
     sender: Mutex<Option<SendRequest<Body>>>,
     /// Held by whoever connects; how the last attempt failed.
     connecting: tokio::sync::Mutex<String>,
@@ -47,24 +52,32 @@ struct Server {
 }
 
 impl Transport {
-    /// To `http://host:port`.
+    /// To `http://host:port`, or with encryption to `https://host:port`.
     ///
     /// # Errors
-    /// The address makes no sense.
-    pub(crate) fn new(address: &str, connect_timeout: Duration) -> Result<Self, Error> {
+    /// The address makes no sense, or not with the encryption there is.
+    pub(crate) fn new(address: &str, connect_timeout: Duration, tls: Option<Arc<ClientTls>>) -> Result<Self, Error> {
+        let spoken = scheme(tls.is_some());
         let nonsense = |why: &str| Error::Config {
-            reason: format!("'{address}' is no address: {why}; use http://host:port"),
+            reason: format!("'{address}' is no address: {why}; use {spoken}://host:port"),
         };
         let uri: Uri = address
             .parse()
             .map_err(|error: http::uri::InvalidUri| nonsense(&error.to_string()))?;
-        if uri.scheme().is_some_and(|scheme| *scheme != Scheme::HTTP) {
-            return Err(nonsense("only http is spoken here"));
+        match uri.scheme() {
+            Some(asked) if *asked == Scheme::HTTPS && tls.is_none() => {
+                return Err(nonsense(
+                    "https needs the servers' authority to be named (Config::tls, --tls-ca)",
+                ));
+            }
+            Some(asked) if *asked != spoken => return Err(nonsense(&format!("only {spoken} is spoken here"))),
+            _ => {}
         }
         let authority = uri.authority().cloned().ok_or_else(|| nonsense("no host is named"))?;
         let server = Server {
             authority,
             connect_timeout,
+            tls,
             sender: Mutex::new(None),
             connecting: tokio::sync::Mutex::default(),
             attempts: AtomicU64::new(0),
@@ -83,10 +96,47 @@ impl Transport {
 
     /// Whether others may read what is sent: it is not encrypted, and leaves this machine.
     pub(crate) fn is_overheard(&self) -> bool {
+        if self.server.tls.is_some() {
+            return false;
+        }
         let host = self.server.host();
         let loopback = host.parse::<IpAddr>().map(|ip| ip.is_loopback());
         !loopback.unwrap_or(host == "localhost")
     }
+}
+
+/// As encryption wants it.
+fn scheme(encrypted: bool) -> Scheme {
+    match encrypted {
+        true => Scheme::HTTPS,
+        false => Scheme::HTTP,
+    }
+}
+
+/// Makes HTTP/2 of a connection, once the server has said something.
+async fn speak<S>(
+    connect: impl AsyncFnOnce(oneshot::Sender<Result<(), String>>) -> Result<Heard<S>, BoxError>,
+) -> Result<SendRequest<Body>, BoxError>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let (heard, first_word) = oneshot::channel();
+    let stream = connect(heard).await?;
+    let mut http2 = Builder::new(TokioExecutor::new());
+    http2
+        .timer(TokioTimer::new())
+        .keep_alive_interval(KEEP_ALIVE_EVERY)
+        .keep_alive_timeout(KEEP_ALIVE_WITHIN);
+    let (sender, connection) = http2.handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(async move {
+        // Whoever has a request under way hears of it there.
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "a connection broke");
+        }
+    });
+    let ended = |_| "the connection ended before the server said anything".to_owned();
+    first_word.await.map_err(ended).flatten()?;
+    Ok(sender)
 }
 
 impl Server {
@@ -127,26 +177,24 @@ impl Server {
     }
 
     async fn connect(&self) -> Result<SendRequest<Body>, BoxError> {
-        let socket = TcpStream::connect((self.host(), self.authority.port_u16().unwrap_or(80))).await?;
+        let host = self.host();
+        let usual = if self.tls.is_some() { 443 } else { 80 };
+        let socket = TcpStream::connect((host, self.authority.port_u16().unwrap_or(usual))).await?;
         socket.set_nodelay(true)?;
-        let mut http2 = Builder::new(TokioExecutor::new());
-        http2
-            .timer(TokioTimer::new())
-            .keep_alive_interval(KEEP_ALIVE_EVERY)
-            .keep_alive_timeout(KEEP_ALIVE_WITHIN);
-        let (sender, connection) = http2.handshake(TokioIo::new(socket)).await?;
-        tokio::spawn(async move {
-            // Whoever has a request under way hears of it there.
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection broke");
-            }
-        });
-        Ok(sender)
+        // Whoever waited may have gone.
+        let tell = |heard: oneshot::Sender<_>| move |word| drop(heard.send(word));
+        let Some(tls) = &self.tls else {
+            return speak(async |heard| Ok(Heard::new(socket, tell(heard)))).await;
+        };
+        let name = tls.server_name(host)?;
+        let of_files = tls.clone();
+        let config = tokio::task::spawn_blocking(move || of_files.config()).await?;
+        speak(async |heard| Ok(handshake(config, name, socket, tell(heard)).await?)).await
     }
 
     fn address(&self, request: &mut Request<Body>) -> Result<(), http::Error> {
         let mut parts = std::mem::take(request.uri_mut()).into_parts();
-        parts.scheme = Some(Scheme::HTTP);
+        parts.scheme = Some(scheme(self.tls.is_some()));
         parts.authority = Some(self.authority.clone());
         *request.uri_mut() = Uri::from_parts(parts)?;
         Ok(())

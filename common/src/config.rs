@@ -149,13 +149,15 @@ where
     Ok(settings)
 }
 
-/// Refuses to listen where others could reach an unprotected port, unless that is asked for by name.
-pub fn check_listen(key: &str, address: SocketAddr, insecure_listen: bool) -> Result<(), ConfigError> {
-    if address.ip().is_loopback() || insecure_listen {
+/// Refuses to listen where others could reach an unprotected port, unless that is asked for by name. `protected`: it is encrypted, or it is
+/// asked for.
+pub fn check_listen(key: &str, address: SocketAddr, protected: bool) -> Result<(), ConfigError> {
+    if address.ip().is_loopback() || protected {
         return Ok(());
     }
     let reason = format!(
-        "{address} can be reached from other machines, without encryption: listen on 127.0.0.1 or [::1], or set insecure_listen = true"
+        "{address} can be reached from other machines, without encryption: listen on 127.0.0.1 or [::1], encrypt it ([tls]; of metrics \
+         tls.metrics = true), or set insecure_listen = true"
     );
     Err(invalid(key, reason))
 }

@@ -6,6 +6,7 @@
 //! module that knows protocol buffers. [`clock`] and [`entropy`] are the only places where real time and chance come in.
 //! [`tickets`] and [`budget`] hold what is under way.
 //! [`auth`] says who may do what, [`audit`] writes down what operators did.
+//! [`tls`] encrypts connections, both ways.
 //! [`error`], [`config`], [`telemetry`], [`lifecycle`] and [`metrics`] with its [`metrics_server`] are what a service needs to start and to stop.
 
 pub mod limits;
@@ -32,6 +33,7 @@ pub mod metrics;
 pub mod metrics_server;
 pub mod sockets;
 pub mod telemetry;
+pub mod tls;
 pub mod trace;
 
 pub mod metadata;

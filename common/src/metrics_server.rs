@@ -1,8 +1,10 @@
 //! What is scraped: `/metrics`, `/healthz` (the process answers) and `/readyz` (it can serve).
 //!
-//! Bounded: few connections at a time, each with a deadline; one more waits in the kernel's queue.
+//! Bounded: few connections at a time, each with a deadline; one more waits in the kernel's queue. In plain text unless it is told otherwise, for
+//! probes and scrapers often speak nothing else; nothing of the data can be seen here.
 
 use crate::error::StartError;
+use crate::tls::{Acceptor, Connection};
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
@@ -15,7 +17,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
@@ -37,10 +39,25 @@ pub struct MetricsServer {
 impl MetricsServer {
     /// Listens at `address` and serves. Must be called within a runtime.
     pub async fn start(address: SocketAddr, registry: Registry, ready: Readiness) -> Result<Self, StartError> {
+        Self::start_with(None, address, registry, ready).await
+    }
+
+    /// The same; encrypted, with an acceptor.
+    pub async fn start_with(
+        acceptor: Option<Acceptor>,
+        address: SocketAddr,
+        registry: Registry,
+        ready: Readiness,
+    ) -> Result<Self, StartError> {
         let bind = |error| StartError::bind("metrics", address, error);
         let listener = TcpListener::bind(address).await.map_err(bind)?;
         let address = listener.local_addr().map_err(bind)?;
-        let task = tokio::spawn(accept(listener, Arc::new(Endpoint { registry, ready })));
+        let endpoint = Endpoint {
+            registry,
+            ready,
+            acceptor,
+        };
+        let task = tokio::spawn(accept(listener, Arc::new(endpoint)));
         Ok(Self { address, task })
     }
 
@@ -67,6 +84,7 @@ impl Drop for MetricsServer {
 struct Endpoint {
     registry: Registry,
     ready: Readiness,
+    acceptor: Option<Acceptor>,
 }
 
 async fn accept(listener: TcpListener, endpoint: Arc<Endpoint>) {
@@ -75,8 +93,8 @@ async fn accept(listener: TcpListener, endpoint: Arc<Endpoint>) {
         let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
             return;
         };
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::debug!(%error, "a connection to the metrics port was not accepted");
                 tokio::time::sleep(PAUSE_AFTER_ERROR).await;
@@ -85,13 +103,19 @@ async fn accept(listener: TcpListener, endpoint: Arc<Endpoint>) {
         };
         let endpoint = Arc::clone(&endpoint);
         tokio::spawn(async move {
-            serve(stream, endpoint).await;
+            let connection = match &endpoint.acceptor {
+                Some(acceptor) => acceptor.greet(stream, peer).await,
+                None => Some(Connection::Plain(stream)),
+            };
+            if let Some(connection) = connection {
+                serve(connection, endpoint).await;
+            }
             drop(slot);
         });
     }
 }
 
-async fn serve(stream: TcpStream, endpoint: Arc<Endpoint>) {
+async fn serve(stream: Connection, endpoint: Arc<Endpoint>) {
     let service = service_fn(move |request: Request<Incoming>| {
         let response = endpoint.answer(request.method(), request.uri().path());
         async move { Ok::<_, Infallible>(response) }
@@ -139,6 +163,7 @@ mod tests {
     use crate::metrics::Metrics;
     use std::sync::atomic::{AtomicBool, Ordering};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
 
     async fn ask(address: SocketAddr, request: &str) -> String {
         let mut stream = TcpStream::connect(address).await.unwrap();

@@ -3,6 +3,7 @@
 use fulcrum_common::audit::AuditConfig;
 use fulcrum_common::auth::AuthConfig;
 use fulcrum_common::config::{ConfigError, Validate, check_deadline, check_listen, check_most, duration};
+use fulcrum_common::tls::TlsConfig;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -28,6 +29,9 @@ pub struct CoordinatorConfig {
     /// Where operators' verbs are written down: the same.
     #[serde(skip)]
     pub audit: AuditConfig,
+    /// Encryption: a section of its own.
+    #[serde(skip)]
+    pub tls: TlsConfig,
 }
 
 impl Default for CoordinatorConfig {
@@ -40,15 +44,16 @@ impl Default for CoordinatorConfig {
             transactions_max: 4_000,
             auth: AuthConfig::default(),
             audit: AuditConfig::default(),
+            tls: TlsConfig::default(),
         }
     }
 }
 
 impl Validate for CoordinatorConfig {
     fn validate(&self) -> Result<(), ConfigError> {
-        check_listen("listen", self.listen, self.insecure_listen)?;
+        check_listen("listen", self.listen, self.insecure_listen || self.tls.is_on())?;
         if let Some(address) = self.metrics_listen {
-            check_listen("metrics_listen", address, self.insecure_listen)?;
+            check_listen("metrics_listen", address, self.insecure_listen || self.tls.metrics)?;
         }
         check_deadline("default_deadline", self.default_deadline)?;
         check_most("transactions_max", self.transactions_max, "transaction")

@@ -12,16 +12,15 @@ use fulcrum_common::metadata::{ClusterStore, StoreError};
 use fulcrum_common::metrics::Metrics as Registry;
 use fulcrum_common::metrics_server::MetricsServer;
 use fulcrum_common::routing::{Backends, RoutingTable, StreamedGroups, follow};
+use fulcrum_common::tls::{Dialer, Port, Tls, connections};
 use fulcrum_common::wire::v1::transactions_server::TransactionsServer;
-use fulcrum_common::{Clock, StartError, sockets};
+use fulcrum_common::{Clock, StartError};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
-use tokio_stream::StreamExt;
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::server::NamedService;
 use tonic::transport::Server;
 
@@ -48,6 +47,7 @@ struct Parts {
     guard: Arc<Guard>,
     audit: Audit,
     life: Lifecycle,
+    tls: Option<Arc<Tls>>,
 }
 
 impl RunningCoordinator {
@@ -60,8 +60,9 @@ impl RunningCoordinator {
         store: ClusterStore,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, StartError> {
-        let map = store.load_map().await.map_err(|error| no_metadata(&error))?;
         let registry = Registry::new();
+        let tls = Tls::open(&config.tls, &registry)?;
+        let map = store.load_map().await.map_err(|error| no_metadata(&error))?;
         let metrics = Metrics::new(&registry).map_err(|error| StartError::Config(error.to_string()))?;
         let guard = Guard::open(&config.auth, clock.clone(), &registry)?;
         guard.learn(&*store.tokens().await.map_err(|error| no_metadata(&error))?);
@@ -73,7 +74,10 @@ impl RunningCoordinator {
         listener.set_nonblocking(true).map_err(cannot)?;
         let life = Lifecycle::of("coordinator");
         let metrics_server = match config.metrics_listen {
-            Some(at) => Some(MetricsServer::start(at, registry.registry().clone(), life.readiness()).await?),
+            Some(at) => {
+                let acceptor = tls.as_ref().and_then(Tls::of_metrics);
+                Some(MetricsServer::start_with(acceptor, at, registry.registry().clone(), life.readiness()).await?)
+            }
             None => None,
         };
         let parts = Parts {
@@ -85,6 +89,7 @@ impl RunningCoordinator {
             guard,
             audit,
             life: life.clone(),
+            tls,
         };
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::Builder::new()
@@ -164,10 +169,8 @@ async fn serve(
     listener: std::net::TcpListener,
     stopped: oneshot::Receiver<()>,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let groups = Arc::new(StreamedGroups::new(
-        parts.table.clone(),
-        Backends::showing(parts.guard.to_show()),
-    ));
+    let backends = Backends::new(Dialer::of(parts.tls.as_ref()), parts.guard.to_show());
+    let groups = Arc::new(StreamedGroups::new(parts.table.clone(), backends));
     let bounds = Bounds {
         transactions_max: parts.config.transactions_max as usize,
         ..Bounds::default()
@@ -181,8 +184,8 @@ async fn serve(
     );
     let (health, health_service) = Health::serving(SERVICES).await;
     let (reflection, older_reflection) = door::reflection(SERVICES)?;
-    // Accepted sockets get TCP_NODELAY here: the server's own option does not reach them when they come as a stream.
-    let incoming = TcpListenerStream::new(TcpListener::from_std(listener)?).map(sockets::without_delay);
+    let acceptor = parts.tls.map(|tls| tls.acceptor(Port::Services));
+    let incoming = connections(TcpListener::from_std(listener)?, acceptor);
     let (drain, draining) = oneshot::channel::<()>();
     let serving = Server::builder()
         .add_service(health_service)
@@ -220,6 +223,7 @@ mod tests {
     use fulcrum_common::{ClusterId, EmbeddedMetadata, SystemClock};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpStream;
+    use tokio_stream::StreamExt;
     use tonic::Status;
     use tonic::transport::Channel;
     use tonic_health::pb::HealthCheckRequest;

@@ -6,6 +6,7 @@ use fulcrum_common::auth::AuthConfig;
 use fulcrum_common::clock::{Clock, SystemClock};
 use fulcrum_common::error::StartError;
 use fulcrum_common::metadata::{ClusterEvent, ClusterStore, EmbeddedMetadata, Metadata, StoreError};
+use fulcrum_common::tls::TlsConfig;
 use fulcrum_router::{Router, RouterConfig, RunningRouter};
 use fulcrum_shard_node::{Network, RunningShardNode, ShardNode, ShardNodeConfig};
 use fulcrum_types::NodeId;
@@ -35,6 +36,7 @@ pub struct LocalCluster {
     metrics: MetricsPorts,
     auth: AuthConfig,
     audit: AuditConfig,
+    tls: TlsConfig,
     data_dir: PathBuf,
     /// Removed when the cluster goes.
     _temporary: Option<TempDir>,
@@ -81,6 +83,7 @@ impl LocalCluster {
                 zone: (options.zones > 0).then(|| format!("z{}", (number - 1) % options.zones + 1)),
                 times: options.times.clone(),
                 auth: options.auth.clone(),
+                tls: options.tls.clone(),
                 ..ShardNodeConfig::default()
             };
             let node = ShardNode::start_in(
@@ -104,6 +107,7 @@ impl LocalCluster {
             insecure_listen: options.insecure_listen,
             auth: options.auth.clone(),
             audit: options.audit.clone(),
+            tls: options.tls.clone(),
             ..RouterConfig::default()
         };
         let router = Router::start(router, store.clone(), Arc::clone(&clock)).await?;
@@ -118,6 +122,7 @@ impl LocalCluster {
             metrics: options.metrics,
             auth: options.auth,
             audit: options.audit,
+            tls: options.tls,
             data_dir,
             _temporary: temporary,
         };
@@ -182,6 +187,7 @@ impl LocalCluster {
             metrics_listen: (self.metrics != MetricsPorts::None).then(loopback),
             auth: self.auth.clone(),
             audit: self.audit.clone(),
+            tls: self.tls.clone(),
             ..RouterConfig::default()
         };
         let router = Router::start(config, self.store.clone(), Arc::clone(&self.clock)).await?;

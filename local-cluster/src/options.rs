@@ -3,6 +3,7 @@
 use fulcrum_common::audit::AuditConfig;
 use fulcrum_common::auth::AuthConfig;
 use fulcrum_common::error::StartError;
+use fulcrum_common::tls::TlsConfig;
 use fulcrum_shard_node::config::TimesConfig;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -40,6 +41,8 @@ pub struct LocalClusterOptions {
     pub auth: AuthConfig,
     /// Where operators' verbs are written down, by all routers.
     pub audit: AuditConfig,
+    /// Encryption of all connections but those to metrics.
+    pub tls: TlsConfig,
 }
 
 impl Default for LocalClusterOptions {
@@ -54,6 +57,7 @@ impl Default for LocalClusterOptions {
             times: TimesConfig::default(),
             auth: AuthConfig::default(),
             audit: AuditConfig::default(),
+            tls: TlsConfig::default(),
         }
     }
 }

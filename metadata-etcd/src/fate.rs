@@ -24,6 +24,7 @@
 
 use crate::tls;
 use etcd_client::Error;
+use fulcrum_common::error::chain_of;
 use fulcrum_common::metadata::MetadataError;
 use std::error::Error as _;
 use tonic::{ConnectError, Status};
@@ -164,19 +165,6 @@ pub(crate) fn explained(error: &Error) -> String {
         (_, Some(advice)) => format!("{advice} ({text})"),
         (_, None) => text,
     }
-}
-
-/// A text with what an error's causes say beyond it.
-pub(crate) fn chain_of(mut text: String, error: &(dyn std::error::Error + 'static)) -> String {
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -4,22 +4,12 @@
 //! taken up without a restart.
 
 use crate::config::EtcdConfig;
-use crate::fate::chain_of;
 use etcd_client::{Certificate, Identity, TlsOptions};
 use fulcrum_common::config::{ConfigError, invalid};
-use fulcrum_common::{Clock, SystemClock};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, UnixTime};
-use rustls::server::WebPkiClientVerifier;
-use rustls::{CertificateError, RootCertStore};
-use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
+use fulcrum_common::error::chain_of;
+use fulcrum_common::tls::has_expired;
+use fulcrum_common::tls::pem::{CERTIFICATE, KEY, read};
 use tonic::transport::Endpoint;
-
-const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----";
-/// Ends in `-----`, too: PKCS #8, PKCS #1 and SEC 1 each have their own word before it.
-const KEY: &str = "PRIVATE KEY-----";
 
 /// What a connection needs; none without encryption.
 pub(crate) fn options(config: &EtcdConfig) -> Result<Option<TlsOptions>, ConfigError> {
@@ -32,6 +22,7 @@ pub(crate) fn options(config: &EtcdConfig) -> Result<Option<TlsOptions>, ConfigE
         .timeout(config.connect_timeout);
     if let (Some(file), Some(key)) = (&config.certificate_file, &config.key_file) {
         let certificate = read("etcd.certificate_file", file, CERTIFICATE)?;
+        // etcd says so only by hanging up, after what could be the answer to a request.
         if has_expired(authority.as_bytes(), certificate.as_bytes()) {
             let reason = format!("the certificate in {} has expired: renew it", file.display());
             return Err(invalid("etcd.certificate_file", reason));
@@ -43,39 +34,6 @@ pub(crate) fn options(config: &EtcdConfig) -> Result<Option<TlsOptions>, ConfigE
         options = options.domain_name(name);
     }
     check(options).map(Some)
-}
-
-fn read(key: &str, file: &Path, must_have: &str) -> Result<String, ConfigError> {
-    let text = std::fs::read_to_string(file)
-        .map_err(|error| invalid(key, format!("cannot read {}: {error}", file.display())))?;
-    match text.contains(must_have) {
-        true => Ok(text),
-        false => {
-            let reason = format!("{} has no '{must_have}': a file in PEM is needed", file.display());
-            Err(invalid(key, reason))
-        }
-    }
-}
-
-/// Whether etcd would find the certificate expired. It says so only by hanging up, after what could be the answer to a request.
-/// Whatever else may be wrong with the certificate is for etcd to judge: its authority for clients may be another one.
-fn has_expired(authority: &[u8], certificate: &[u8]) -> bool {
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(CertificateDer::pem_slice_iter(authority).flatten());
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
-    let certificate = CertificateDer::from_pem_slice(certificate);
-    let (Ok(verifier), Ok(certificate)) = (verifier, certificate) else {
-        return false;
-    };
-    let now = UnixTime::since_unix_epoch(Duration::from_millis(SystemClock.now().wall_ms));
-    let verified = verifier.verify_client_cert(&certificate, &[], now);
-    matches!(
-        verified,
-        Err(rustls::Error::InvalidCertificate(
-            CertificateError::Expired | CertificateError::ExpiredContext { .. }
-        ))
-    )
 }
 
 /// A key that is not the certificate's, or a name that is none, is found before anything is connected.

@@ -15,15 +15,16 @@ use fulcrum_common::clock::Clock;
 use fulcrum_common::door::{self, Health};
 use fulcrum_common::error::StartError;
 use fulcrum_common::lifecycle::Lifecycle;
+use fulcrum_common::limits;
 use fulcrum_common::metadata::{ClusterStore, StoreError};
 use fulcrum_common::metrics::Metrics as Registry;
 use fulcrum_common::metrics_server::MetricsServer;
 use fulcrum_common::routing::{Backends, RoutingTable, StreamedGroups, follow};
+use fulcrum_common::tls::{Acceptor, Dialer, Port, Tls, connections};
 use fulcrum_common::wire::v1::admin_server::AdminServer;
 use fulcrum_common::wire::v1::backup_server::BackupServer;
 use fulcrum_common::wire::v1::kv_server::KvServer;
 use fulcrum_common::wire::v1::transactions_server::TransactionsServer;
-use fulcrum_common::{limits, sockets};
 use fulcrum_coordinator::{Bounds, Coordinator, Metrics as TransactionMetrics, TransactionsService};
 use fulcrum_types::MapVersion;
 use prometheus::Registry as PrometheusRegistry;
@@ -33,8 +34,6 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
-use tokio_stream::StreamExt;
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::server::NamedService;
 use tonic::transport::Server;
 
@@ -126,9 +125,10 @@ impl Router {
         store: ClusterStore,
         clock: Arc<dyn Clock>,
     ) -> Result<RunningRouter, StartError> {
+        let registry = Registry::new();
+        let tls = Tls::open(&config.tls, &registry)?;
         let map = store.load_map().await.map_err(|error| no_metadata(&error))?;
         let table = Arc::new(RoutingTable::new(map));
-        let registry = Registry::new();
         let metrics = Metrics::new(&registry).map_err(|error| StartError::Config(error.to_string()))?;
         let transactions = TransactionMetrics::new(&registry).map_err(|error| StartError::Config(error.to_string()))?;
         let guard = Guard::open(&config.auth, clock.clone(), &registry)?;
@@ -136,7 +136,7 @@ impl Router {
         guard.warn_if_open(config.listen);
         let audit = Audit::open(&config.audit, clock.clone())?;
         let identity = Identity::new(clock.clone());
-        let backends = Backends::showing(guard.to_show());
+        let backends = Backends::new(Dialer::of(tls.as_ref()), guard.to_show());
         let dispatch = Arc::new(Dispatch::new(table, backends, identity, metrics, config.requests_max));
         let cannot = |error| StartError::bind("the router", config.listen, error);
         let listener = std::net::TcpListener::bind(config.listen).map_err(cannot)?;
@@ -144,9 +144,13 @@ impl Router {
         listener.set_nonblocking(true).map_err(cannot)?;
         let life = Lifecycle::of("router");
         let metrics_server = match config.metrics_listen {
-            Some(at) => Some(MetricsServer::start(at, registry.registry().clone(), life.readiness()).await?),
+            Some(at) => {
+                let acceptor = tls.as_ref().and_then(Tls::of_metrics);
+                Some(MetricsServer::start_with(acceptor, at, registry.registry().clone(), life.readiness()).await?)
+            }
             None => None,
         };
+        let acceptor = tls.map(|tls| tls.acceptor(Port::Clients));
         let (stop, stopped) = oneshot::channel::<Stop>();
         let of_thread = life.clone();
         let thread = std::thread::Builder::new()
@@ -161,6 +165,7 @@ impl Router {
                     guard,
                     audit,
                     life: of_thread,
+                    acceptor,
                 };
                 run(parts, listener, stopped);
             })
@@ -194,6 +199,7 @@ struct Parts {
     guard: Arc<Guard>,
     audit: Audit,
     life: Lifecycle,
+    acceptor: Option<Acceptor>,
 }
 
 fn run(parts: Parts, listener: std::net::TcpListener, stopped: oneshot::Receiver<Stop>) {
@@ -234,6 +240,7 @@ async fn serve(
         guard,
         audit,
         life,
+        acceptor,
     } = parts;
     let default_deadline = config.default_deadline;
     let bounds = Bounds {
@@ -268,8 +275,7 @@ async fn serve(
     };
     let (health, health_service) = Health::serving(SERVICES).await;
     let (reflection, older_reflection) = door::reflection(SERVICES)?;
-    // Accepted sockets get TCP_NODELAY here: the server's own option does not reach them when they come as a stream.
-    let incoming = TcpListenerStream::new(TcpListener::from_std(listener)?).map(sockets::without_delay);
+    let incoming = connections(TcpListener::from_std(listener)?, acceptor);
     let (drain, draining) = oneshot::channel::<()>();
     let serving = Server::builder()
         .add_service(health_service)

@@ -85,6 +85,15 @@ pub struct Shared {
     /// Listen where other machines can connect, without encryption
     #[arg(long)]
     pub insecure_listen: bool,
+    /// Certificate of this process (PEM): encrypts all connections, together with --tls-key and --tls-ca
+    #[arg(long, value_name = "FILE")]
+    pub tls_cert: Option<PathBuf>,
+    /// Its key (PEM)
+    #[arg(long, value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
+    /// The authority that signs for all processes and clients (PEM)
+    #[arg(long, value_name = "FILE")]
+    pub tls_ca: Option<PathBuf>,
     /// Which events are logged: `info`, or by module as in `info,fulcrum_router=debug`
     #[arg(long, value_name = "FILTER")]
     pub log: Option<String>,
@@ -97,11 +106,15 @@ impl Shared {
     /// As settings; those of the service itself are in `section`, the cluster's name is where `cluster_id` says.
     fn overrides(&self, section: &str, cluster_id: &str) -> Overrides {
         let insecure = self.insecure_listen.then_some(true);
+        let file = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
         Overrides::default()
             .set(cluster_id, self.cluster_id.as_ref())
             .set("etcd.endpoints", self.etcd.as_ref())
             .set(&format!("{section}.metrics_listen"), self.metrics_listen)
             .set(&format!("{section}.insecure_listen"), insecure)
+            .set("tls.cert", file(&self.tls_cert))
+            .set("tls.key", file(&self.tls_key))
+            .set("tls.ca", file(&self.tls_ca))
             .set("telemetry.filter", self.log.as_ref())
             .set("telemetry.format", self.log_format.as_ref())
     }

@@ -26,12 +26,11 @@ pub fn main() -> ExitCode {
 /// Until it is asked to stop.
 async fn serve(settings: CoordinatorSettings, mut signals: Signals) -> Result<(), Failure> {
     let cluster = settings.cluster().map_err(StartError::from)?;
+    let coordinator = settings.coordinator();
     let store = tokio::select! {
-        store = waiting::for_metadata(settings.etcd, cluster, settings.coordinator.metrics_listen) => store?,
+        store = waiting::for_metadata(settings.etcd, cluster, coordinator.metrics_listen, &coordinator.tls) => store?,
         () = signals.next() => return Ok(()),
     };
-    let mut coordinator = settings.coordinator;
-    (coordinator.auth, coordinator.audit) = (settings.auth, settings.audit);
     let coordinator = RunningCoordinator::start(coordinator, store, Arc::new(SystemClock)).await?;
     announce("coordinator", coordinator.address(), coordinator.metrics_address())?;
     signals.next().await;

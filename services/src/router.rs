@@ -21,12 +21,11 @@ pub fn main() -> ExitCode {
 /// Until it is asked to stop.
 async fn serve(settings: RouterSettings, mut signals: Signals) -> Result<(), Failure> {
     let cluster = settings.cluster().map_err(StartError::from)?;
+    let router = settings.router();
     let store = tokio::select! {
-        store = waiting::for_metadata(settings.etcd, cluster, settings.router.metrics_listen) => store?,
+        store = waiting::for_metadata(settings.etcd, cluster, router.metrics_listen, &router.tls) => store?,
         () = signals.next() => return Ok(()),
     };
-    let mut router = settings.router;
-    (router.auth, router.audit) = (settings.auth, settings.audit);
     let router = Router::start(router, store, Arc::new(SystemClock)).await?;
     announce("router", router.address(), router.metrics_address())?;
     signals.next().await;

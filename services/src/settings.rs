@@ -6,6 +6,7 @@ use fulcrum_common::audit::AuditConfig;
 use fulcrum_common::auth::AuthConfig;
 use fulcrum_common::config::{ConfigError, Validate, invalid, load};
 use fulcrum_common::telemetry::TelemetryConfig;
+use fulcrum_common::tls::TlsConfig;
 use fulcrum_coordinator::CoordinatorConfig;
 use fulcrum_metadata_etcd::EtcdConfig;
 use fulcrum_router::RouterConfig;
@@ -20,6 +21,8 @@ pub struct ShardNodeSettings {
     pub shard_node: ShardNodeConfig,
     /// Who is let in.
     pub auth: AuthConfig,
+    /// Encryption of all connections but those to the metadata store.
+    pub tls: TlsConfig,
     /// The metadata store.
     pub etcd: EtcdConfig,
     /// Logs and traces.
@@ -38,6 +41,8 @@ pub struct RouterSettings {
     pub auth: AuthConfig,
     /// Where operators' verbs are written down.
     pub audit: AuditConfig,
+    /// Encryption of all connections but those to the metadata store.
+    pub tls: TlsConfig,
     /// The metadata store.
     pub etcd: EtcdConfig,
     /// Logs and traces.
@@ -56,6 +61,8 @@ pub struct CoordinatorSettings {
     pub auth: AuthConfig,
     /// Where operators' verbs are written down.
     pub audit: AuditConfig,
+    /// Encryption of all connections but those to the metadata store.
+    pub tls: TlsConfig,
     /// The metadata store.
     pub etcd: EtcdConfig,
     /// Logs and traces.
@@ -71,6 +78,7 @@ impl Default for ShardNodeSettings {
                 ..ShardNodeConfig::default()
             },
             auth: AuthConfig::default(),
+            tls: TlsConfig::default(),
             etcd: EtcdConfig::default(),
             telemetry: TelemetryConfig::default(),
         }
@@ -84,6 +92,7 @@ impl Default for RouterSettings {
             router: RouterConfig::default(),
             auth: AuthConfig::default(),
             audit: AuditConfig::default(),
+            tls: TlsConfig::default(),
             etcd: EtcdConfig::default(),
             telemetry: TelemetryConfig::default(),
         }
@@ -97,6 +106,7 @@ impl Default for CoordinatorSettings {
             coordinator: CoordinatorConfig::default(),
             auth: AuthConfig::default(),
             audit: AuditConfig::default(),
+            tls: TlsConfig::default(),
             etcd: EtcdConfig::default(),
             telemetry: TelemetryConfig::default(),
         }
@@ -117,8 +127,9 @@ impl Validate for ShardNodeSettings {
             let reason = "which node of the cluster is this? Give it a number of its own, 1 or more (--node)";
             return Err(invalid("shard_node.node", reason));
         }
-        in_section("shard_node", self.shard_node.validate())?;
         self.auth.validate()?;
+        self.tls.validate()?;
+        in_section("shard_node", self.shard_node().validate())?;
         self.etcd.validate()?;
         self.telemetry.validate()
     }
@@ -127,8 +138,9 @@ impl Validate for ShardNodeSettings {
 impl Validate for RouterSettings {
     fn validate(&self) -> Result<(), ConfigError> {
         self.cluster()?;
-        in_section("router", self.router.validate())?;
         self.auth.validate()?;
+        self.tls.validate()?;
+        in_section("router", self.router().validate())?;
         self.etcd.validate()?;
         self.telemetry.validate()
     }
@@ -137,8 +149,9 @@ impl Validate for RouterSettings {
 impl Validate for CoordinatorSettings {
     fn validate(&self) -> Result<(), ConfigError> {
         self.cluster()?;
-        in_section("coordinator", self.coordinator.validate())?;
         self.auth.validate()?;
+        self.tls.validate()?;
+        in_section("coordinator", self.coordinator().validate())?;
         self.etcd.validate()?;
         self.telemetry.validate()
     }
@@ -149,6 +162,17 @@ fn cluster(name: &str) -> Result<ClusterId, ConfigError> {
 }
 
 impl RouterSettings {
+    /// The router's own, with how it encrypts.
+    #[must_use]
+    pub fn router(&self) -> RouterConfig {
+        RouterConfig {
+            tls: self.tls.clone(),
+            auth: self.auth.clone(),
+            audit: self.audit.clone(),
+            ..self.router.clone()
+        }
+    }
+
     /// The cluster that it serves.
     ///
     /// # Errors
@@ -159,6 +183,17 @@ impl RouterSettings {
 }
 
 impl CoordinatorSettings {
+    /// The coordinator's own, with how it encrypts.
+    #[must_use]
+    pub fn coordinator(&self) -> CoordinatorConfig {
+        CoordinatorConfig {
+            tls: self.tls.clone(),
+            auth: self.auth.clone(),
+            audit: self.audit.clone(),
+            ..self.coordinator.clone()
+        }
+    }
+
     /// The cluster that it serves.
     ///
     /// # Errors
@@ -177,6 +212,16 @@ impl CoordinatorSettings {
 }
 
 impl ShardNodeSettings {
+    /// The node's own, with how it encrypts.
+    #[must_use]
+    pub fn shard_node(&self) -> ShardNodeConfig {
+        ShardNodeConfig {
+            tls: self.tls.clone(),
+            auth: self.auth.clone(),
+            ..self.shard_node.clone()
+        }
+    }
+
     /// From all sources.
     ///
     /// # Errors
@@ -248,6 +293,33 @@ mod tests {
     }
 
     #[test]
+    fn encrypted_ports_need_no_flag_and_plain_ones_do() {
+        let everywhere = ["--node", "1", "--listen", "0.0.0.0:1", "--advertise", "a:1"];
+        let encrypted = ["--tls-cert", "c.pem", "--tls-key", "k.pem", "--tls-ca", "a.pem"];
+        let listens = |flags: &[&[&str]], file: &str| node(file, &[], &flags.concat());
+        assert!(listens(&[&everywhere], "").unwrap_err().contains("shard_node.listen"));
+        let settings = listens(&[&everywhere, &encrypted], "").unwrap();
+        assert!(settings.shard_node().tls.is_on());
+        let probed = ["--metrics-listen", "0.0.0.0:2"];
+        let refused = listens(&[&everywhere, &encrypted, &probed], "").unwrap_err();
+        assert!(
+            refused.contains("shard_node.metrics_listen") && refused.contains("tls.metrics"),
+            "probes are answered in plain text: {refused}"
+        );
+        assert!(listens(&[&everywhere, &encrypted, &probed], "[tls]\nmetrics = true").is_ok());
+        assert!(listens(&[&everywhere, &encrypted, &probed, &["--insecure-listen"]], "").is_ok());
+
+        let arguments = RouterArguments::parse_from(["r", "--metrics-listen", "0.0.0.0:2"]);
+        let refused = load_from::<RouterSettings>(None, [], &arguments.overrides()).unwrap_err();
+        assert!(refused.to_string().contains("router.metrics_listen"), "{refused}");
+        for port in ["--listen", "--metrics-listen"] {
+            let arguments = CoordinatorArguments::parse_from(["c", port, "0.0.0.0:2"]);
+            let refused = load_from::<CoordinatorSettings>(None, [], &arguments.overrides()).unwrap_err();
+            assert!(refused.to_string().contains("insecure_listen"), "{refused}");
+        }
+    }
+
+    #[test]
     fn what_is_wrong_is_told_with_its_whole_key() {
         let refused = |file: &str, flags: &[&str], words: &[&str]| {
             let message = node(file, &[], flags).unwrap_err();
@@ -262,6 +334,7 @@ mod tests {
             &["shard_node.listen", "insecure_listen"],
         );
         refused("", &["--node", "1", "--etcd", "https://a:1"], &["etcd.ca_file"]);
+        refused("", &["--node", "1", "--tls-cert", "c.pem"], &["tls.key"]);
         refused("", &["--node", "1", "--log-format", "yaml"], &["telemetry.format"]);
         refused("[shard_node]\ncolour = 1", &["--node", "1"], &["node.toml", "colour"]);
         refused("node = 1", &[], &["node.toml", "node"]);

@@ -32,13 +32,8 @@ fn telemetry(settings: &ShardNodeSettings) -> TelemetryConfig {
 /// Until it is asked to stop, or cannot go on. A node starts without etcd: it serves its port, waits for the cluster's
 /// metadata, and says so.
 async fn serve(settings: ShardNodeSettings, mut signals: Signals) -> Result<(), Failure> {
-    let ShardNodeSettings {
-        mut shard_node,
-        auth,
-        etcd,
-        ..
-    } = settings;
-    shard_node.auth = auth;
+    let shard_node = settings.shard_node();
+    let etcd = settings.etcd;
     tracing::info!(cluster = %shard_node.cluster_id, etcd = %etcd.shown(), "cluster metadata is in etcd");
     let etcd: Arc<dyn Metadata> = Arc::new(EtcdMetadata::new(etcd).map_err(StartError::from)?);
     let cluster = shard_node.cluster().map_err(StartError::from)?;

@@ -4,6 +4,7 @@
 use crate::process::Failure;
 use fulcrum_common::metrics::Metrics;
 use fulcrum_common::metrics_server::{MetricsServer, Readiness};
+use fulcrum_common::tls::{Tls, TlsConfig};
 use fulcrum_common::{ClusterId, ClusterStore, Metadata, StartError, StoreError};
 use fulcrum_metadata_etcd::{EtcdConfig, EtcdMetadata};
 use std::net::SocketAddr;
@@ -16,12 +17,16 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// Waits for the cluster's metadata, and says for what it waits; at `probed`, too, until it returns.
 ///
 /// # Errors
-/// Metadata that cannot be read, which is no matter of waiting, or a port that cannot be had.
+/// Metadata that cannot be read, which is no matter of waiting, a port that cannot be had, or certificates that cannot be used.
 pub async fn for_metadata(
     etcd: EtcdConfig,
     cluster: ClusterId,
     probed: Option<SocketAddr>,
+    tls: &TlsConfig,
 ) -> Result<ClusterStore, Failure> {
+    // What would keep it from serving afterwards is told before.
+    let metrics = Metrics::new();
+    let tls = Tls::open(tls, &metrics).map_err(StartError::from)?;
     let shown = etcd.shown();
     tracing::info!(%cluster, etcd = %shown, "cluster metadata is in etcd");
     let metadata: Arc<dyn Metadata> = Arc::new(EtcdMetadata::new(etcd).map_err(StartError::from)?);
@@ -29,7 +34,11 @@ pub async fn for_metadata(
         "waiting for the cluster's metadata in etcd at {shown}"
     )));
     let server = match probed {
-        Some(at) => Some(MetricsServer::start(at, Metrics::new().registry().clone(), not_ready(reason.clone())).await?),
+        Some(at) => {
+            let acceptor = tls.as_ref().and_then(Tls::of_metrics);
+            let ready = not_ready(reason.clone());
+            Some(MetricsServer::start_with(acceptor, at, metrics.registry().clone(), ready).await?)
+        }
         None => None,
     };
     let mut pause = FIRST_PAUSE;

@@ -10,7 +10,8 @@ use crate::metrics::{NodeMetrics, PlacementMetrics};
 use crate::placement::Placer;
 use fulcrum_common::auth::Guard;
 use fulcrum_common::metadata::NodeLease;
-use fulcrum_common::routing::RoutingTable;
+use fulcrum_common::routing::{Backends, RoutingTable};
+use fulcrum_common::tls::Dialer;
 use fulcrum_common::{
     CasResult, Clock, ClusterEvent, ClusterId, ClusterMap, ClusterStore, Metadata, NodeInfo, StoreError,
 };
@@ -50,6 +51,7 @@ pub(crate) enum Call {
 pub(crate) struct Placing {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) every: Duration,
+    pub(crate) dialer: Dialer,
     pub(crate) metrics: PlacementMetrics,
 }
 
@@ -108,9 +110,9 @@ impl Cluster {
             store: store.clone(),
             lease,
             table: followers.table.clone(),
-            shows: followers.guard.to_show(),
             clock: placing.clock,
             every: placing.every,
+            backends: Backends::new(placing.dialer, followers.guard.to_show()),
             deadline,
             metrics: placing.metrics,
         };

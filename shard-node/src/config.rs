@@ -7,6 +7,7 @@ use crate::inbox::Bounds;
 use fulcrum_common::ClusterId;
 use fulcrum_common::auth::AuthConfig;
 use fulcrum_common::config::{ConfigError, Validate, check_listen, duration, invalid};
+use fulcrum_common::tls::TlsConfig;
 use fulcrum_types::NodeId;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -43,6 +44,9 @@ pub struct ShardNodeConfig {
     /// Who is let in: a section of its own in what operators write.
     #[serde(skip)]
     pub auth: AuthConfig,
+    /// Encryption: a section of its own.
+    #[serde(skip)]
+    pub tls: TlsConfig,
 }
 
 /// How much may wait; what is beyond is refused or dropped, and counted.
@@ -109,6 +113,7 @@ impl Default for ShardNodeConfig {
             limits: LimitsConfig::default(),
             times: TimesConfig::default(),
             auth: AuthConfig::default(),
+            tls: TlsConfig::default(),
         }
     }
 }
@@ -171,9 +176,9 @@ impl Validate for ShardNodeConfig {
             return Err(invalid("node", "0 means no node: use 1 or more"));
         }
         self.cluster()?;
-        check_listen("listen", self.listen, self.insecure_listen)?;
+        check_listen("listen", self.listen, self.insecure_listen || self.tls.is_on())?;
         if let Some(metrics) = self.metrics_listen {
-            check_listen("metrics_listen", metrics, self.insecure_listen)?;
+            check_listen("metrics_listen", metrics, self.insecure_listen || self.tls.metrics)?;
         }
         if self.listen.ip().is_unspecified() && self.advertise.is_none() {
             let reason = format!(

@@ -21,6 +21,7 @@ use fulcrum_common::metrics::Metrics;
 use fulcrum_common::metrics_server::{MetricsServer, Readiness};
 use fulcrum_common::routing::{Backends, Groups, RoutingTable, StreamedGroups};
 use fulcrum_common::sockets::ReservedPort;
+use fulcrum_common::tls::{Dialer, Port, Tls};
 use fulcrum_common::{Clock, ClusterId, ClusterMap, Metadata, NodeInfo, StartError};
 use fulcrum_replication::Replica;
 use fulcrum_replication::primary_backup::PrimaryBackup;
@@ -46,9 +47,12 @@ pub(crate) enum Others {
 }
 
 impl Others {
-    fn groups(self, table: &Arc<RoutingTable>, shows: Internal) -> Option<Arc<dyn Groups>> {
+    fn groups(self, table: &Arc<RoutingTable>, dialer: &Dialer, shows: Internal) -> Option<Arc<dyn Groups>> {
         match self {
-            Others::Found => Some(Arc::new(StreamedGroups::new(table.clone(), Backends::showing(shows)))),
+            Others::Found => {
+                let backends = Backends::new(dialer.clone(), shows);
+                Some(Arc::new(StreamedGroups::new(table.clone(), backends)))
+            }
             Others::Given(groups) => groups,
         }
     }
@@ -248,6 +252,8 @@ async fn start(
     let registry = metrics.registry().clone();
     let guard = Guard::open(&config.auth, clock.clone(), &Metrics::of(registry.clone()))?;
     guard.warn_if_open(config.listen);
+    let tls = metrics.encryption(&config.tls)?;
+    let dialer = Dialer::of(tls.as_ref());
     let inbox = Arc::new(Inbox::new(config.bounds()));
     let (failpoints, reading) = Failpoints::of(config.failpoints.as_deref()).unzip();
     let clock = match &failpoints {
@@ -269,7 +275,10 @@ async fn start(
     let (publish, map) = watch::channel(unknown);
     let (tell_ready, ready) = watch::channel(Err("the node starts".to_owned()));
     let metrics_server = match config.metrics_listen {
-        Some(at) => Some(MetricsServer::start(at, registry.clone(), readiness(ready, stopping)).await?),
+        Some(at) => {
+            let acceptor = tls.as_ref().and_then(Tls::of_metrics);
+            Some(MetricsServer::start_with(acceptor, at, registry.clone(), readiness(ready, stopping)).await?)
+        }
         None => None,
     };
     let membership = Membership {
@@ -285,6 +294,7 @@ async fn start(
     let placing = Placing {
         clock: clock.clone(),
         every: config.times.placement_check,
+        dialer: dialer.clone(),
         metrics: metrics
             .placement()
             .map_err(|error| StartError::Config(error.to_string()))?,
@@ -307,10 +317,11 @@ async fn start(
         identity.clone(),
         network.clone(),
         map.clone(),
+        dialer.clone(),
         config.limits.queued_bytes_per_peer,
     );
     let asker = Asker {
-        groups: others.groups(&table, guard.to_show()),
+        groups: others.groups(&table, &dialer, guard.to_show()),
         inbox: inbox.clone(),
     };
     let effects = Effects::new(transport, cluster.clone(), metrics.clone(), asker);
@@ -335,8 +346,9 @@ async fn start(
     };
     let closing = CancellationToken::new();
     let listener = port.listen().map_err(bind)?;
+    let acceptor = tls.map(|tls| tls.acceptor(Port::Services));
     let tasks = [
-        tokio::spawn(serve(listener, guard.clone(), door, peers, closing.clone())),
+        tokio::spawn(serve(listener, acceptor, guard.clone(), door, peers, closing.clone())),
         tokio::spawn(guard.end_expired()),
         tokio::spawn(tick(inbox.clone(), map, config.times.tick)),
     ];

@@ -5,7 +5,6 @@
 //! nodes by the watch, as any other does, and hand-overs are asked for as an operator asks.
 
 use crate::metrics::PlacementMetrics;
-use fulcrum_common::auth::Internal;
 use fulcrum_common::metadata::{Leader, NodeLease, PlacementView, Replacement};
 use fulcrum_common::routing::{Backends, RoutingTable};
 use fulcrum_common::wire::internal::HandOverRequest;
@@ -29,9 +28,9 @@ pub(crate) struct Placer {
     /// This node's registration, while it has one.
     pub(crate) lease: watch::Receiver<Option<NodeLease>>,
     pub(crate) table: Arc<RoutingTable>,
-    pub(crate) shows: Internal,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) every: Duration,
+    pub(crate) backends: Backends,
     pub(crate) deadline: Duration,
     pub(crate) metrics: PlacementMetrics,
 }
@@ -39,7 +38,7 @@ pub(crate) struct Placer {
 impl Placer {
     /// Looks again and again; ends when it is dropped.
     pub(crate) async fn run(mut self) {
-        let backends = Backends::showing(self.shows.clone());
+        let backends = self.backends.clone();
         let patience = (self.every + self.deadline) * LOOKS_MISSED;
         let mut acting: Option<Placement> = None;
         loop {

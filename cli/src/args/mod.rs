@@ -1,6 +1,7 @@
 //! The command line, as `--help` shows it: what all commands share here, the commands themselves by what they are about.
 
 mod backup;
+mod cert;
 mod cluster;
 mod files;
 mod keys;
@@ -10,6 +11,7 @@ mod token;
 mod txn;
 
 pub use backup::{BackupCommand, BackupCreateArgs, BackupRestoreArgs, BackupVerifyArgs};
+pub use cert::{CertCommand, CertDevArgs};
 pub use cluster::{FailoverCommand, KeyspaceCommand, KeyspaceCreateArgs, ReplayArgs, StatusArgs};
 pub use files::{ExportArgs, ImportArgs};
 pub use keys::{CasArgs, DeleteArgs, GetArgs, OutcomeArgs, PutArgs, ScanArgs, WatchArgs};
@@ -65,6 +67,42 @@ pub struct Global {
     /// How long a request may take, all retries together
     #[arg(long, global = true, default_value = "5s", value_parser = positive, value_name = "TIME")]
     pub deadline: Duration,
+    /// Connect encrypted, to servers with a certificate by this authority (PEM)
+    #[arg(
+        long,
+        global = true,
+        env = "FULCRUM_TLS_CA",
+        value_name = "FILE",
+        help_heading = "Encryption"
+    )]
+    pub tls_ca: Option<PathBuf>,
+    /// Certificate to show to servers that want one (PEM)
+    #[arg(
+        long,
+        global = true,
+        env = "FULCRUM_TLS_CERT",
+        value_name = "FILE",
+        help_heading = "Encryption"
+    )]
+    pub tls_cert: Option<PathBuf>,
+    /// Its key (PEM)
+    #[arg(
+        long,
+        global = true,
+        env = "FULCRUM_TLS_KEY",
+        value_name = "FILE",
+        help_heading = "Encryption"
+    )]
+    pub tls_key: Option<PathBuf>,
+    /// The name in the servers' certificates, if it is not the address
+    #[arg(
+        long,
+        global = true,
+        env = "FULCRUM_TLS_SERVER_NAME",
+        value_name = "NAME",
+        help_heading = "Encryption"
+    )]
+    pub tls_server_name: Option<String>,
     /// Session file: reads never go back behind what this session has seen; made if it does not exist
     #[arg(long, global = true, value_name = "FILE")]
     pub session: Option<PathBuf>,
@@ -188,6 +226,9 @@ pub enum Command {
     Bench(BenchArgs),
     /// Ask what became of a write whose answer was lost
     Outcome(OutcomeArgs),
+    /// Certificates to develop and to try encryption with
+    #[command(subcommand)]
+    Cert(CertCommand),
     /// Print completions for a shell
     Completions {
         /// The shell

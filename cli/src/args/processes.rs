@@ -49,6 +49,9 @@ pub struct DevArgs {
     /// Listen where other machines can connect, without encryption
     #[arg(long)]
     pub insecure_listen: bool,
+    /// Encrypt all connections, with the files that `fulcrum cert dev` put there
+    #[arg(long, value_name = "DIR")]
+    pub tls: Option<PathBuf>,
 }
 
 /// `fulcrum bench`.

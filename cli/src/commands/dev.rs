@@ -1,6 +1,7 @@
 //! `fulcrum dev`: a whole cluster in this process, until it is stopped.
 
 use crate::args::DevArgs;
+use crate::commands::cert::{config_of, exports};
 use crate::context::{Context, Ending, note, print};
 use crate::exit::{Exit, Failure};
 use fulcrum_common::config::check_listen;
@@ -12,9 +13,14 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// Runs a cluster.
 pub async fn run(context: &Context, args: &DevArgs) -> Ending {
-    for (flag, address) in [("listen", Some(args.listen)), ("metrics-listen", args.metrics_listen)] {
+    // Metrics are served in plain text here.
+    let ports = [
+        ("listen", Some(args.listen), args.tls.is_some()),
+        ("metrics-listen", args.metrics_listen, false),
+    ];
+    for (flag, address, encrypted) in ports {
         let Some(address) = address else { continue };
-        check_listen(flag, address, args.insecure_listen).map_err(|_| {
+        check_listen(flag, address, encrypted || args.insecure_listen).map_err(|_| {
             let why = format!("{address} can be reached from other machines, without encryption");
             Failure::usage(format!("--{flag}"), why).remedy("a loopback address, or --insecure-listen if you mean it")
         })?;
@@ -26,6 +32,7 @@ pub async fn run(context: &Context, args: &DevArgs) -> Ending {
         listen: args.listen,
         insecure_listen: args.insecure_listen,
         metrics: args.metrics_listen.map_or(MetricsPorts::None, MetricsPorts::From),
+        tls: args.tls.as_deref().map(config_of).unwrap_or_default(),
         ..LocalClusterOptions::default()
     };
     let mut cluster = LocalCluster::start(options)
@@ -112,10 +119,13 @@ fn welcome(context: &Context, cluster: &LocalCluster, args: &DevArgs) -> String 
     if let Some(metrics) = cluster.router_metrics_address() {
         line("metrics", format!("http://{metrics}/metrics (nodes behind it)"));
     }
-    let flag = match router.to_string().as_str() {
+    let mut flag = match router.to_string().as_str() {
         "127.0.0.1:7400" => String::new(),
         other => format!("  export FULCRUM_ROUTER={other}\n"),
     };
+    if let Some(dir) = &args.tls {
+        flag.push_str(&format!("  {}\n", exports(dir)));
+    }
     text.push_str(&format!(
         "\n{}\n{flag}  fulcrum keyspace create test\n  fulcrum put test hello world\n  fulcrum get test hello\n  fulcrum status\n\nCtrl-C stops it.\n",
         paint.dim("In another terminal:")

@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod budget;
+pub mod cert;
 pub mod completions;
 pub mod dev;
 pub mod failover;

@@ -20,6 +20,7 @@ use crate::auth::{Caller, Verb};
 use crate::clock::Clock;
 use crate::entropy::random_u64;
 use crate::error::StartError;
+use crate::tls::ConnectionInfo;
 use crate::wire::status::{refusal_from_status, refusal_to_status};
 use file::Writer;
 use fulcrum_types::{Mono, Refusal};
@@ -57,7 +58,7 @@ impl Asked {
         Ok(Self {
             verb,
             caller: Caller::of(request)?,
-            peer: request.remote_addr(),
+            peer: request.extensions().get::<ConnectionInfo>().and_then(|from| from.peer),
             arguments,
         })
     }

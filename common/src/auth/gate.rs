@@ -4,6 +4,7 @@
 
 use super::caller::Caller;
 use super::guard::{Guard, Shown};
+use crate::tls::ConnectionInfo;
 use crate::wire::status::refusal_to_status;
 use bytes::Bytes;
 use fulcrum_types::Refusal;
@@ -21,7 +22,6 @@ use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::Service;
 use tonic::server::NamedService;
-use tonic::transport::server::TcpConnectInfo;
 
 /// A service behind a gate.
 #[derive(Clone, Debug)]
@@ -65,7 +65,7 @@ impl<S> Gate<S> {
 
 /// Where a call comes from, as far as the connection tells.
 fn peer(extensions: &http::Extensions) -> Option<SocketAddr> {
-    extensions.get::<TcpConnectInfo>()?.remote_addr()
+    extensions.get::<ConnectionInfo>()?.peer
 }
 
 impl<S: NamedService> NamedService for Gate<S> {

@@ -8,6 +8,7 @@
 use super::Failure;
 use crate::auth::Internal;
 use crate::tickets::Tickets;
+use crate::tls::Dialer;
 use crate::wire::batch::{BatchBuilder, RequestBatch, ResponseBatch};
 use crate::wire::internal::shard_client::ShardClient;
 use crate::wire::{Malformed, internal, shard};
@@ -90,9 +91,10 @@ impl Asker for Call {
     }
 }
 
-/// All connections, made when first needed. Their tasks run where they are made: they are not shared between runtimes.
+/// All connections, made when first needed; by default in plain text. Their tasks run where they are made: they are not shared between runtimes.
 #[derive(Clone, Default)]
 pub struct Backends {
+    dialer: Dialer,
     nodes: Arc<Mutex<HashMap<NodeId, Backend, RandomState>>>,
     shows: Internal,
 }
@@ -110,12 +112,13 @@ impl Drop for Backend {
 }
 
 impl Backends {
-    /// To nodes that are shown this secret.
+    /// None yet; all will be made so, to nodes that are shown this secret.
     #[must_use]
-    pub fn showing(shows: Internal) -> Self {
+    pub fn new(dialer: Dialer, shows: Internal) -> Self {
         Self {
+            dialer,
+            nodes: Arc::default(),
             shows,
-            ..Self::default()
         }
     }
 
@@ -173,16 +176,16 @@ impl Backends {
         match nodes.entry(node) {
             Entry::Occupied(known) if known.get().address == address => Ok(known.into_mut()),
             Entry::Occupied(mut known) => {
-                known.insert(Backend::start(node, address, &self.shows)?);
+                known.insert(Backend::start(&self.dialer, node, address, &self.shows)?);
                 Ok(known.into_mut())
             }
-            Entry::Vacant(unknown) => Ok(unknown.insert(Backend::start(node, address, &self.shows)?)),
+            Entry::Vacant(unknown) => Ok(unknown.insert(Backend::start(&self.dialer, node, address, &self.shows)?)),
         }
     }
 }
 
 impl Backend {
-    fn start(node: NodeId, address: &str, shows: &Internal) -> Result<Self, Failure> {
+    fn start(dialer: &Dialer, node: NodeId, address: &str, shows: &Internal) -> Result<Self, Failure> {
         let endpoint = Endpoint::from_shared(format!("http://{address}"))
             .map_err(|error| Failure::NotSent(format!("address '{address}' of {node} makes no sense: {error}")))?
             .tcp_nodelay(true)
@@ -190,7 +193,7 @@ impl Backend {
             .http2_keep_alive_interval(KEEP_ALIVE_EVERY)
             .keep_alive_timeout(KEEP_ALIVE_WITHIN)
             .keep_alive_while_idle(true);
-        let channel = endpoint.connect_lazy();
+        let channel = dialer.lazy(&endpoint);
         let outbox = Arc::new(Outbox::new(node));
         tokio::spawn(run(node_client(channel.clone(), shows.clone()), outbox.clone()));
         Ok(Self {

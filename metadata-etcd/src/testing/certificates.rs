@@ -28,6 +28,8 @@ pub enum Holds {
     Now,
     /// No longer.
     Expired,
+    /// Not for long.
+    NotYet,
 }
 
 impl Authority {
@@ -64,12 +66,37 @@ impl Authority {
     /// If files cannot be written.
     #[must_use]
     pub fn sign(&self, file: &str, names: &[&str], holds: Holds) -> Signed {
+        let usages = [ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        self.sign_for(&usages, file, names, holds)
+    }
+
+    /// The same for clients only.
+    ///
+    /// # Panics
+    /// If files cannot be written.
+    #[must_use]
+    pub fn sign_for_clients(&self, file: &str, names: &[&str], holds: Holds) -> Signed {
+        self.sign_for(&[ExtendedKeyUsagePurpose::ClientAuth], file, names, holds)
+    }
+
+    /// The same for servers only.
+    ///
+    /// # Panics
+    /// If files cannot be written.
+    #[must_use]
+    pub fn sign_for_servers(&self, file: &str, names: &[&str], holds: Holds) -> Signed {
+        self.sign_for(&[ExtendedKeyUsagePurpose::ServerAuth], file, names, holds)
+    }
+
+    fn sign_for(&self, usages: &[ExtendedKeyUsagePurpose], file: &str, names: &[&str], holds: Holds) -> Signed {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names).unwrap();
         params.distinguished_name.push(DnType::CommonName, file);
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        if holds == Holds::Expired {
-            params.not_after = date_time_ymd(2001, 1, 1);
+        params.extended_key_usages = usages.to_vec();
+        match holds {
+            Holds::Now => {}
+            Holds::Expired => params.not_after = date_time_ymd(2001, 1, 1),
+            Holds::NotYet => params.not_before = date_time_ymd(2999, 1, 1),
         }
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();

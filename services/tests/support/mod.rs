@@ -1,9 +1,11 @@
 //! A cluster of real processes: an etcd, shard-nodes, a router and a coordinator, each in a process of its own, killed when dropped.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub mod greeting;
+
 use fulcrum_common::sockets::ReservedPort;
 use fulcrum_common::{Clock, SystemClock};
-use fulcrum_metadata_etcd::testing::Etcd;
+use fulcrum_metadata_etcd::testing::{Etcd, Signed};
 use fulcrum_types::Mono;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -60,7 +62,7 @@ pub struct Service {
 }
 
 impl Service {
-    fn spawn(program: &str, arguments: &[String], settings: &[(&str, &str)], log: PathBuf) -> Self {
+    pub fn spawn(program: &str, arguments: &[String], settings: &[(&str, &str)], log: PathBuf) -> Self {
         let file = File::options().create(true).append(true).open(&log).unwrap();
         let mut child = Command::new(program)
             .args(arguments)
@@ -173,6 +175,26 @@ pub struct World {
     pub traces: Option<(String, &'static str)>,
     /// The same of the router and the coordinator.
     pub gate_settings: Vec<(&'static str, &'static str)>,
+    /// The certificate of all processes, and of the command line; nothing is encrypted without.
+    pub encrypted: Option<Encrypted>,
+}
+
+/// Files of certificates.
+pub struct Encrypted {
+    pub authority: PathBuf,
+    pub processes: Signed,
+    pub client: Signed,
+}
+
+/// The flags that name such files.
+pub fn tls_flags(authority: &Path, signed: &Signed) -> Vec<String> {
+    let files = [
+        ("--tls-ca", authority),
+        ("--tls-cert", &signed.certificate),
+        ("--tls-key", &signed.key),
+    ];
+    let flags = files.map(|(flag, file)| [flag.to_owned(), file.display().to_string()]);
+    flags.into_iter().flatten().collect()
 }
 
 impl World {
@@ -195,6 +217,7 @@ impl World {
             settings: Vec::new(),
             traces: None,
             gate_settings: Vec::new(),
+            encrypted: None,
         })
     }
 
@@ -213,7 +236,11 @@ impl World {
 
     fn shared(&self, cluster: &str) -> Vec<String> {
         let etcd = self.etcd.endpoint();
-        ["--etcd", &etcd, "--cluster-id", cluster].map(str::to_owned).to_vec()
+        let mut flags = ["--etcd", &etcd, "--cluster-id", cluster].map(str::to_owned).to_vec();
+        if let Some(encrypted) = &self.encrypted {
+            flags.extend(tls_flags(&encrypted.authority, &encrypted.processes));
+        }
+        flags
     }
 
     /// Settings of traces, as environment variables.
@@ -343,6 +370,9 @@ impl World {
         command
             .args(["--router", &self.router_address, "-o", "json"])
             .args(arguments);
+        if let Some(encrypted) = &self.encrypted {
+            command.args(tls_flags(&encrypted.authority, &encrypted.client));
+        }
         command
     }
 

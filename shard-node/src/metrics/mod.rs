@@ -10,9 +10,12 @@ pub(crate) use placement::PlacementMetrics;
 pub(crate) use requests::{Kind, RequestMetrics};
 
 use crate::event::{FailoverPhases, Observation};
+use fulcrum_common::config::ConfigError;
 use fulcrum_common::metrics::{LATENCY_BUCKETS, MetricError, Metrics};
+use fulcrum_common::tls::{Tls, TlsConfig};
 use prometheus::core::Collector;
 use prometheus::{GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use std::sync::Arc;
 use std::time::Duration;
 
 const COUNT_BUCKETS: &[f64] = &[
@@ -326,6 +329,11 @@ impl NodeMetrics {
     /// Those of placement, in the same registry.
     pub(crate) fn placement(&self) -> Result<PlacementMetrics, MetricError> {
         PlacementMetrics::new(&self.metrics)
+    }
+
+    /// Encryption as configured, with its metrics in the same registry.
+    pub(crate) fn encryption(&self, config: &TlsConfig) -> Result<Option<Arc<Tls>>, ConfigError> {
+        Tls::open(config, &self.metrics)
     }
 
     pub(crate) fn metadata_call(&self, operation: &str, outcome: &str) {

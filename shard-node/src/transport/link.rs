@@ -5,6 +5,7 @@ use super::queue::{Batches, Outgoing};
 use fulcrum_common::ClusterMap;
 use fulcrum_common::auth::Internal;
 use fulcrum_common::limits::MAX_MESSAGE_BYTES;
+use fulcrum_common::tls::Dialer;
 use fulcrum_common::wire::internal::PeerBatch;
 use fulcrum_common::wire::internal::peer_batch::Hello;
 use fulcrum_common::wire::internal::peer_client::PeerClient;
@@ -29,11 +30,12 @@ pub(super) async fn run(
     identity: Identity,
     peer: NodeId,
     mut map: watch::Receiver<Arc<ClusterMap>>,
+    dialer: Dialer,
     queue: Arc<Outgoing>,
 ) {
     let mut pause = FIRST_PAUSE;
     while let Some(address) = address_of(peer, &mut map).await {
-        match connect(&address).await {
+        match connect(&dialer, &address).await {
             Ok(channel) => {
                 tracing::debug!(%peer, %address, "link opened");
                 queue.set_online(true);
@@ -84,15 +86,15 @@ async fn moved(peer: NodeId, address: &str, map: &mut watch::Receiver<Arc<Cluste
     }
 }
 
-async fn connect(address: &str) -> Result<Channel, tonic::transport::Error> {
-    Endpoint::from_shared(format!("http://{address}"))?
+async fn connect(dialer: &Dialer, address: &str) -> Result<Channel, String> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}"))
+        .map_err(|error| error.to_string())?
         .connect_timeout(CONNECT_WITHIN)
         .tcp_nodelay(true)
         .http2_keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PONG_WITHIN)
-        .keep_alive_while_idle(true)
-        .connect()
-        .await
+        .keep_alive_while_idle(true);
+    dialer.now(&endpoint).await
 }
 
 fn hello(identity: &Identity, peer: NodeId) -> PeerBatch {

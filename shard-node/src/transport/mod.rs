@@ -8,7 +8,7 @@
 //! harm. Keep-alive pings notice a peer that went without a word; the link is then opened anew, with growing pauses, at
 //! the address that the cluster map has by then.
 //!
-//! Left out: encryption and authentication of peers.
+//! Who may open a link at all is judged before, by its certificate (`fulcrum_common::tls`).
 
 mod accept;
 mod link;
@@ -20,6 +20,7 @@ pub use network::Network;
 pub(crate) use queue::Depth;
 
 use fulcrum_common::auth::Internal;
+use fulcrum_common::tls::Dialer;
 use fulcrum_common::wire::internal::{PeerMessage, TracedEntry};
 use fulcrum_common::wire::peer::message_to_wire;
 use fulcrum_common::{ClusterId, ClusterMap};
@@ -52,6 +53,7 @@ pub(crate) struct Transport {
     identity: Identity,
     network: Network,
     map: watch::Receiver<Arc<ClusterMap>>,
+    dialer: Dialer,
     bound_bytes: usize,
     links: BTreeMap<NodeId, Link>,
 }
@@ -61,12 +63,14 @@ impl Transport {
         identity: Identity,
         network: Network,
         map: watch::Receiver<Arc<ClusterMap>>,
+        dialer: Dialer,
         bound_bytes: usize,
     ) -> Self {
         Self {
             identity,
             network,
             map,
+            dialer,
             bound_bytes,
             links: BTreeMap::new(),
         }
@@ -79,7 +83,13 @@ impl Transport {
         }
         let link = self.links.entry(to).or_insert_with(|| {
             let queue = Outgoing::new(self.bound_bytes);
-            let task = link::run(self.identity.clone(), to, self.map.clone(), queue.clone());
+            let task = link::run(
+                self.identity.clone(),
+                to,
+                self.map.clone(),
+                self.dialer.clone(),
+                queue.clone(),
+            );
             Link {
                 queue,
                 _task: AbortOnDropHandle::new(tokio::spawn(task)),

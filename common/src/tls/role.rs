@@ -1,0 +1,156 @@
+//! Who is on the other side, by its certificate: one of the cluster's own processes, a client, or nobody in particular.
+//!
+//! A certificate of the authority is not enough to act as a part of the cluster: clients have those, too. It must carry the role as a DNS
+//! name. The role has no dots, so that no wildcard (`*.example.com`) can stand for it.
+
+use super::serve::ConnectionInfo;
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::client::verify_server_name;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
+use std::fmt;
+use std::sync::Arc;
+use tonic::service::Interceptor;
+use tonic::{Request, Status};
+
+/// Who opened a connection, by its certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PeerRole {
+    /// Nobody knows: nothing is encrypted here.
+    Unencrypted,
+    /// It showed no certificate.
+    Anonymous,
+    /// Its certificate is by the authority.
+    Client,
+    /// And carries the role.
+    Service,
+}
+
+/// Lets only the cluster's own processes in, where connections are encrypted: for services that share a port with the client API.
+#[derive(Clone, Copy, Debug)]
+pub struct OnlyServices {
+    encrypted: bool,
+}
+
+impl OnlyServices {
+    /// At a port that is encrypted, or not.
+    #[must_use]
+    pub fn new(encrypted: bool) -> Self {
+        Self { encrypted }
+    }
+}
+
+impl Interceptor for OnlyServices {
+    fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
+        let is_service = request
+            .extensions()
+            .get::<ConnectionInfo>()
+            .is_some_and(|from| from.role == PeerRole::Service);
+        if self.encrypted && !is_service {
+            tracing::warn!("refused a call of a client to what is for the cluster's own processes: what is it up to?");
+            return Err(Status::permission_denied("not for clients"));
+        }
+        Ok(request)
+    }
+}
+
+/// Refuses what could be mistaken for another name.
+pub(super) fn check_role_name(name: &str) -> Result<(), String> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    if name.is_empty() || !name.chars().all(fits) {
+        return Err(format!(
+            "'{name}' will not do: letters, digits and hyphens only; a name with dots could be met by a wildcard"
+        ));
+    }
+    match ServerName::try_from(name) {
+        Ok(ServerName::DnsName(_)) => Ok(()),
+        _ => Err(format!("'{name}' is no DNS name")),
+    }
+}
+
+/// The DNS name that makes a certificate one of the cluster's own processes.
+#[derive(Clone, Debug)]
+pub(super) struct RoleName(ServerName<'static>);
+
+impl RoleName {
+    pub(super) fn new(name: &str) -> Result<Self, String> {
+        check_role_name(name)?;
+        let name = ServerName::try_from(name.to_owned()).map_err(|error| error.to_string())?;
+        Ok(Self(name))
+    }
+
+    pub(super) fn is_in(&self, certificate: &CertificateDer<'_>) -> bool {
+        ParsedCertificate::try_from(certificate).is_ok_and(|parsed| verify_server_name(&parsed, &self.0).is_ok())
+    }
+
+    /// Who showed these, if the authority has signed them.
+    pub(super) fn caller(&self, shown: Option<&[CertificateDer<'_>]>) -> PeerRole {
+        match shown.and_then(<[_]>::first) {
+            None => PeerRole::Anonymous,
+            Some(certificate) if self.is_in(certificate) => PeerRole::Service,
+            Some(_) => PeerRole::Client,
+        }
+    }
+}
+
+impl fmt::Display for RoleName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.to_str())
+    }
+}
+
+/// Takes certificates of the authority that carry the role.
+#[derive(Debug)]
+pub(super) struct ServicesOnly {
+    by_authority: Arc<dyn ClientCertVerifier>,
+    role: RoleName,
+}
+
+impl ServicesOnly {
+    pub(super) fn new(by_authority: Arc<dyn ClientCertVerifier>, role: RoleName) -> Self {
+        Self { by_authority, role }
+    }
+}
+
+impl ClientCertVerifier for ServicesOnly {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.by_authority.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        behind: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let verified = self.by_authority.verify_client_cert(certificate, behind, now)?;
+        match self.role.is_in(certificate) {
+            true => Ok(verified),
+            false => Err(CertificateError::ApplicationVerificationFailure.into()),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.by_authority.verify_tls12_signature(message, certificate, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.by_authority.verify_tls13_signature(message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.by_authority.supported_verify_schemes()
+    }
+}
