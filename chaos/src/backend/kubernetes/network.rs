@@ -45,7 +45,10 @@ impl Network {
     /// Cuts them, all machines at once.
     pub(super) async fn cut(&mut self, links: &[Link], pods: &Pods) -> Result<()> {
         let mut added = BTreeSet::new();
-        for link in links.iter().filter(|link| !self.cut.contains_key(link)) {
+        for link in links {
+            if self.cut.contains_key(link) {
+                continue;
+            }
             let rules = rules(*link, pods)?;
             added.extend(rules.iter().cloned());
             self.cut.insert(*link, rules);
