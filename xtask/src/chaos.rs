@@ -1,6 +1,6 @@
 //! `cargo xtask chaos`: builds the services and the fault tool, finds an etcd, and hands over.
 //!
-//! For containers the services and etcd are in images: then only the tool is built, and the image of etcd if there is none.
+//! For containers the services and etcd are in images: then only the tool is built, and the image of etcd if there is none. Pods are there already.
 
 use anyhow::{Result, bail};
 use std::path::PathBuf;
@@ -20,9 +20,9 @@ const TELLS_ONLY: [&str; 3] = ["--list", "--help", "-h"];
 /// Something could not be built, or there is no etcd.
 pub(crate) fn run(flags: &[String]) -> Result<u8> {
     let release = flags.iter().any(|flag| flag == RELEASE);
-    let in_containers = in_containers(flags);
+    let (in_containers, in_pods) = (asks_for(flags, "docker"), asks_for(flags, "kind"));
     let mut build = cargo(&["build", "--quiet", "--locked", "-p", "fulcrum-chaos"]);
-    match in_containers {
+    match in_containers || in_pods {
         true => build.args(["--bin", "fulcrum-chaos"]),
         false => build.args(["-p", "fulcrum-services", "--bins"]),
     };
@@ -41,6 +41,7 @@ pub(crate) fn run(flags: &[String]) -> Result<u8> {
         .args(flags.iter().filter(|flag| *flag != RELEASE));
     match flags.iter().any(|flag| TELLS_ONLY.contains(&flag.as_str())) {
         true => {}
+        false if in_pods => {}
         false if in_containers => compose::ensure_images()?,
         false => {
             chaos
@@ -53,11 +54,11 @@ pub(crate) fn run(flags: &[String]) -> Result<u8> {
     process::run(&mut chaos)
 }
 
-fn in_containers(flags: &[String]) -> bool {
+fn asks_for(flags: &[String], backend: &str) -> bool {
     let pairs = flags
         .windows(2)
-        .any(|pair| pair[0] == "--backend" && pair[1] == "docker");
-    pairs || flags.iter().any(|flag| flag == "--backend=docker")
+        .any(|pair| pair[0] == "--backend" && pair[1] == backend);
+    pairs || flags.iter().any(|flag| *flag == format!("--backend={backend}"))
 }
 
 #[cfg(test)]
@@ -65,8 +66,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn containers_are_asked_for_in_either_way_of_writing_flags() {
-        let asked = |flags: &[&str]| in_containers(&flags.iter().map(|flag| (*flag).to_owned()).collect::<Vec<_>>());
+    fn a_backend_is_asked_for_in_either_way_of_writing_flags() {
+        let owned = |flags: &[&str]| flags.iter().map(|flag| (*flag).to_owned()).collect::<Vec<_>>();
+        let asked = |flags: &[&str]| asks_for(&owned(flags), "docker");
+        assert!(asks_for(&owned(&["--backend", "kind"]), "kind") && !asked(&["--backend", "kind"]));
         assert!(asked(&["--runs", "1", "--backend", "docker"]) && asked(&["--backend=docker"]));
         assert!(!asked(&["--backend", "process"]) && !asked(&["docker"]) && !asked(&["--backend"]));
     }
