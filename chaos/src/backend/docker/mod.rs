@@ -397,7 +397,7 @@ mod tests {
         assert!(offered(Ok(())).lacks(&[Ability::Delay]).unwrap().contains("netem"));
         assert_eq!(
             offered(Ok(())).abilities(),
-            BTreeSet::from([Ability::Cut, Ability::Fill, Ability::Failpoints])
+            BTreeSet::from([Ability::Cut, Ability::Fill, Ability::Failpoints, Ability::Unheard])
         );
     }
 }
