@@ -4,7 +4,7 @@
 //! and `fulcrum-placement` which nodes hold a group; [`keyspace`] and [`map`] are what is in force. [`metadata`] keeps
 //! it, behind a trait that etcd fits. [`routing`] decides where a request goes and when it may go again. [`wire`] is the only
 //! module that knows protocol buffers. [`clock`] and [`entropy`] are the only places where real time and chance come in.
-//! [`tickets`] and [`budget`] hold what is under way.
+//! [`tickets`] and [`budget`] hold what is under way; [`few_lines`] keeps the log short.
 //! [`auth`] says who may do what, [`audit`] writes down what operators did.
 //! [`tls`] encrypts connections, both ways.
 //! [`error`], [`config`], [`telemetry`], [`lifecycle`] and [`metrics`] with its [`metrics_server`] are what a service needs to start and to stop.
@@ -20,6 +20,7 @@ pub mod ring;
 pub mod budget;
 pub mod clock;
 pub mod entropy;
+pub mod few_lines;
 pub mod tickets;
 
 pub mod audit;

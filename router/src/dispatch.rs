@@ -2,7 +2,9 @@
 
 use crate::identity::{Held, Identity};
 use crate::metrics::{Ended, Metrics};
+use crate::proof::{self, Violation};
 use fulcrum_common::Keyspace;
+use fulcrum_common::few_lines::FewLines;
 use fulcrum_common::routing::{
     Asker, Attempt, Attempts, Backends, Errand, Kind, Next, Outcome, RoutingTable, View, not_in_map, parts, understood,
 };
@@ -11,8 +13,8 @@ use fulcrum_common::wire::shard::Reply;
 use fulcrum_types::{
     Answered, GroupId, KeyspaceId, MapVersion, Mode, NodeId, Operation, Participant, Refusal, TraceContext,
 };
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -43,6 +45,8 @@ pub(crate) struct Dispatch {
     pub(crate) metrics: Arc<Metrics>,
     rotation: AtomicU64,
     under_way_max: u32,
+    /// Of violated receipts.
+    lines: Mutex<FewLines>,
 }
 
 /// A request that owns all it needs.
@@ -100,7 +104,10 @@ impl<D: Done> Asker for Journey<D> {
 
     fn answered(mut self: Box<Self>, outcome: Outcome, now: Instant) {
         let failure = match outcome {
-            Ok(reply) => return self.end(now, Ok(reply)),
+            Ok(reply) => {
+                let proved = self.dispatch().proved(&self.order, reply);
+                return self.end(now, proved);
+            }
             Err(failure) => failure,
         };
         self.span.event(|| format!("{} failed: {failure:?}", self.node).into());
@@ -236,6 +243,7 @@ impl Dispatch {
             metrics: Arc::new(metrics),
             rotation: AtomicU64::new(0),
             under_way_max,
+            lines: Mutex::default(),
         }
     }
 
@@ -342,7 +350,47 @@ impl Dispatch {
         started: Instant,
     ) -> Result<Reply, Refusal> {
         let errand = order.errand(trace);
-        errand.run(&self.table, &self.backends, attempts, next, started).await
+        let reply = errand.run(&self.table, &self.backends, attempts, next, started).await?;
+        self.proved(order, reply)
+    }
+
+    /// An answer whose receipt holds what was asked. Any other goes to nobody, whatever it says.
+    fn proved(&self, order: &Order, reply: Reply) -> Result<Reply, Refusal> {
+        match proof::check(order, &reply) {
+            Ok(()) => Ok(reply),
+            Err(violation) => Err(self.violated(order, &violation)),
+        }
+    }
+
+    /// Counts a violated receipt, writes it down, and says what its client is told.
+    fn violated(&self, order: &Order, violation: &Violation) -> Refusal {
+        self.metrics.receipt_violated(violation.reason);
+        let now = self.identity.clock().now().mono;
+        let (shown, left_out) = {
+            let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+            lines.one_more(now)
+        };
+        if left_out > 0 {
+            tracing::error!(left_out, "more receipts were violated than are written down");
+        }
+        if shown {
+            let (replica, at) = violation.by.unzip();
+            tracing::error!(
+                keyspace = order.keyspace.name,
+                group = order.group.0,
+                replica = replica.map(|node| node.0),
+                epoch = at.map(|at| at.epoch.0),
+                index = at.map(|at| at.index.0),
+                operation = order.name,
+                reason = %violation.reason,
+                "a receipt does not hold what was asked: the answer is withheld; see docs/runbooks/receipt-violated.md"
+            );
+        }
+        let reason = violation.to_string();
+        match order.kind {
+            Kind::Read(_) => Refusal::ReceiptViolated { reason },
+            Kind::Write { .. } => Refusal::Unknown { reason },
+        }
     }
 }
 
@@ -353,7 +401,6 @@ mod tests {
     use fulcrum_common::map::{ClusterId, ClusterMap};
     use fulcrum_common::routing::Failure;
     use fulcrum_common::{KeyspaceOptions, NodeInfo, SystemClock};
-    use std::sync::Mutex;
 
     fn dispatch(under_way_max: u32) -> (Arc<Dispatch>, Arc<Keyspace>) {
         let mut map = ClusterMap::new(ClusterId::new("test").unwrap());

@@ -60,6 +60,11 @@ impl Identity {
         })
     }
 
+    /// The clock that it goes by.
+    pub(crate) fn clock(&self) -> &dyn Clock {
+        &*self.clock
+    }
+
     /// A fresh identity for a client that asks for one.
     pub(crate) fn for_client(&self) -> (ClientId, u64) {
         (ClientId(random_u64()), self.clock.now().wall_ms)

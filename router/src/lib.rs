@@ -2,7 +2,7 @@
 //!
 //! Life of a request, top to bottom: `service` decodes it and takes its deadline; `dispatch` finds the group by the
 //! [view](fulcrum_common::routing::View), sends it to a replica that can serve the level asked, and follows the decision
-//! table when it is refused; the streams of [`fulcrum_common::routing`] carry it, one long-lived stream a shard-node, in batches.
+//! table when it is refused; `proof` holds the receipt of the answer against what was asked; the streams of [`fulcrum_common::routing`] carry it, one long-lived stream a shard-node, in batches.
 //! `batch` splits batches by group and joins the answers, `pipeline` serves many operations on one stream, `scan` merges the groups'
 //! keys in order, `watch` follows the groups' logs. The view is kept fresh from the metadata store; no request ever waits for metadata. `admin` serves operators, `succession` waits for what they set going, `backup` cuts all groups at one moment and reads the cut.
 //!
@@ -26,6 +26,7 @@ mod joints;
 mod order;
 mod pipeline;
 mod placing;
+mod proof;
 mod scan;
 mod succession;
 mod tokens;

@@ -1,6 +1,7 @@
 //! What the router counts. One registry a router, so that several live in one process.
 
 use crate::dispatch::Target;
+use crate::proof::Reason;
 use foldhash::fast::RandomState;
 use fulcrum_common::metrics::{LATENCY_BUCKETS, MetricError, Metrics as Registry};
 use fulcrum_common::routing::Kind;
@@ -21,6 +22,7 @@ pub(crate) struct Metrics {
     retries: IntCounterVec,
     staleness: HistogramVec,
     downgrades: IntCounterVec,
+    receipts_violated: IntCounterVec,
     watches: IntGaugeVec,
     watch_changes: IntCounterVec,
     watches_ended: IntCounterVec,
@@ -52,6 +54,15 @@ struct OfKind {
 impl Metrics {
     pub(crate) fn new(registry: &Registry) -> Result<Self, MetricError> {
         let by_request = ["keyspace", "mode", "level", "operation"];
+        let receipts_violated = registry.counter(
+            "fulcrum_router_receipts_violated_total",
+            "Answers withheld because their receipts did not hold what was asked, by what did not; those to a joint are one.",
+            &["reason"],
+        )?;
+        // Born with the router: a counter that is born with its first event has no rate.
+        for reason in Reason::ALL {
+            receipts_violated.with_label_values(&[reason.name()]);
+        }
         Ok(Self {
             latency: registry.histogram(
                 "fulcrum_router_request_duration_seconds",
@@ -85,6 +96,7 @@ impl Metrics {
                 "Reads served at a weaker level that the request listed as acceptable.",
                 &["keyspace", "mode", "level"],
             )?,
+            receipts_violated,
             watches: registry.gauge("fulcrum_router_watches", "Open watches.", &["keyspace"])?,
             watch_changes: registry.counter(
                 "fulcrum_router_watch_changes_total",
@@ -172,6 +184,11 @@ impl Metrics {
         }
     }
 
+    /// An answer was withheld.
+    pub(crate) fn receipt_violated(&self, reason: Reason) {
+        self.receipts_violated.with_label_values(&[reason.name()]).inc();
+    }
+
     /// A watch begins.
     pub(crate) fn watch_begins(&self, keyspace: &str) {
         self.watches.with_label_values(&[keyspace]).inc();
@@ -224,6 +241,7 @@ pub(crate) fn cause(refusal: &Refusal) -> &'static str {
         Refusal::Unknown { .. } => "unknown_outcome",
         Refusal::CannotServe { .. } => "too_stale",
         Refusal::HistoryLost { .. } => "history_lost",
+        Refusal::ReceiptViolated { .. } => "receipt_violated",
         Refusal::Locked { .. } => "locked",
         Refusal::BeingCut => "being_cut",
         Refusal::Aborted { .. } => "aborted",

@@ -149,6 +149,11 @@ pub enum Refusal {
         /// What is needed there.
         right: Right,
     },
+    /// A read was answered, and the answer withheld: its receipt does not hold what was asked. A write is then [`Refusal::Unknown`].
+    ReceiptViolated {
+        /// Who answered, and what does not hold.
+        reason: String,
+    },
     /// No node answered: the metadata store or the nodes cannot be reached.
     Unreachable {
         /// Who was tried and what they said.
@@ -170,6 +175,7 @@ impl Refusal {
             | Refusal::Locked { .. }
             | Refusal::BeingCut
             | Refusal::Stopped { .. }
+            | Refusal::ReceiptViolated { .. }
             | Refusal::Unreachable { .. } => Act::Retry,
             Refusal::HistoryLost { .. }
             | Refusal::Compacted { .. }
@@ -218,6 +224,7 @@ impl Refusal {
             Refusal::NoTransactions { .. } => "NO_TRANSACTIONS",
             Refusal::Unauthenticated => "UNAUTHENTICATED",
             Refusal::Denied { .. } => "PERMISSION_DENIED",
+            Refusal::ReceiptViolated { .. } => "RECEIPT_VIOLATED",
             Refusal::Unreachable { .. } => "UNREACHABLE",
         }
     }
@@ -330,6 +337,10 @@ impl fmt::Display for Refusal {
                     "this needs the right '{scope}:{right}', nothing was applied: ask an operator for it"
                 )
             }
+            Refusal::ReceiptViolated { reason } => write!(
+                f,
+                "the answer was withheld, for its receipt does not hold what was asked ({reason}): try again, and tell an operator"
+            ),
             Refusal::Unreachable { reason } => {
                 write!(f, "no replica could be reached ({reason}): try again")
             }

@@ -5,19 +5,16 @@
 
 use super::token::TokenId;
 use crate::clock::Clock;
+use crate::few_lines::FewLines;
 use crate::metrics::{MetricError, Metrics};
-use fulcrum_types::{Mono, Refusal};
+use fulcrum_types::Refusal;
 use prometheus::IntCounterVec;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 /// Characters of a path that a stranger asks for.
 const PATH_SHOWN: usize = 100;
-/// Lines in a second.
-const LINES: u64 = 5;
-const SECOND: Duration = Duration::from_secs(1);
 
 /// Why a call was not let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,32 +77,12 @@ impl fmt::Display for Reason {
 pub(super) struct Refused {
     clock: Arc<dyn Clock>,
     count: IntCounterVec,
-    recent: Mutex<Recent>,
+    recent: Mutex<FewLines>,
 }
 
 impl fmt::Debug for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Refused").finish_non_exhaustive()
-    }
-}
-
-/// Lines of the second that began then.
-#[derive(Clone, Copy, Debug, Default)]
-struct Recent {
-    since: Mono,
-    lines: u64,
-}
-
-impl Recent {
-    /// Whether one more is written, and how many were not in a second that is over.
-    fn one_more(&mut self, now: Mono) -> (bool, u64) {
-        let mut left_out = 0;
-        if now.since(self.since) >= SECOND {
-            left_out = self.lines.saturating_sub(LINES);
-            *self = Self { since: now, lines: 0 };
-        }
-        self.lines += 1;
-        (self.lines <= LINES, left_out)
     }
 }
 
@@ -149,20 +126,5 @@ impl Refused {
             tracing::warn!(left_out, "more calls were refused than are written down");
         }
         shown
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn few_lines_a_second_and_the_rest_is_counted() {
-        let mut recent = Recent::default();
-        let at = |ms: u64| Mono(ms * 1_000_000);
-        let shown = (0..20).filter(|ms| recent.one_more(at(5_000 + ms)).0).count();
-        assert_eq!(shown, 5);
-        assert_eq!(recent.one_more(at(6_100)), (true, 15));
-        assert_eq!(recent.one_more(at(7_200)), (true, 0));
     }
 }

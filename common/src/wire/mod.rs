@@ -5,10 +5,11 @@
 //! smart clients see, [`shard`] what routers and shard-nodes exchange, [`watch`] what watches ask and are told,
 //! [`transactions`] what all say of transactions, [`transacting`] what clients ask of them and are told, [`steps`] what is asked
 //! of a group for one, [`cut`] and [`backup`] what is asked of groups and routers for a backup, [`peer`] what replicas say to
-//! each other, [`timeout`] reads how long a client waits, [`rights`] says what each request needs, [`status`] maps refusals to gRPC statuses with typed details and back.
+//! each other, [`claims`] what receipts say that are passed on, [`timeout`] reads how long a client waits, [`rights`] says what each request needs, [`status`] maps refusals to gRPC statuses with typed details and back.
 
 pub mod backup;
 pub mod batch;
+pub mod claims;
 pub mod cut;
 pub mod map;
 pub mod peer;

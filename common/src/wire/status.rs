@@ -32,6 +32,7 @@ pub fn code(refusal: &Refusal) -> Code {
         | Refusal::BeingCut
         | Refusal::Stopped { .. }
         | Refusal::NoDataLeft
+        | Refusal::ReceiptViolated { .. }
         | Refusal::Unreachable { .. } => Code::Unavailable,
         Refusal::Overloaded => Code::ResourceExhausted,
         Refusal::DeadlineExceeded => Code::DeadlineExceeded,
@@ -116,6 +117,7 @@ pub fn refusal_to_wire(refusal: &Refusal) -> v1::Error {
         Refusal::Invalid { reason }
         | Refusal::Unknown { reason }
         | Refusal::Stopped { reason }
+        | Refusal::ReceiptViolated { reason }
         | Refusal::Unreachable { reason } => error.message.clone_from(reason),
         _ => {}
     }
@@ -194,6 +196,7 @@ pub fn refusal_from_wire(error: v1::Error) -> Refusal {
         "TOO_OLD_TO_TELL" => Refusal::TooOldToTell,
         "NO_DATA_LEFT" => Refusal::NoDataLeft,
         "STOPPED" => Refusal::Stopped { reason: error.message },
+        "RECEIPT_VIOLATED" => Refusal::ReceiptViolated { reason: error.message },
         "UNREACHABLE" => Refusal::Unreachable { reason: error.message },
         "INVALID" => Refusal::Invalid { reason: error.message },
         "UNKNOWN" => Refusal::Unknown { reason: error.message },
@@ -309,6 +312,7 @@ mod tests {
             },
             Refusal::Locked { by: id },
             Refusal::BeingCut,
+            Refusal::ReceiptViolated { reason: reason() },
             Refusal::CutGone { group: GroupId(4) },
             Refusal::TransactionIdReused { id },
             Refusal::NoTransactions {

@@ -192,7 +192,7 @@ fn basis_to_wire(basis: StalenessBasis) -> v1::StalenessBasis {
     }
 }
 
-fn basis_from_wire(wire: i32) -> StalenessBasis {
+pub(super) fn basis_from_wire(wire: i32) -> StalenessBasis {
     match v1::StalenessBasis::try_from(wire) {
         Ok(v1::StalenessBasis::Lease) => StalenessBasis::Lease,
         Ok(v1::StalenessBasis::ConfirmingRound) => StalenessBasis::ConfirmingRound,

@@ -70,6 +70,7 @@ pub(crate) struct NodeMetrics {
     replicas: IntGaugeVec,
     epoch: IntGaugeVec,
     in_sync: IntGaugeVec,
+    min_in_sync: IntGaugeVec,
     ready: IntGaugeVec,
     lag_entries: IntGaugeVec,
     lag_seconds: GaugeVec,
@@ -272,6 +273,11 @@ impl NodeMetrics {
                 "Size of the in-sync set of each group led here.",
                 by_group,
             )?,
+            min_in_sync: make.gauge(
+                "min_in_sync",
+                "Fewest replicas in sync with which each group led here accepts writes.",
+                by_group,
+            )?,
             ready: make.gauge(
                 "group_ready",
                 "Whether a group led here has taken over and serves.",
@@ -404,7 +410,11 @@ impl NodeMetrics {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use fulcrum_types::{GroupId, Role};
+    use crate::node::{GroupStatus, TransactionsStatus};
+    use fulcrum_replication::Status;
+    use fulcrum_types::{
+        ConfigVersion, Epoch, GroupConfiguration, GroupId, Index, KeyspaceId, LogPosition, Mode, NodeId, Role,
+    };
 
     #[test]
     fn every_metric_is_registered_and_losses_are_counted() {
@@ -442,5 +452,55 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }
+    }
+
+    fn status(group: u64, role: Role, min_in_sync: u32) -> GroupStatus {
+        let core = Status {
+            role,
+            epoch: Epoch(4),
+            version: ConfigVersion(2),
+            configuration: GroupConfiguration::default(),
+            primary: Some(NodeId(1)),
+            ready: true,
+            lease_left: None,
+            last: LogPosition::default(),
+            persisted: Index::ZERO,
+            commit: Index::ZERO,
+            applied: Index::ZERO,
+            compacted: LogPosition::default(),
+            staleness: None,
+            stranded: false,
+            peers: Vec::new(),
+        };
+        GroupStatus {
+            group: GroupId(group),
+            keyspace: KeyspaceId(1),
+            name: "users".into(),
+            mode: Mode::Sync,
+            min_in_sync,
+            core,
+            transactions: TransactionsStatus::default(),
+        }
+    }
+
+    #[test]
+    fn only_a_primary_tells_how_many_have_to_be_in_sync() {
+        let metrics = NodeMetrics::new().unwrap();
+        let text = || {
+            let encoder = prometheus::TextEncoder::new();
+            encoder.encode_to_string(&metrics.registry().gather()).unwrap()
+        };
+        let line = |group: u64, value: u32| {
+            format!("fulcrum_shard_node_min_in_sync{{group=\"{group}\",keyspace=\"users\"}} {value}\n")
+        };
+        metrics.replicas(&[
+            status(7, Role::Primary, 2),
+            status(8, Role::Primary, 3),
+            status(9, Role::Backup, 2),
+        ]);
+        assert!(text().contains(&line(7, 2)) && text().contains(&line(8, 3)));
+        assert!(!text().contains(&line(9, 2)));
+        metrics.replicas(&[status(7, Role::Backup, 2), status(8, Role::Primary, 3)]);
+        assert!(!text().contains(&line(7, 2)) && text().contains(&line(8, 3)));
     }
 }

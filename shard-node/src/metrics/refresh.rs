@@ -38,6 +38,7 @@ impl NodeMetrics {
             &self.replicas,
             &self.epoch,
             &self.in_sync,
+            &self.min_in_sync,
             &self.ready,
             &self.lag_entries,
             &self.in_doubt,
@@ -53,6 +54,7 @@ impl NodeMetrics {
         for GroupStatus {
             group,
             name: keyspace,
+            min_in_sync,
             core: status,
             transactions,
             ..
@@ -70,6 +72,7 @@ impl NodeMetrics {
             self.in_sync
                 .with_label_values(&labels)
                 .set(gauge(status.configuration.in_sync.len() as u64));
+            self.min_in_sync.with_label_values(&labels).set(i64::from(*min_in_sync));
             self.transactions(keyspace, transactions);
             self.ready.with_label_values(&labels).set(i64::from(status.ready));
             for peer in &status.peers {

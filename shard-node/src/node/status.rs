@@ -48,6 +48,8 @@ pub struct GroupStatus {
     pub name: String,
     /// The keyspace's mode.
     pub mode: Mode,
+    /// Fewest replicas in sync for a write to be accepted there.
+    pub min_in_sync: u32,
     /// What the core says.
     pub core: Status,
     /// What it does for transactions.
@@ -111,6 +113,7 @@ impl Node {
             keyspace: group.keyspace.id,
             name: group.keyspace.name.clone(),
             mode: group.mode(),
+            min_in_sync: group.keyspace.options.min_in_sync,
             core: group.core.status(now),
             transactions: TransactionsStatus {
                 in_doubt: group.in_doubt.len(),

@@ -75,11 +75,15 @@ fn groups() -> Row {
             Panel::lines(
                 "In-sync replicas",
                 Unit::Count,
-                "The smallest in-sync set of each keyspace.",
+                "The smallest in-sync set of each keyspace, and how large it has to be for writes.",
             )
             .ask(
                 "{{keyspace}}",
                 format!("min by (keyspace) (group:fulcrum_in_sync_replicas:max{{{OF_KEYSPACE}}})"),
+            )
+            .ask(
+                "{{keyspace}}, needed",
+                most("keyspace", "fulcrum_shard_node_min_in_sync", OF_KEYSPACE),
             ),
             Panel::lines(
                 "Epoch",

@@ -10,9 +10,9 @@ pub(super) fn dashboard() -> Dashboard {
     Dashboard {
         uid: "fulcrum-nodes",
         title: "Fulcrum / Nodes",
-        about: "Each shard-node: requests, disk, event loop, queues and links. At the end routers, whose watches and load no node sees.",
+        about: "Each shard-node: requests, disk, event loop, queues and links. At the end routers, whose watches and load no node sees, and who was not let in.",
         variables: &[CLUSTER, INSTANCE],
-        rows: vec![requests(), disk(), inside(), links(), routers()],
+        rows: vec![requests(), disk(), inside(), links(), routers(), doors()],
     }
 }
 
@@ -179,6 +179,27 @@ fn routers() -> Row {
                 "{{keyspace}}: {{cause}}",
                 total("keyspace, cause", "fulcrum_router_watches_ended_total", OF_CLUSTER),
             ),
+        ],
+    }
+}
+
+fn doors() -> Row {
+    let refused = "fulcrum_auth_refused_total";
+    Row {
+        title: "At the doors of all processes",
+        panels: vec![
+            Panel::lines(
+                "Calls not let in, by reason",
+                Unit::PerSecond,
+                "By nodes, routers and coordinators. denied: let in, and lacks a right. Many not_internal: services have different secrets.",
+            )
+            .ask("{{reason}}", rate("reason", refused, OF_CLUSTER)),
+            Panel::lines(
+                "Calls not let in, by process",
+                Unit::PerSecond,
+                "Whose log says who it was.",
+            )
+            .ask("{{instance}}", rate(BY, refused, OF_CLUSTER)),
         ],
     }
 }

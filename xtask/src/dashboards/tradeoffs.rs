@@ -121,6 +121,8 @@ fn availability() -> Row {
                 .ask("{{mode}} {{level}}", rate(BY, "fulcrum_router_downgrades_total", OF_KEYSPACE)),
             Panel::lines("Requests by outcome", Unit::PerSecond, "ok, or who must act: retry (the client, again), reject (the caller), unknown (look it up), operator.")
                 .ask("{{outcome}}", rate("outcome", REQUESTS, OF_KEYSPACE)),
+            Panel::lines("Receipts violated, since the routers started", Unit::Count, "Answers that routers withheld, for their receipts did not hold what was asked. In all keyspaces: 0, always.")
+                .ask("{{reason}}", total("reason", "fulcrum_router_receipts_violated_total", OF_CLUSTER)),
         ],
     }
 }
