@@ -6,7 +6,7 @@ use crate::metrics::Metrics;
 use crate::service::TransactionsService;
 use fulcrum_common::audit::Audit;
 use fulcrum_common::auth::{Gate, Guard};
-use fulcrum_common::door::{self, Health};
+use fulcrum_common::door::{self, Health, InTime};
 use fulcrum_common::lifecycle::Lifecycle;
 use fulcrum_common::metadata::{ClusterStore, StoreError};
 use fulcrum_common::metrics::Metrics as Registry;
@@ -23,6 +23,7 @@ use tokio::sync::oneshot;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::server::NamedService;
+use tonic::service::Routes;
 use tonic::transport::Server;
 
 /// A coordinator told to stop lets calls under way end for so long. What is under way then is left to the groups.
@@ -184,14 +185,13 @@ async fn serve(
     // Accepted sockets get TCP_NODELAY here: the server's own option does not reach them when they come as a stream.
     let incoming = TcpListenerStream::new(TcpListener::from_std(listener)?).map(sockets::without_delay);
     let (drain, draining) = oneshot::channel::<()>();
-    let serving = Server::builder()
-        .add_service(health_service)
+    let services = Routes::new(health_service)
         .add_service(reflection)
         .add_service(older_reflection)
-        .add_service(Gate::for_clients(&parts.guard, transactions.into_server()))
-        .serve_with_incoming_shutdown(incoming, async {
-            let _ = draining.await;
-        });
+        .add_service(Gate::for_clients(&parts.guard, transactions.into_server()));
+    let serving = Server::builder().serve_with_incoming_shutdown(InTime::new(services.prepare()), incoming, async {
+        let _ = draining.await;
+    });
     let told = async {
         let _ = stopped.await;
         health.stops().await;

@@ -11,7 +11,7 @@ use crate::watch::Watches;
 use fulcrum_common::audit::Audit;
 use fulcrum_common::auth::{Gate, Guard};
 use fulcrum_common::clock::Clock;
-use fulcrum_common::door::{self, Health};
+use fulcrum_common::door::{self, Health, InTime};
 use fulcrum_common::error::StartError;
 use fulcrum_common::lifecycle::Lifecycle;
 use fulcrum_common::metadata::{ClusterStore, StoreError};
@@ -34,6 +34,7 @@ use tokio::sync::oneshot;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::server::NamedService;
+use tonic::service::Routes;
 use tonic::transport::Server;
 
 /// A router told to stop lets calls under way end for so long. Pipelines and watches, which could last for ever, end by themselves.
@@ -263,8 +264,7 @@ async fn serve(
     // Accepted sockets get TCP_NODELAY here: the server's own option does not reach them when they come as a stream.
     let incoming = TcpListenerStream::new(TcpListener::from_std(listener)?).map(sockets::without_delay);
     let (drain, draining) = oneshot::channel::<()>();
-    let serving = Server::builder()
-        .add_service(health_service)
+    let services = Routes::new(health_service)
         .add_service(reflection)
         .add_service(older_reflection)
         .add_service(Gate::for_clients(
@@ -272,10 +272,10 @@ async fn serve(
             KvServer::new(kv).max_decoding_message_size(limits::MAX_MESSAGE_BYTES),
         ))
         .add_service(Gate::for_clients(&guard, transactions.into_server()))
-        .add_service(Gate::for_clients(&guard, AdminServer::new(admin)))
-        .serve_with_incoming_shutdown(incoming, async {
-            let _ = draining.await;
-        });
+        .add_service(Gate::for_clients(&guard, AdminServer::new(admin)));
+    let serving = Server::builder().serve_with_incoming_shutdown(InTime::new(services.prepare()), incoming, async {
+        let _ = draining.await;
+    });
     let told = async {
         // Nobody is left to say how: in good order.
         if stopped.await == Ok(Stop::AtOnce) {
