@@ -314,7 +314,7 @@ impl Group {
             shared.reply(
                 id,
                 Err(Refusal::Unknown {
-                    reason: refusal.to_string(),
+                    reason: refusal.why(),
                 }),
             );
         }
