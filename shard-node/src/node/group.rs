@@ -7,6 +7,7 @@ use super::asking::Purpose;
 use super::failover::Failover;
 use super::history::History;
 use super::home::Home;
+use super::idle::Idle;
 use super::in_doubt::InDoubt;
 use super::meeting::Meetings;
 use super::reads::Reads;
@@ -76,6 +77,7 @@ pub(super) struct Group {
     pub(super) waiting: Waiting,
     pub(super) in_doubt: InDoubt,
     pub(super) home: Home,
+    pub(super) idle: Idle,
     /// What other groups are asked.
     pub(super) asking: BTreeMap<AskId, Purpose>,
     /// Decisions learned in this turn.
@@ -137,6 +139,7 @@ impl Group {
             waiting: Waiting::default(),
             in_doubt: InDoubt::default(),
             home: Home::default(),
+            idle: Idle::default(),
             asking: BTreeMap::new(),
             decisions: BTreeMap::new(),
             known: BTreeMap::new(),
@@ -311,12 +314,7 @@ impl Group {
             shared.reply(id, Err(refusal.clone()));
         }
         for id in self.writes.take_ordered() {
-            shared.reply(
-                id,
-                Err(Refusal::Unknown {
-                    reason: refusal.why(),
-                }),
-            );
+            shared.reply(id, Err(Refusal::Unknown { reason: refusal.why() }));
         }
         let reads = self.reads.take_all().into_iter().chain(self.meetings.take_all());
         for id in reads.chain(self.watches.take_all()) {
