@@ -102,7 +102,7 @@ impl Retries {
     fn verdict(&self, refusal: &Refusal) -> Verdict {
         // That an attempt of a transaction is aborted is a fact, however many answers got lost before.
         if self.in_doubt && !matches!(refusal, Refusal::Aborted { .. }) {
-            return Verdict::Unknown(format!("an earlier attempt got lost; then: {refusal}"));
+            return Verdict::Unknown(format!("an earlier attempt got lost; then: {}", refusal.why()));
         }
         Verdict::Refused(refusal.clone())
     }

@@ -5,7 +5,7 @@
 //! partition key share a slot and so a group, for ever.
 
 use crate::limits::{MAX_BATCH_BYTES, MAX_BATCH_OPS, MAX_KEY_BYTES, MAX_VALUE_BYTES};
-use fulcrum_types::{Refusal, SLOTS, Slot};
+use fulcrum_types::{Condition, Mutation, Refusal, SLOTS, Slot, WriteOp};
 use thiserror::Error;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -21,6 +21,9 @@ pub enum LimitError {
     /// The value is too large.
     #[error("the value has {0} bytes: the limit is {MAX_VALUE_BYTES}")]
     ValueTooLarge(usize),
+    /// No operations.
+    #[error("the batch is empty: write at least one key")]
+    EmptyBatch,
     /// Too many operations at once.
     #[error("the batch has {0} operations: the limit is {MAX_BATCH_OPS}; split it")]
     TooManyOps(usize),
@@ -63,6 +66,52 @@ pub const fn validate_batch(ops: usize, bytes: usize) -> Result<(), LimitError> 
         return Err(LimitError::BatchTooLarge(bytes));
     }
     Ok(())
+}
+
+/// Bytes of a write's key and of what it carries.
+#[must_use]
+pub fn bytes_of(op: &WriteOp) -> usize {
+    let value = match &op.mutation {
+        Mutation::Put { value, .. } => value.len(),
+        Mutation::Delete => 0,
+    };
+    let expected = match &op.condition {
+        Condition::ValueIs(value) => value.len(),
+        _ => 0,
+    };
+    op.key.len() + value + expected
+}
+
+/// Checks one write: its key, its value, and the value that it expects.
+pub fn validate_write(op: &WriteOp) -> Result<(), LimitError> {
+    validate_key(&op.key)?;
+    if let Mutation::Put { value, .. } = &op.mutation {
+        validate_value(value)?;
+    }
+    if let Condition::ValueIs(value) = &op.condition {
+        validate_value(value)?;
+    }
+    Ok(())
+}
+
+/// Checks writes that are ordered together, each of them and all.
+pub fn validate_writes<'a>(ops: impl Iterator<Item = &'a WriteOp>) -> Result<(), LimitError> {
+    let (mut count, mut bytes) = (0, 0);
+    for op in ops {
+        validate_write(op)?;
+        count += 1;
+        bytes += bytes_of(op);
+    }
+    if count == 0 {
+        return Err(LimitError::EmptyBatch);
+    }
+    validate_batch(count, bytes)
+}
+
+/// Checks keys that are read together.
+pub fn validate_keys<K: AsRef<[u8]>>(keys: &[K]) -> Result<(), LimitError> {
+    validate_batch(keys.len(), 0)?;
+    keys.iter().try_for_each(|key| validate_key(key.as_ref()))
 }
 
 /// Which part of a key decides its slot. A keyspace's choice; it never changes.
@@ -128,6 +177,36 @@ mod tests {
         assert_eq!(
             validate_batch(1, MAX_BATCH_BYTES + 1),
             Err(LimitError::BatchTooLarge(MAX_BATCH_BYTES + 1))
+        );
+    }
+
+    #[test]
+    fn all_that_a_write_carries_is_checked_and_counted() {
+        let put = |key: usize, value: usize, condition| WriteOp {
+            key: vec![b'k'; key].into(),
+            condition,
+            mutation: Mutation::Put {
+                value: vec![0; value].into(),
+                ttl: None,
+            },
+        };
+        let expecting = |bytes: usize| Condition::ValueIs(vec![0; bytes].into());
+        let good = put(3, 20, expecting(100));
+        assert_eq!((bytes_of(&good), validate_write(&good)), (123, Ok(())));
+        let too_large = LimitError::ValueTooLarge(MAX_VALUE_BYTES + 1);
+        for (bad, error) in [
+            (put(0, 1, Condition::None), LimitError::EmptyKey),
+            (put(1, MAX_VALUE_BYTES + 1, Condition::None), too_large),
+            (put(1, 1, expecting(MAX_VALUE_BYTES + 1)), too_large),
+        ] {
+            assert_eq!(validate_write(&bad), Err(error));
+            assert_eq!(validate_writes([&good, &bad].into_iter()), Err(error));
+        }
+        assert_eq!(validate_writes(std::iter::empty()), Err(LimitError::EmptyBatch));
+        let many = vec![put(1, MAX_VALUE_BYTES, Condition::None); 8];
+        assert_eq!(
+            validate_writes(many.iter()),
+            Err(LimitError::BatchTooLarge(8 * (MAX_VALUE_BYTES + 1)))
         );
     }
 

@@ -6,7 +6,7 @@ use crate::metrics::Metrics;
 use crate::service::TransactionsService;
 use fulcrum_common::audit::Audit;
 use fulcrum_common::auth::{Gate, Guard};
-use fulcrum_common::door::{self, Health};
+use fulcrum_common::door::{self, Health, InTime};
 use fulcrum_common::lifecycle::Lifecycle;
 use fulcrum_common::metadata::{ClusterStore, StoreError};
 use fulcrum_common::metrics::Metrics as Registry;
@@ -22,6 +22,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tonic::server::NamedService;
+use tonic::service::Routes;
 use tonic::transport::Server;
 
 /// A coordinator told to stop lets calls under way end for so long. What is under way then is left to the groups.
@@ -187,14 +188,13 @@ async fn serve(
     let acceptor = parts.tls.map(|tls| tls.acceptor(Port::Services));
     let incoming = connections(TcpListener::from_std(listener)?, acceptor);
     let (drain, draining) = oneshot::channel::<()>();
-    let serving = Server::builder()
-        .add_service(health_service)
+    let services = Routes::new(health_service)
         .add_service(reflection)
         .add_service(older_reflection)
-        .add_service(Gate::for_clients(&parts.guard, transactions.into_server()))
-        .serve_with_incoming_shutdown(incoming, async {
-            let _ = draining.await;
-        });
+        .add_service(Gate::for_clients(&parts.guard, transactions.into_server()));
+    let serving = Server::builder().serve_with_incoming_shutdown(InTime::new(services.prepare()), incoming, async {
+        let _ = draining.await;
+    });
     let told = async {
         let _ = stopped.await;
         health.stops().await;

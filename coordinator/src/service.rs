@@ -21,8 +21,6 @@ use tonic::{Request, Response, Status, Streaming};
 
 /// No request may hold on for longer than this, whatever it says.
 const LONGEST_DEADLINE: Duration = Duration::from_secs(60);
-/// What an answer needs to reach a client before its own clock rings: a tenth of its time, at most this.
-const WAY_BACK: Duration = Duration::from_millis(50);
 /// Messages of a stream that may wait inside the transport.
 const MESSAGES_AHEAD: usize = 8;
 
@@ -61,10 +59,7 @@ impl TransactionsService {
 
     /// When an answer must leave: by the time that the client gives, else by the default.
     pub(crate) fn until(&self, asked: Option<Duration>) -> Instant {
-        let time = match asked {
-            Some(given) => given - (given / 10).min(WAY_BACK),
-            None => self.default_deadline,
-        };
+        let time = asked.map_or(self.default_deadline, timeout::in_time);
         Instant::now() + time.min(LONGEST_DEADLINE)
     }
 

@@ -3,8 +3,9 @@
 use crate::dispatch::Order;
 use crate::order;
 use crate::service::{KvService, map_read, map_seen, unexpected, written};
+use bytes::Bytes;
 use fulcrum_common::Keyspace;
-use fulcrum_common::limits;
+use fulcrum_common::key::{bytes_of, validate_batch};
 use fulcrum_common::routing::Kind;
 use fulcrum_common::wire::{status, v1};
 use fulcrum_types::{Answer, Answered, GroupId, Operation, Query, Refusal, SessionToken, TraceContext, WriteOp};
@@ -21,17 +22,6 @@ fn by_group<'a>(keyspace: &Keyspace, keys: impl Iterator<Item = &'a [u8]>) -> BT
     groups
 }
 
-fn check_size(items: usize) -> Result<(), Refusal> {
-    if items > limits::MAX_BATCH_OPS {
-        let reason = format!(
-            "{items} items in one batch, at most {} may be: split it",
-            limits::MAX_BATCH_OPS
-        );
-        return Err(Refusal::Invalid { reason });
-    }
-    Ok(())
-}
-
 pub(crate) async fn get(
     service: &KvService,
     request: v1::BatchGetRequest,
@@ -39,7 +29,7 @@ pub(crate) async fn get(
     asked_by: Option<TraceContext>,
 ) -> Result<v1::BatchGetResponse, Refusal> {
     use v1::batch_get_response::{Item, Missing, item::Result as R};
-    check_size(request.keys.len())?;
+    validate_batch(request.keys.len(), request.keys.iter().map(Bytes::len).sum())?;
     service.catch_up(map_read(request.options.as_ref()), until).await?;
     let keyspace = service.keyspace(&request.keyspace)?;
     let reading = order::reading(&keyspace, request.options)?;
@@ -99,16 +89,16 @@ pub(crate) async fn write(
     asked_by: Option<TraceContext>,
 ) -> Result<v1::BatchWriteResponse, Refusal> {
     use v1::batch_write_response::{Item, item::Result as R};
-    check_size(request.writes.len())?;
-    service.catch_up(map_seen(request.session.as_ref()), until).await?;
-    let keyspace = service.keyspace(&request.keyspace)?;
-    let session: Option<SessionToken> = request.session.map(Into::into);
-    let key = request.idempotency.map(TryInto::try_into).transpose()?;
     let ops = request
         .writes
         .into_iter()
         .map(TryInto::try_into)
         .collect::<Result<Vec<WriteOp>, _>>()?;
+    validate_batch(ops.len(), ops.iter().map(bytes_of).sum())?;
+    service.catch_up(map_seen(request.session.as_ref()), until).await?;
+    let keyspace = service.keyspace(&request.keyspace)?;
+    let session: Option<SessionToken> = request.session.map(Into::into);
+    let key = request.idempotency.map(TryInto::try_into).transpose()?;
     let groups = by_group(&keyspace, ops.iter().map(|op| op.key.as_ref()));
     let calls = groups.iter().map(|(group, positions)| {
         let mine = positions.iter().map(|position| ops[*position].clone()).collect();

@@ -5,13 +5,15 @@ use crate::metrics::{Ended, Metrics};
 use crate::proof::{self, Violation};
 use fulcrum_common::Keyspace;
 use fulcrum_common::few_lines::FewLines;
+use fulcrum_common::key::{validate_keys, validate_writes};
 use fulcrum_common::routing::{
     Asker, Attempt, Attempts, Backends, Errand, Kind, Next, Outcome, RoutingTable, View, not_in_map, parts, understood,
 };
 use fulcrum_common::trace::{self, Span};
 use fulcrum_common::wire::shard::Reply;
 use fulcrum_types::{
-    Answered, GroupId, KeyspaceId, MapVersion, Mode, NodeId, Operation, Participant, Refusal, TraceContext,
+    Answered, GroupId, KeyspaceId, MapVersion, Mode, NodeId, Operation, Participant, Query, ReadRequest, Refusal,
+    TraceContext,
 };
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -264,7 +266,8 @@ impl Dispatch {
     ) {
         let rotation = self.rotation.fetch_add(1, Ordering::Relaxed);
         let attempts = Attempts::new(order.group, order.kind, rotation).of_doubt(order.in_doubt);
-        let under_way = match self.admit(order.requests()) {
+        let admitted = within_limits(&order.operation).and_then(|()| self.admit(order.requests()));
+        let under_way = match admitted {
             Ok(admitted) => admitted,
             Err(refusal) => {
                 let refused = Err(attempts.finally(refusal));
@@ -394,13 +397,29 @@ impl Dispatch {
     }
 }
 
+/// What every group would refuse is not sent to one.
+fn within_limits(operation: &Operation) -> Result<(), Refusal> {
+    match operation {
+        Operation::Write { ops, .. } => validate_writes(ops.iter())?,
+        Operation::Joint(writes) => validate_writes(writes.iter().map(|write| &write.op))?,
+        Operation::Read(ReadRequest {
+            query: Query::Get(keys) | Query::Joint(keys),
+            ..
+        }) => validate_keys(keys)?,
+        Operation::Read(_) | Operation::Transaction(_) | Operation::Outcome(_) | Operation::Cut(_) => {}
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::order;
+    use fulcrum_common::limits::{MAX_BATCH_BYTES, MAX_BATCH_OPS, MAX_KEY_BYTES, MAX_VALUE_BYTES};
     use fulcrum_common::map::{ClusterId, ClusterMap};
     use fulcrum_common::routing::Failure;
     use fulcrum_common::{KeyspaceOptions, NodeInfo, SystemClock};
+    use fulcrum_types::{Condition, JoinedWrite, Level, Mutation, WriteOp};
 
     fn dispatch(under_way_max: u32) -> (Arc<Dispatch>, Arc<Keyspace>) {
         let mut map = ClusterMap::new(ClusterId::new("test").unwrap());
@@ -423,18 +442,39 @@ mod tests {
         )
     }
 
-    /// What becomes of a write that is ended before it leaves.
-    fn ended(dispatch: &Arc<Dispatch>, keyspace: &Arc<Keyspace>, in_doubt: bool) -> Refusal {
-        let now = Instant::now();
-        let operation = Operation::Write {
+    fn write(ops: Vec<WriteOp>) -> Operation {
+        Operation::Write {
             idempotency: None,
             seen: None,
-            ops: Vec::new(),
-        };
-        let order = Order {
-            in_doubt,
-            ..order::write(keyspace.clone(), keyspace.group_of(b"k"), operation, now)
-        };
+            ops,
+        }
+    }
+
+    fn put(key: usize, value: usize) -> WriteOp {
+        WriteOp {
+            key: vec![b'k'; key].into(),
+            condition: Condition::None,
+            mutation: Mutation::Put {
+                value: vec![0; value].into(),
+                ttl: None,
+            },
+        }
+    }
+
+    /// What becomes of a write that is ended before it leaves.
+    fn ended(dispatch: &Arc<Dispatch>, keyspace: &Arc<Keyspace>, in_doubt: bool) -> Refusal {
+        let order = order::write(
+            keyspace.clone(),
+            keyspace.group_of(b"k"),
+            write(vec![put(1, 1)]),
+            Instant::now(),
+        );
+        ended_at_once(dispatch, Order { in_doubt, ..order })
+    }
+
+    /// What becomes of an order that never leaves.
+    fn ended_at_once(dispatch: &Arc<Dispatch>, order: Order) -> Refusal {
+        let now = Instant::now();
         let told = Arc::new(Mutex::new(None));
         let tell = told.clone();
         dispatch.submit(&dispatch.table.view(), now, order, move |_, result| {
@@ -442,6 +482,47 @@ mod tests {
         });
         let result = told.lock().unwrap().take();
         result.unwrap().err().unwrap()
+    }
+
+    #[test]
+    fn what_breaks_a_limit_is_refused_at_once() {
+        let (dispatch, keyspace) = dispatch(9);
+        let later = Instant::now() + Duration::from_secs(60);
+        let condition = Condition::ValueIs(vec![0; MAX_VALUE_BYTES + 1].into());
+        let expecting = WriteOp { condition, ..put(1, 1) };
+        let joined = |op| JoinedWrite {
+            idempotency: None,
+            seen: None,
+            op,
+        };
+        let reading = |keys| {
+            Operation::Read(ReadRequest {
+                level: Level::Linearizable,
+                acceptable: Vec::new(),
+                seen: None,
+                query: Query::Get(keys),
+            })
+        };
+        let too_many_bytes = MAX_BATCH_BYTES / MAX_VALUE_BYTES + 1;
+        for (operation, limit) in [
+            (write(vec![put(1, MAX_VALUE_BYTES + 1)]), MAX_VALUE_BYTES),
+            (write(vec![expecting]), MAX_VALUE_BYTES),
+            (write(vec![put(MAX_KEY_BYTES + 1, 1)]), MAX_KEY_BYTES),
+            (write(vec![put(0, 1)]), MAX_KEY_BYTES),
+            (write(vec![put(1, 1); MAX_BATCH_OPS + 1]), MAX_BATCH_OPS),
+            (write(vec![put(1, MAX_VALUE_BYTES); too_many_bytes]), MAX_BATCH_BYTES),
+            (
+                Operation::Joint(vec![joined(put(1, MAX_VALUE_BYTES + 1))]),
+                MAX_VALUE_BYTES,
+            ),
+            (reading(vec![vec![b'k'; MAX_KEY_BYTES + 1].into()]), MAX_KEY_BYTES),
+        ] {
+            let order = order::write(keyspace.clone(), keyspace.group_of(b"k"), operation, later);
+            let refusal = ended_at_once(&dispatch, order);
+            let named = matches!(&refusal, Refusal::Invalid { reason } if reason.contains(&limit.to_string()));
+            assert!(named, "{refusal:?}");
+            assert_eq!(dispatch.metrics.under_way.get(), 0);
+        }
     }
 
     #[test]

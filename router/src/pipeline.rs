@@ -6,12 +6,12 @@
 
 use crate::dispatch::{Dispatch, Order};
 use crate::identity::Held;
-use crate::joints::{Joint, Joints, SingleGet, SingleWrite, bytes_of, is_joinable, parted};
+use crate::joints::{Joint, Joints, SingleGet, SingleWrite, parted};
 use crate::order::{self, WriteOfOne};
 use crate::service::{KvService, map_read, map_seen, misplaced};
 use fulcrum_common::auth::Caller;
 use fulcrum_common::budget::{Budget, Share};
-use fulcrum_common::key::validate_key;
+use fulcrum_common::key::{bytes_of, validate_key, validate_write};
 use fulcrum_common::limits;
 use fulcrum_common::routing::View;
 use fulcrum_common::trace::{self, Kind, Span};
@@ -274,7 +274,7 @@ impl KvService {
     ) {
         let joined = write.and_then(|write| Ok((write.keyspace(view)?, write)));
         let (keyspace, write) = match joined {
-            Ok((keyspace, write)) if is_joinable(&write.op) => (keyspace, write),
+            Ok((keyspace, write)) if validate_write(&write.op).is_ok() => (keyspace, write),
             Ok((_, write)) => {
                 let waiter = Waiter::new(id, PassedOn::Write, bytes_of(&write.op), outbox);
                 return self.submit_order(view, now, write.order(view, until), waiter);

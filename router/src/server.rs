@@ -12,7 +12,7 @@ use crate::watch::Watches;
 use fulcrum_common::audit::Audit;
 use fulcrum_common::auth::{Gate, Guard};
 use fulcrum_common::clock::Clock;
-use fulcrum_common::door::{self, Health};
+use fulcrum_common::door::{self, Health, InTime};
 use fulcrum_common::error::StartError;
 use fulcrum_common::lifecycle::Lifecycle;
 use fulcrum_common::limits;
@@ -35,6 +35,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tonic::server::NamedService;
+use tonic::service::Routes;
 use tonic::transport::Server;
 
 /// A router told to stop lets calls under way end for so long. Pipelines and watches, which could last for ever, end by themselves.
@@ -277,8 +278,7 @@ async fn serve(
     let (reflection, older_reflection) = door::reflection(SERVICES)?;
     let incoming = connections(TcpListener::from_std(listener)?, acceptor);
     let (drain, draining) = oneshot::channel::<()>();
-    let serving = Server::builder()
-        .add_service(health_service)
+    let services = Routes::new(health_service)
         .add_service(reflection)
         .add_service(older_reflection)
         .add_service(Gate::for_clients(
@@ -290,10 +290,10 @@ async fn serve(
         .add_service(Gate::for_clients(
             &guard,
             BackupServer::new(backup).max_decoding_message_size(limits::MAX_MESSAGE_BYTES),
-        ))
-        .serve_with_incoming_shutdown(incoming, async {
-            let _ = draining.await;
-        });
+        ));
+    let serving = Server::builder().serve_with_incoming_shutdown(InTime::new(services.prepare()), incoming, async {
+        let _ = draining.await;
+    });
     let told = async {
         // Nobody is left to say how: in good order.
         if stopped.await == Ok(Stop::AtOnce) {

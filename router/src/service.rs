@@ -40,9 +40,9 @@ pub(crate) struct KvService {
     pub(crate) life: Lifecycle,
 }
 
-/// When a request's time is up: the client's `grpc-timeout`, else the default.
+/// When an answer must leave: by the client's `grpc-timeout`, else by the default.
 pub(crate) fn until<T>(request: &Request<T>, default: Duration) -> Instant {
-    Instant::now() + timeout::asked(request).unwrap_or(default)
+    Instant::now() + timeout::asked(request).map_or(default, timeout::in_time)
 }
 
 /// What is asked, if whoever asks may.

@@ -3,7 +3,7 @@
 use crate::service::{Door, KvService, ShardService};
 use crate::transport::PeerService;
 use fulcrum_common::auth::{Gate, Guard};
-use fulcrum_common::door::{self, Health};
+use fulcrum_common::door::{self, Health, InTime};
 use fulcrum_common::limits::MAX_MESSAGE_BYTES;
 use fulcrum_common::tls::{Acceptor, OnlyServices, connections};
 use fulcrum_common::wire::internal::peer_server::PeerServer;
@@ -14,6 +14,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::server::NamedService;
+use tonic::service::Routes;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Server;
 
@@ -44,26 +45,25 @@ pub(crate) async fn serve(
     let shard = ShardServer::new(ShardService { door }).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let peers = PeerServer::new(peers).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let (health, health_service) = Health::serving(SERVICES).await;
-    let mut server = Server::builder()
+    let server = Server::builder()
         .http2_keepalive_interval(Some(PING_EVERY))
         .http2_keepalive_timeout(Some(PONG_WITHIN))
-        .max_concurrent_streams(Some(CALLS_PER_CONNECTION))
-        .add_service(Gate::for_clients(&guard, kv))
+        .max_concurrent_streams(Some(CALLS_PER_CONNECTION));
+    let mut services = Routes::new(Gate::for_clients(&guard, kv))
         .add_service(InterceptedService::new(Gate::for_services(&guard, shard), role))
         .add_service(InterceptedService::new(Gate::for_services(&guard, peers), role))
         .add_service(health_service);
     match door::reflection(SERVICES) {
-        Ok((reflection, older)) => server = server.add_service(reflection).add_service(older),
+        Ok((reflection, older)) => services = services.add_service(reflection).add_service(older),
         Err(error) => tracing::warn!(%error, "serving without reflection"),
     }
     let told = async move {
         closing.cancelled().await;
         health.stops().await;
     };
-    if let Err(error) = server
-        .serve_with_incoming_shutdown(connections(listener, acceptor), told)
-        .await
-    {
+    let services = InTime::new(services.prepare());
+    let serving = server.serve_with_incoming_shutdown(services, connections(listener, acceptor), told);
+    if let Err(error) = serving.await {
         tracing::error!(%error, "the server ended");
     }
 }

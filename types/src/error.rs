@@ -230,6 +230,17 @@ impl Refusal {
     }
 }
 
+impl Refusal {
+    /// Why, to be told within another refusal: of an unknown outcome only the reason, for that one says itself that it is unknown.
+    #[must_use]
+    pub fn why(&self) -> String {
+        match self {
+            Refusal::Unknown { reason } => reason.clone(),
+            other => other.to_string(),
+        }
+    }
+}
+
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -208,7 +208,7 @@ impl Attempts {
     pub fn out_of_time(&self) -> Refusal {
         match (self.last.as_deref(), self.in_doubt) {
             (Some(last), true) => Refusal::Unknown {
-                reason: format!("the deadline passed; last: {last}"),
+                reason: format!("the deadline passed; last: {}", last.why()),
             },
             (None | Some(Refusal::Unknown { .. }), false) => Refusal::DeadlineExceeded,
             (Some(last), false) => last.clone(),
@@ -230,7 +230,7 @@ impl Attempts {
             return refusal;
         }
         Refusal::Unknown {
-            reason: format!("an earlier attempt got lost; then: {refusal}"),
+            reason: format!("an earlier attempt got lost; then: {}", refusal.why()),
         }
     }
 
@@ -380,6 +380,28 @@ mod tests {
         let next = write.after(&view, NodeId(2), refused(Refusal::Overloaded), EARLY);
         assert!(matches!(next, Next::Fail(Refusal::Unknown { .. })), "{next:?}");
         assert_eq!(write.out_of_time().act(), Act::LookUp);
+    }
+
+    #[test]
+    fn that_the_outcome_is_unknown_is_said_once() {
+        let (view, group) = led_by(1);
+        let mut write = Attempts::new(group, SAFE, 0);
+        write.next(&view);
+        write.after(&view, NodeId(1), Failure::Lost("reset".into()), EARLY);
+        let unknown = Refusal::Unknown {
+            reason: "the lease ran out".into(),
+        };
+        write.after(&view, NodeId(2), refused(unknown.clone()), EARLY);
+        for (told, reason) in [
+            (write.out_of_time(), "the deadline passed; last: the lease ran out"),
+            (
+                write.finally(unknown),
+                "an earlier attempt got lost; then: the lease ran out",
+            ),
+        ] {
+            assert_eq!(told, Refusal::Unknown { reason: reason.into() });
+            assert_eq!(told.to_string().matches("the outcome is unknown").count(), 1, "{told}");
+        }
     }
 
     #[test]

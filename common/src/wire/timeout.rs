@@ -1,13 +1,29 @@
 //! The time that a client gives a call, as gRPC carries it.
 
+use http::HeaderMap;
 use std::time::Duration;
 use tonic::Request;
+
+const HEADER: &str = "grpc-timeout";
+/// What an answer needs to reach a client before its own clock rings: a tenth of its time, at most this.
+const WAY_BACK: Duration = Duration::from_millis(50);
 
 /// The client's `grpc-timeout`, if it brings one that can be read.
 #[must_use]
 pub fn asked<T>(request: &Request<T>) -> Option<Duration> {
-    let value = request.metadata().get("grpc-timeout")?;
-    grpc_timeout(value.to_str().ok()?)
+    grpc_timeout(request.metadata().get(HEADER)?.to_str().ok()?)
+}
+
+/// The same, of a request that is not decoded.
+#[must_use]
+pub fn in_headers(headers: &HeaderMap) -> Option<Duration> {
+    grpc_timeout(headers.get(HEADER)?.to_str().ok()?)
+}
+
+/// How much of a client's time a service may use, so that its answer is there before the time is up.
+#[must_use]
+pub fn in_time(asked: Duration) -> Duration {
+    asked - (asked / 10).min(WAY_BACK)
 }
 
 /// The gRPC wire form of a time-out: one to eight digits and a unit.
@@ -53,5 +69,16 @@ mod tests {
         assert_eq!(asked(&request), None);
         request.set_timeout(Duration::from_millis(250));
         assert_eq!(asked(&request), Some(Duration::from_millis(250)));
+        assert_eq!(
+            in_headers(request.metadata().as_ref()),
+            Some(Duration::from_millis(250))
+        );
+    }
+
+    #[test]
+    fn an_answer_leaves_before_the_time_is_up() {
+        assert_eq!(in_time(Duration::from_millis(100)), Duration::from_millis(90));
+        assert_eq!(in_time(Duration::from_secs(5)), Duration::from_millis(4950));
+        assert_eq!(in_time(Duration::ZERO), Duration::ZERO);
     }
 }

@@ -17,7 +17,7 @@ mod gets;
 mod writes;
 
 pub(crate) use gets::SingleGet;
-pub(crate) use writes::{SingleWrite, bytes_of, is_joinable};
+pub(crate) use writes::SingleWrite;
 
 use crate::dispatch::Order;
 use crate::identity::{Held, Identity};

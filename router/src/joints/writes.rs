@@ -7,11 +7,9 @@ use crate::order;
 use bytes::Bytes;
 use foldhash::fast::RandomState;
 use fulcrum_common::Keyspace;
-use fulcrum_common::key::{validate_key, validate_value};
+use fulcrum_common::key::bytes_of;
 use fulcrum_common::wire::batch::PassedOn;
-use fulcrum_types::{
-    Condition, GroupId, IdempotencyKey, JoinedWrite, LogPosition, Mutation, Operation, SessionToken, WriteOp,
-};
+use fulcrum_types::{GroupId, IdempotencyKey, JoinedWrite, LogPosition, Operation, SessionToken, WriteOp};
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -36,32 +34,6 @@ impl SingleWrite<'_> {
         let session = self.session.as_ref()?;
         session.groups.get(&group).copied()
     }
-}
-
-/// Whether a write keeps all limits: one that will be refused is refused alone.
-pub(crate) fn is_joinable(op: &WriteOp) -> bool {
-    let value = match &op.mutation {
-        Mutation::Put { value, .. } => validate_value(value),
-        Mutation::Delete => Ok(()),
-    };
-    let expected = match &op.condition {
-        Condition::ValueIs(value) => validate_value(value),
-        _ => Ok(()),
-    };
-    validate_key(&op.key).is_ok() && value.is_ok() && expected.is_ok()
-}
-
-/// Of its key and what it carries.
-pub(crate) fn bytes_of(op: &WriteOp) -> usize {
-    let value = match &op.mutation {
-        Mutation::Put { value, .. } => value.len(),
-        Mutation::Delete => 0,
-    };
-    let expected = match &op.condition {
-        Condition::ValueIs(value) => value.len(),
-        _ => 0,
-    };
-    op.key.len() + value + expected
 }
 
 /// Writes of one group on their way into a joint.
@@ -199,7 +171,7 @@ mod tests {
     use super::*;
     use crate::joints::testing::keyspace;
     use fulcrum_common::SystemClock;
-    use fulcrum_types::{ClientId, Epoch, Index, Sequence};
+    use fulcrum_types::{ClientId, Condition, Epoch, Index, Mutation, Sequence};
     use std::time::Duration;
 
     fn put(key: String, value: usize) -> WriteOp {
@@ -335,17 +307,5 @@ mod tests {
         let joint = open.rest().next().unwrap();
         assert!(matches!(joint.order.operation, Operation::Write { seen, .. } if seen == Some(position)));
         assert_eq!(joint.held.len(), 1);
-    }
-
-    #[test]
-    fn what_breaks_a_limit_is_not_joined() {
-        assert!(is_joinable(&put("k".into(), 1)));
-        assert!(!is_joinable(&put(String::new(), 1)));
-        assert!(!is_joinable(&put("k".into(), 2 << 20)));
-        let condition = Condition::ValueIs(vec![0; 2 << 20].into());
-        assert!(!is_joinable(&WriteOp {
-            condition,
-            ..put("k".into(), 1)
-        }));
     }
 }

@@ -8,11 +8,10 @@ use super::transactions::Asked;
 use crate::event::RequestId;
 use bytes::Bytes;
 use foldhash::fast::RandomState;
-use fulcrum_common::key::{validate_batch, validate_key, validate_value};
+use fulcrum_common::key::{validate_key, validate_keys, validate_writes};
 use fulcrum_common::limits::{DEFAULT_SCAN_ROWS, MAX_CHANGES_BYTES, MAX_SCAN_BYTES, MAX_SCAN_ROWS};
 use fulcrum_types::{
-    Condition, GroupRequest, JoinedWrite, LogPosition, Mono, Mutation, Now, Operation, Query, ReadRequest, Refusal,
-    Role, Selection, WriteOp,
+    GroupRequest, JoinedWrite, LogPosition, Mono, Now, Operation, Query, ReadRequest, Refusal, Role, Selection, WriteOp,
 };
 use std::collections::HashSet;
 
@@ -183,11 +182,8 @@ impl Group {
     }
 
     fn check_keys(&self, shared: &Shared, keys: &[Bytes]) -> Result<(), Refusal> {
-        validate_batch(keys.len(), 0)?;
-        keys.iter().try_for_each(|key| {
-            validate_key(key)?;
-            self.check_owner(shared, key)
-        })
+        validate_keys(keys)?;
+        keys.iter().try_for_each(|key| self.check_owner(shared, key))
     }
 
     fn check_joint(&self, shared: &Shared, writes: &[JoinedWrite]) -> Result<(), Refusal> {
@@ -214,28 +210,11 @@ impl Group {
         }
     }
 
-    fn check_writes<'a>(&self, shared: &Shared, ops: impl Iterator<Item = &'a WriteOp>) -> Result<(), Refusal> {
-        let (mut count, mut bytes) = (0, 0);
+    fn check_writes<'a>(&self, shared: &Shared, ops: impl Iterator<Item = &'a WriteOp> + Clone) -> Result<(), Refusal> {
+        validate_writes(ops.clone())?;
         for op in ops {
-            count += 1;
-            validate_key(&op.key)?;
-            bytes += op.key.len();
-            if let Mutation::Put { value, .. } = &op.mutation {
-                validate_value(value)?;
-                bytes += value.len();
-            }
-            if let Condition::ValueIs(value) = &op.condition {
-                validate_value(value)?;
-                bytes += value.len();
-            }
             self.check_owner(shared, &op.key)?;
         }
-        if count == 0 {
-            return Err(Refusal::Invalid {
-                reason: "the batch is empty: write at least one key".into(),
-            });
-        }
-        validate_batch(count, bytes)?;
         if shared.store.pending_bytes() > shared.settings.staged_bytes_max {
             return Err(Refusal::Overloaded);
         }

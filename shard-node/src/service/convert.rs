@@ -1,7 +1,7 @@
 //! From the public API's requests to what a group is asked, by a cluster map; and from answers back.
 
 use bytes::Bytes;
-use fulcrum_common::key::validate_batch;
+use fulcrum_common::key::{bytes_of, validate_batch, validate_write};
 use fulcrum_common::wire::{types, v1};
 use fulcrum_common::{ClusterMap, Keyspace};
 use fulcrum_types::{
@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A cluster map and the time that a request has. Keys and values are checked by the node, which refuses them by name.
+/// A cluster map and the time that a request has. What breaks a limit by itself is refused here, what one group's part breaks by the node.
 pub(super) struct Frame {
     pub(super) map: Arc<ClusterMap>,
     pub(super) deadline: Duration,
@@ -105,6 +105,7 @@ impl Frame {
         let keyspace = self.keyspace(keyspace)?;
         let group = keyspace.group_of(&op.key);
         let seen = seen(self.session(session)?.as_ref(), group);
+        validate_write(&op)?;
         let idempotency = idempotency.map(TryInto::try_into).transpose()?;
         Ok(self.request(
             keyspace,
@@ -138,7 +139,7 @@ impl Frame {
             .into_iter()
             .map(TryInto::try_into)
             .collect::<Result<Vec<WriteOp>, _>>()?;
-        validate_batch(ops.len(), ops.iter().map(size).sum())?;
+        validate_batch(ops.len(), ops.iter().map(bytes_of).sum())?;
         let parts = split(ops, |op| keyspace.group_of(&op.key));
         let part = |(group, (at, ops))| {
             let operation = Operation::Write {
@@ -186,14 +187,6 @@ impl Reading {
 
 fn seen(session: Option<&SessionToken>, group: GroupId) -> Option<LogPosition> {
     session.and_then(|token| token.groups.get(&group).copied())
-}
-
-fn size(op: &WriteOp) -> usize {
-    let value = match &op.mutation {
-        Mutation::Put { value, .. } => value.len(),
-        Mutation::Delete => 0,
-    };
-    op.key.len() + value
 }
 
 /// What one group is asked of a batch, and where in the batch its items stood.

@@ -25,8 +25,6 @@ use tonic::{Request, Response, Status};
 
 /// No request may hold on for longer than this, whatever it says: what a stream that broke has left behind is gone by then.
 const LONGEST_DEADLINE: Duration = Duration::from_secs(60);
-/// What an answer needs to reach a client before its own clock rings: a tenth of its time, at most this.
-const WAY_BACK: Duration = Duration::from_millis(50);
 
 /// What all services need.
 #[derive(Clone)]
@@ -71,10 +69,8 @@ impl Door {
 
     /// The time that a unary call has, by its `grpc-timeout`.
     fn deadline<T>(&self, request: &Request<T>) -> Duration {
-        match timeout::asked(request) {
-            Some(given) => bounded(given - (given / 10).min(WAY_BACK)),
-            None => self.default_deadline,
-        }
+        let asked = timeout::asked(request);
+        asked.map_or(self.default_deadline, |asked| bounded(timeout::in_time(asked)))
     }
 
     /// The time that an operation on a stream has; 0 means that it brings none.
