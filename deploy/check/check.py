@@ -86,8 +86,12 @@ class Check:
 
     def planted_mistakes(self):
         values = self.good["production.yaml"] | {"monitoring": {"serviceMonitor": {"enabled": True}}}
-        objects = chart.render(self.folder, values, self.versions[-1])
-        found = planted.findings(objects, self.composed, self.deploy, self.versions[-1])
+        newest = self.versions[-1]
+        files = ("tls-cert-manager-values.yaml", "auth-values.yaml")
+        objects, encrypted, with_tokens = [
+            chart.render(self.folder, values, newest) for values in [values] + [self.good[file] for file in files]
+        ]
+        found = planted.findings(objects, encrypted, with_tokens, self.composed, self.deploy, newest)
         self.say("planted mistakes", f"{planted.count()} are found", found)
 
     def broken_copies(self):
