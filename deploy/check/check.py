@@ -111,8 +111,8 @@ class Check:
             print("NOT RUN  k8s/ beside the chart: there is no kubectl")
             return
         found, compared = [], 0
-        for folder, file in kustomize.PAIRS.items():
-            values = self.good[file] if file else {}
+        for folder, files in kustomize.PAIRS.items():
+            values = {key: value for file in files for key, value in self.good[file].items()}
             try:
                 ours = kustomize.built(self.kubectl, self.kustomize_folder / folder)
             except ValueError as error:
