@@ -27,7 +27,7 @@ class Check:
     def __init__(self, root, kubectl):
         self.deploy, self.folder = root / "deploy", root / "deploy/helm/fulcrum"
         self.kustomize_folder, self.kubectl = root / "k8s", kubectl
-        self.composed = compose.load(self.deploy)
+        self.composed, self.composed_tls = compose.load(self.deploy), compose.load_tls(self.deploy)
         ci = root / "deploy/helm/ci"
         self.good = {"defaults": {}} | {path.name: chart.load(path) for path in sorted(ci.glob("*.yaml"))}
         self.bad = sorted((ci / "bad").glob("*.yaml"))
@@ -48,6 +48,8 @@ class Check:
         self.say("rules", f"{rules.count(self.deploy)} files are copies of prometheus/rules", rules.findings(self.deploy))
         services = f"{len(self.composed['services'])} services"
         self.say("compose.yaml", services, compose.findings(self.deploy, self.composed))
+        encrypted = compose.findings_tls(self.composed, self.composed_tls)
+        self.say("compose.tls.yaml", f"{services} of compose.yaml", encrypted)
         self.planted_mistakes()
         self.broken_copies()
         self.comparison()
@@ -91,7 +93,7 @@ class Check:
         objects, encrypted, with_tokens = [
             chart.render(self.folder, values, newest) for values in [values] + [self.good[file] for file in files]
         ]
-        found = planted.findings(objects, encrypted, with_tokens, self.composed, self.deploy, newest)
+        found = planted.findings(objects, encrypted, with_tokens, self.composed, self.composed_tls, self.deploy, newest)
         self.say("planted mistakes", f"{planted.count()} are found", found)
 
     def broken_copies(self):

@@ -294,8 +294,8 @@ IN_FILES = [
 ]
 
 
-def findings(objects, encrypted, with_tokens, composed, folder, version):
-    """The planted mistakes that were not found: in three renderings and compose.yaml; `folder` is deploy/."""
+def findings(objects, encrypted, with_tokens, composed, composed_tls, folder, version):
+    """The planted mistakes that were not found: in three renderings and two files for compose; `folder` is deploy/."""
     looks = [
         (OF_INVARIANTS, objects, lambda changed: invariants.findings(changed)),
         (OF_SCHEMAS, objects, lambda changed: schemas.findings(changed, version)),
@@ -304,6 +304,7 @@ def findings(objects, encrypted, with_tokens, composed, folder, version):
         (planted_encryption.OF_TOKENS, with_tokens, lambda changed: invariants.findings(changed)),
         (OF_COMPARISON, objects, lambda changed: kustomize.differences(changed, objects)),
         (OF_COMPOSE, composed, lambda changed: compose.findings(folder, changed)),
+        (planted_encryption.OF_COMPOSE, composed_tls, lambda changed: compose.findings_tls(composed, changed)),
     ]
     missed = []
     for cases, right, look in looks:
@@ -316,5 +317,4 @@ def findings(objects, encrypted, with_tokens, composed, folder, version):
 
 
 def count():
-    of_encryption = planted_encryption.OF_CERTIFICATES + planted_encryption.OF_KEYS + planted_encryption.OF_TOKENS
-    return len(OF_INVARIANTS) + len(OF_SCHEMAS) + len(OF_COMPARISON) + len(OF_COMPOSE) + len(of_encryption)
+    return len(OF_INVARIANTS) + len(OF_SCHEMAS) + len(OF_COMPARISON) + len(OF_COMPOSE) + planted_encryption.count()

@@ -121,6 +121,27 @@ def plain_metrics_without_flag(objects):
     _container(objects, "router")["args"].remove("--insecure-listen")
 
 
+def compose_without_override(composed):
+    del composed["services"]["shard-node-2"]
+
+
+def compose_name_not_signed(composed):
+    command = composed["services"]["certificates"]["command"]
+    command[-1] = command[-1].replace("--host router-1 ", "")
+
+
+def compose_not_mounted(composed):
+    composed["services"]["coordinator"]["volumes"] = []
+
+
+def compose_does_not_wait(composed):
+    composed["services"]["router-2"]["depends_on"] = ["etcd"]
+
+
+def compose_service_of_its_own(composed):
+    composed["services"]["router-3"] = {}
+
+
 # Of the rendering with cert-manager.
 OF_CERTIFICATES = [
     (mounted_by_sub_path, "by subPath"), (mounted_to_write, "can be written to"), (key_for_all, "can read tls"),
@@ -141,3 +162,14 @@ OF_TOKENS = [
     (secret_not_mounted, "auth.internal_secret_file is in no volume"), (root_hash_not_in_secret, "auth.root_token_file is in no volume"),
     (one_asks_for_no_tokens, "some services ask for tokens"), (plain_metrics_without_flag, "--insecure-listen must be there if"),
 ]
+
+# Of compose.tls.yaml.
+OF_COMPOSE = [
+    (compose_without_override, "shard-node-2: is not encrypted"), (compose_name_not_signed, "router-1: its name is in no certificate"),
+    (compose_not_mounted, "FULCRUM__TLS__CERT is in no volume"), (compose_does_not_wait, "does not wait until there are certificates"),
+    (compose_service_of_its_own, "router-3: is in compose.tls.yaml only"),
+]
+
+
+def count():
+    return len(OF_CERTIFICATES) + len(OF_KEYS) + len(OF_TOKENS) + len(OF_COMPOSE)
