@@ -27,7 +27,7 @@ class Check:
     def __init__(self, root, kubectl):
         self.deploy, self.folder = root / "deploy", root / "deploy/helm/fulcrum"
         self.kustomize_folder, self.kubectl = root / "k8s", kubectl
-        self.composed = compose.load(self.deploy)
+        self.composed, self.composed_tls = compose.load(self.deploy), compose.load_tls(self.deploy)
         ci = root / "deploy/helm/ci"
         self.good = {"defaults": {}} | {path.name: chart.load(path) for path in sorted(ci.glob("*.yaml"))}
         self.bad = sorted((ci / "bad").glob("*.yaml"))
@@ -48,6 +48,8 @@ class Check:
         self.say("rules", f"{rules.count(self.deploy)} files are copies of prometheus/rules", rules.findings(self.deploy))
         services = f"{len(self.composed['services'])} services"
         self.say("compose.yaml", services, compose.findings(self.deploy, self.composed))
+        encrypted = compose.findings_tls(self.composed, self.composed_tls)
+        self.say("compose.tls.yaml", f"{services} of compose.yaml", encrypted)
         self.planted_mistakes()
         self.broken_copies()
         self.comparison()
@@ -86,8 +88,12 @@ class Check:
 
     def planted_mistakes(self):
         values = self.good["production.yaml"] | {"monitoring": {"serviceMonitor": {"enabled": True}}}
-        objects = chart.render(self.folder, values, self.versions[-1])
-        found = planted.findings(objects, self.composed, self.deploy, self.versions[-1])
+        newest = self.versions[-1]
+        files = ("tls-cert-manager-values.yaml", "auth-values.yaml")
+        objects, encrypted, with_tokens = [
+            chart.render(self.folder, values, newest) for values in [values] + [self.good[file] for file in files]
+        ]
+        found = planted.findings(objects, encrypted, with_tokens, self.composed, self.composed_tls, self.deploy, newest)
         self.say("planted mistakes", f"{planted.count()} are found", found)
 
     def broken_copies(self):
@@ -107,8 +113,8 @@ class Check:
             print("NOT RUN  k8s/ beside the chart: there is no kubectl")
             return
         found, compared = [], 0
-        for folder, file in kustomize.PAIRS.items():
-            values = self.good[file] if file else {}
+        for folder, files in kustomize.PAIRS.items():
+            values = {key: value for file in files for key, value in self.good[file].items()}
             try:
                 ours = kustomize.built(self.kubectl, self.kustomize_folder / folder)
             except ValueError as error:

@@ -1,4 +1,4 @@
-"""deploy/compose.yaml beside what it mounts and what watches it."""
+"""deploy/compose.yaml beside what it mounts and what watches it, and compose.tls.yaml, which encrypts all of it."""
 
 import pathlib
 import re
@@ -6,8 +6,41 @@ import re
 import chart
 
 
+# What every process needs to be encrypted, and found by its role.
+OF_ENCRYPTION = {"FULCRUM__TLS__CERT", "FULCRUM__TLS__KEY", "FULCRUM__TLS__CA", "FULCRUM__TLS__SERVER_NAME"}
+
+
 def load(folder):
     return chart.load(folder / "compose.yaml")
+
+
+def load_tls(folder):
+    return chart.load(folder / "compose.tls.yaml")
+
+
+def findings_tls(compose, override):
+    """What lies over compose.yaml encrypts every process of it, or none could speak with the others."""
+    found, services = [], override["services"]
+    made = " ".join(services["certificates"]["command"])
+    for name, service in compose["services"].items():
+        if "fulcrum" not in service["image"]:
+            continue
+        ours = services.get(name, {})
+        missing = OF_ENCRYPTION - ours.get("environment", {}).keys()
+        if missing:
+            found.append(f"{name}: is not encrypted, for it lacks {', '.join(sorted(missing))}")
+        if f"--host {name} " not in made + " ":
+            found.append(f"{name}: its name is in no certificate")
+        folders = [volume.split(":")[1] for volume in ours.get("volumes", []) if volume.split(":")[0] in override["volumes"]]
+        for variable, path in ours.get("environment", {}).items():
+            if path.startswith("/") and not any(path.startswith(f"{folder}/") for folder in folders):
+                found.append(f"{name}: {variable} is in no volume")
+        waits = ours.get("depends_on", {})
+        if not isinstance(waits, dict) or waits.get("certificates", {}).get("condition") != "service_completed_successfully":
+            found.append(f"{name}: does not wait until there are certificates")
+    for name in sorted(services.keys() - compose["services"].keys() - {"certificates"}):
+        found.append(f"{name}: is in compose.tls.yaml only")
+    return found
 
 
 def findings(folder, compose):

@@ -1,10 +1,12 @@
 """What must hold in every rendering, and no schema can say.
 
-Each rule takes all objects and yields what breaks it. A mistake is planted against each in planted.py.
+Each rule takes all objects and yields what breaks it. A mistake is planted against each in planted.py. What is about
+certificates and tokens stands in encryption.py.
 """
 
 import re
 
+import encryption
 from objects import containers, is_hook, name, named, of_kind, pod_labels, pods, selected, workloads
 
 # Seconds that a stop may take besides what is waited for on purpose.
@@ -250,7 +252,7 @@ RULES = [
     services_reach_pods, stateful_sets_are_found, probes_ask_open_ports, liveness_asks_nobody_else, flags_fit_ports,
     there_is_time_to_stop, budgets_fit, scaling_is_not_undone, pods_are_confined, memory_is_bounded, variables_are_defined,
     volumes_are_there, policies_hold, addresses_are_there,
-]
+] + encryption.RULES
 
 
 def findings(objects):

@@ -9,8 +9,13 @@ import yaml
 import chart
 from objects import is_hook, name
 
-# Each folder, and the values with which the chart says the same.
-PAIRS = {"base": None, "overlays/kind": "kind.yaml", "overlays/production": "production.yaml"}
+# Each folder, and the files of values with which the chart says the same. No two of one folder set the same value.
+PAIRS = {
+    "base": [],
+    "overlays/kind": ["kind.yaml"],
+    "overlays/production": ["production.yaml"],
+    "overlays/production-tls": ["production.yaml", "tls-values.yaml"],
+}
 
 HELM_ONLY = ("helm.sh/chart", "app.kubernetes.io/managed-by")
 

@@ -9,6 +9,7 @@ import chart
 import compose
 import invariants
 import kustomize
+import planted_encryption
 import readme
 import schemas
 from objects import named
@@ -293,13 +294,17 @@ IN_FILES = [
 ]
 
 
-def findings(objects, composed, folder, version):
-    """The planted mistakes that were not found; `folder` is deploy/."""
+def findings(objects, encrypted, with_tokens, composed, composed_tls, folder, version):
+    """The planted mistakes that were not found: in three renderings and two files for compose; `folder` is deploy/."""
     looks = [
         (OF_INVARIANTS, objects, lambda changed: invariants.findings(changed)),
         (OF_SCHEMAS, objects, lambda changed: schemas.findings(changed, version)),
+        (planted_encryption.OF_CERTIFICATES, encrypted, lambda changed: invariants.findings(changed)),
+        (planted_encryption.OF_KEYS, encrypted, lambda changed: schemas.findings(changed, version)),
+        (planted_encryption.OF_TOKENS, with_tokens, lambda changed: invariants.findings(changed)),
         (OF_COMPARISON, objects, lambda changed: kustomize.differences(changed, objects)),
         (OF_COMPOSE, composed, lambda changed: compose.findings(folder, changed)),
+        (planted_encryption.OF_COMPOSE, composed_tls, lambda changed: compose.findings_tls(composed, changed)),
     ]
     missed = []
     for cases, right, look in looks:
@@ -312,4 +317,4 @@ def findings(objects, composed, folder, version):
 
 
 def count():
-    return len(OF_INVARIANTS) + len(OF_SCHEMAS) + len(OF_COMPARISON) + len(OF_COMPOSE)
+    return len(OF_INVARIANTS) + len(OF_SCHEMAS) + len(OF_COMPARISON) + len(OF_COMPOSE) + planted_encryption.count()

@@ -1,7 +1,7 @@
 """Every object against the schemas of Kubernetes, strictly: an unknown field is an error.
 
-Objects of the Prometheus operator are in no schema of Kubernetes. For these the keys that the chart may use are listed here, so
-that a misspelt one is found; whether the operator likes the values is not checked.
+Objects of the Prometheus operator and of cert-manager are in no schema of Kubernetes. For these the keys that the chart may use are listed here, so
+that a misspelt one is found; whether these like the values is not checked.
 """
 
 import functools
@@ -17,8 +17,16 @@ KEYS_OF_CUSTOM_KINDS = {
     "ServiceMonitor": {
         "spec": {"jobLabel", "selector", "endpoints"},
         "spec.selector": {"matchLabels"},
-        "spec.endpoints[]": {"port", "interval", "relabelings"},
+        "spec.endpoints[]": {"port", "interval", "scheme", "tlsConfig", "relabelings"},
+        "spec.endpoints[].tlsConfig": {"serverName", "ca"},
+        "spec.endpoints[].tlsConfig.ca": {"secret"},
+        "spec.endpoints[].tlsConfig.ca.secret": {"name", "key"},
         "spec.endpoints[].relabelings[]": {"sourceLabels", "regex", "targetLabel", "replacement"},
+    },
+    "Certificate": {
+        "spec": {"secretName", "issuerRef", "duration", "renewBefore", "privateKey", "usages", "dnsNames", "ipAddresses"},
+        "spec.issuerRef": {"name", "kind", "group"},
+        "spec.privateKey": {"algorithm", "size", "encoding", "rotationPolicy"},
     },
     "PrometheusRule": {
         "spec": {"groups"},

@@ -201,7 +201,7 @@ fn every_metric_of_the_product_is_used_or_said_to_be_for_debugging() {
 #[test]
 fn every_alert_leads_to_its_runbook_and_has_a_test() {
     let alerts = read(RULES[1]);
-    let tests = ["groups", "requests"]
+    let tests = ["groups", "requests", "security"]
         .map(|name| read(&format!("deploy/prometheus/tests/{name}.yml")))
         .join("\n");
     let mut pages = BTreeSet::new();

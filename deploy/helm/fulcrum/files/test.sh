@@ -1,4 +1,9 @@
 # Every command has its own deadline and exit code; -e ends the test at the first that fails.
+# A token goes over a connection without encryption only if that is said.
+fulcrum() {
+  command fulcrum ${TOKEN_IN_CLEAR:+--token-in-clear} "$@"
+}
+
 keyspace="helm-test-$(date +%s)"
 fulcrum keyspace create "$keyspace" --groups 2 --replication-factor "$REPLICATION_FACTOR"
 trap 'fulcrum keyspace drop "$keyspace" --yes' EXIT

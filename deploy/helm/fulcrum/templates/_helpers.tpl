@@ -48,6 +48,8 @@ labels:
 {{- if and .Values.etcd.enabled .Values.externalEtcd.endpoints -}}
 {{- fail "externalEtcd.endpoints: would not be used, for etcd.enabled is true: set it to false, or name no endpoints" -}}
 {{- end -}}
+{{- include "fulcrum.checkTls" . -}}
+{{- include "fulcrum.checkAuth" . -}}
 {{- end -}}
 
 {{- define "fulcrum.kubeVersion" -}}
@@ -94,8 +96,10 @@ labels:
 {{- define "fulcrum.flags" -}}
 - --listen={{ .root.Values.listenAddress }}:{{ .port }}
 - --metrics-listen={{ .root.Values.listenAddress }}:9400
-# Nothing is encrypted between the parts in this release: who can connect is up to the NetworkPolicies.
+{{- if not (and .root.Values.tls.enabled .root.Values.tls.metrics) }}
+# {{ ternary "Metrics are" "Nothing is" .root.Values.tls.enabled }} not encrypted (tls): who can connect is up to the NetworkPolicies.
 - --insecure-listen
+{{- end }}
 - --cluster-id={{ .root.Values.clusterId }}
 - --etcd={{ include "fulcrum.etcdEndpoints" .root }}
 - --log={{ .root.Values.log.filter }}
@@ -136,6 +140,8 @@ labels:
 {{- end }}
 {{- end }}
 {{- end }}
+{{- include "fulcrum.tlsEnv" . }}
+{{- include "fulcrum.authEnv" . }}
 {{- with .values.extraEnv }}
 {{ toYaml . }}
 {{- end }}
@@ -152,6 +158,15 @@ labels:
 {{- if include "fulcrum.hasEtcdSecret" .root }}
 - {name: etcd-tls, mountPath: /etc/fulcrum/etcd, readOnly: true}
 {{- end }}
+{{- if .root.Values.tls.enabled }}
+- {name: tls, mountPath: /etc/fulcrum/tls, readOnly: true}
+{{- end }}
+{{- if .root.Values.auth.enabled }}
+- {name: auth, mountPath: /etc/fulcrum/auth, readOnly: true}
+{{- end }}
+{{- if include "fulcrum.hasAuditFile" . }}
+- {name: audit, mountPath: /var/log/fulcrum}
+{{- end }}
 {{- end -}}
 
 {{- define "fulcrum.volumes" -}}
@@ -162,6 +177,17 @@ labels:
 {{- if include "fulcrum.hasEtcdSecret" .root }}
 - name: etcd-tls
   secret: {secretName: {{ .root.Values.externalEtcd.tls.existingSecret }}, defaultMode: 0440}
+{{- end }}
+{{- if .root.Values.tls.enabled }}
+- name: tls
+  secret: {secretName: {{ include "fulcrum.tlsSecret" . }}, defaultMode: 0440}
+{{- end }}
+{{- if .root.Values.auth.enabled }}
+{{- include "fulcrum.authVolume" . }}
+{{- end }}
+{{- if include "fulcrum.hasAuditFile" . }}
+- name: audit
+  {{- toYaml .root.Values.audit.volume | nindent 2 }}
 {{- end }}
 {{- end -}}
 
@@ -259,18 +285,19 @@ of a shard-node says that it has caught up and the next one may go. Both are HTT
 the port is open.
 */}}
 {{- define "fulcrum.probes" -}}
+{{- $scheme := ternary ", scheme: HTTPS" "" (and .root.Values.tls.enabled .root.Values.tls.metrics) -}}
 startupProbe:
-  httpGet: {path: /healthz, port: metrics}
+  httpGet: {path: /healthz, port: metrics{{ $scheme }}}
   periodSeconds: 2
   timeoutSeconds: 2
   failureThreshold: 300
 livenessProbe:
-  httpGet: {path: /healthz, port: metrics}
+  httpGet: {path: /healthz, port: metrics{{ $scheme }}}
   periodSeconds: 10
   timeoutSeconds: 5
   failureThreshold: 6
 readinessProbe:
-  httpGet: {path: /readyz, port: metrics}
+  httpGet: {path: /readyz, port: metrics{{ $scheme }}}
   periodSeconds: 2
   timeoutSeconds: 2
   failureThreshold: 2
