@@ -119,6 +119,11 @@ impl ManualClock {
         }
     }
 
+    /// Sets the wall clock, to wherever: as a correction of the system's does.
+    pub fn set_wall(&self, wall_ms: u64) {
+        self.wall_ms.store(wall_ms, Ordering::SeqCst);
+    }
+
     /// Moves both clocks forward.
     pub fn advance(&self, by: Duration) {
         self.mono_ns

@@ -50,7 +50,7 @@ pub(crate) async fn serve(
         .http2_keepalive_timeout(Some(PONG_WITHIN))
         .max_concurrent_streams(Some(CALLS_PER_CONNECTION));
     let mut services = Routes::new(Gate::for_clients(&guard, kv))
-        .add_service(InterceptedService::new(Gate::for_services(&guard, shard), role))
+        .add_service(InterceptedService::new(Gate::for_services(&guard, shard), role.clone()))
         .add_service(InterceptedService::new(Gate::for_services(&guard, peers), role))
         .add_service(health_service);
     match door::reflection(SERVICES) {

@@ -6,21 +6,27 @@
 use crate::error::StartError;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 /// Lines that may wait.
 const QUEUE: usize = 256;
+/// Of them, lines about what was refused: whoever has any token can ask for those as often as it likes, and must not keep out what operators do.
+const REFUSALS: usize = 32;
+/// Of a file that is made: who reads logs may read it by its group.
+const MODE: u32 = 0o640;
 /// A disk that takes longer counts as one that does not write.
 const WITHIN: Duration = Duration::from_secs(5);
 
 struct Job {
     line: String,
     written: Option<oneshot::Sender<io::Result<()>>>,
+    /// Of a refusal: its place among the few that may wait, whether anybody waits for it or not.
+    _place: Option<OwnedSemaphorePermit>,
 }
 
 /// The way to the file.
@@ -28,6 +34,7 @@ struct Job {
 pub(super) struct Writer {
     path: Arc<Path>,
     jobs: SyncSender<Job>,
+    refusals: Arc<Semaphore>,
 }
 
 impl Writer {
@@ -47,10 +54,15 @@ impl Writer {
                 }
             })
             .map_err(cannot)?;
-        Ok(Self {
+        Ok(Self::to(path, jobs))
+    }
+
+    fn to(path: &Path, jobs: SyncSender<Job>) -> Self {
+        Self {
             path: path.into(),
             jobs,
-        })
+            refusals: Arc::new(Semaphore::new(REFUSALS)),
+        }
     }
 
     pub(super) fn path(&self) -> std::path::Display<'_> {
@@ -59,10 +71,22 @@ impl Writer {
 
     /// Answers once the line is on disk, or why it is not.
     pub(super) async fn write(&self, line: String) -> Result<(), String> {
+        self.write_at(line, None).await
+    }
+
+    /// The same for what was refused.
+    pub(super) async fn write_refusal(&self, line: String) -> Result<(), String> {
+        let place = self.refusals.clone().try_acquire_owned();
+        let place = place.map_err(|_| "too many refusals wait for the disk".to_owned())?;
+        self.write_at(line, Some(place)).await
+    }
+
+    async fn write_at(&self, line: String, place: Option<OwnedSemaphorePermit>) -> Result<(), String> {
         let (written, answer) = oneshot::channel();
         self.send(Job {
             line,
             written: Some(written),
+            _place: place,
         })?;
         match tokio::time::timeout(WITHIN, answer).await {
             Ok(Ok(result)) => result.map_err(|error| error.to_string()),
@@ -73,7 +97,12 @@ impl Writer {
 
     /// Nobody waits for it any more.
     pub(super) fn write_later(&self, line: String) {
-        if let Err(reason) = self.send(Job { line, written: None }) {
+        let job = Job {
+            line,
+            written: None,
+            _place: None,
+        };
+        if let Err(reason) = self.send(job) {
             tracing::error!(%reason, "a line of the audit log is in this log only");
         }
     }
@@ -98,7 +127,7 @@ struct Appended {
 
 impl Appended {
     fn open(path: &Path) -> io::Result<Self> {
-        let file = OpenOptions::new().create(true).append(true).open(path)?;
+        let file = OpenOptions::new().create(true).append(true).mode(MODE).open(path)?;
         let about = file.metadata()?;
         Ok(Self {
             path: path.to_owned(),
@@ -163,6 +192,31 @@ mod tests {
         let another = Writer::start(&path).unwrap();
         another.write("c".into()).await.unwrap();
         assert_eq!(lines(&path), ["b", "c"], "a restart appends");
+    }
+
+    #[tokio::test]
+    async fn refusals_leave_room_for_what_is_permitted() {
+        let (jobs, waiting) = sync_channel(QUEUE);
+        let writer = Writer::to(Path::new("audit"), jobs);
+        let mut refusals: Vec<_> = (0..2 * QUEUE)
+            .map(|_| Box::pin(writer.write_refusal("r".into())))
+            .collect();
+        let mut told = 0;
+        for refusal in &mut refusals {
+            told += usize::from(futures::poll!(refusal).is_ready());
+        }
+        assert_eq!(told, 2 * QUEUE - REFUSALS, "the others are told that there is no room");
+        let mut permitted = Box::pin(writer.write("p".into()));
+        assert!(futures::poll!(&mut permitted).is_pending(), "it waits for its turn");
+        assert_eq!(waiting.try_iter().count(), REFUSALS + 1);
+    }
+
+    #[tokio::test]
+    async fn the_file_is_not_for_everybody() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("audit");
+        let _writer = Writer::start(&path).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o007, 0);
     }
 
     #[tokio::test]

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 /// Most characters of one argument.
 const LONGEST: usize = 256;
+/// Most items of a list.
+const MOST: usize = 64;
 
 /// Which line of a verb it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,20 +73,24 @@ impl Line {
             "peer": self.peer,
             "arguments": self.arguments,
             "outcome": outcome,
-            "message": message.filter(|message| !message.is_empty()),
+            "message": message.filter(|message| !message.is_empty()).map(|message| bounded(Value::String(message))),
             "duration_us": took.map(|took| u64::try_from(took.as_micros()).unwrap_or(u64::MAX)),
         })
     }
 }
 
-/// Arguments are what clients say: as long as they like.
+/// Arguments, and messages that repeat them, are what clients say: as long as they like.
 fn bounded(value: Value) -> Value {
     match value {
         Value::String(text) if text.len() > LONGEST => {
             let begin: String = text.chars().take(LONGEST).collect();
             Value::String(format!("{begin}... ({} bytes)", text.len()))
         }
-        Value::Array(items) => items.into_iter().map(bounded).collect(),
+        Value::Array(items) => {
+            let all = items.len();
+            let left_out = (all > MOST).then(|| Value::String(format!("... ({all} in all)")));
+            items.into_iter().take(MOST).map(bounded).chain(left_out).collect()
+        }
         Value::Object(fields) => fields.into_iter().map(|(name, value)| (name, bounded(value))).collect(),
         other => other,
     }
@@ -93,6 +99,7 @@ fn bounded(value: Value) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::{Caller, Verb};
 
     #[test]
     fn no_argument_is_longer_than_that() {
@@ -102,6 +109,22 @@ mod tests {
         assert_eq!(
             (&shown["rights"][1], &shown["group"]),
             (&json!("orders:read"), &json!(7))
+        );
+    }
+
+    #[test]
+    fn no_line_is_longer_than_that_whatever_its_caller_says() {
+        let mut request = tonic::Request::new(());
+        request.extensions_mut().insert(Caller::anyone());
+        let rights = vec!["orders:read"; 100_000];
+        let asked = Asked::by(&request, Verb::CreateToken, json!({"rights": rights})).unwrap();
+        let outcome = ("INVALID_ARGUMENT", "x".repeat(1 << 20));
+        let shown = Line::new(&asked, 1).to_json(0, Phase::End, Some(outcome), None);
+        assert!(shown.to_string().len() < 4_096, "{}", shown.to_string().len());
+        let shown = &shown["arguments"]["rights"];
+        assert_eq!(
+            (&shown[0], &shown[MOST]),
+            (&json!("orders:read"), &json!("... (100000 in all)"))
         );
     }
 }

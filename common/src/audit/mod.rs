@@ -102,22 +102,26 @@ impl Audit {
             let outcome = (refusal.code(), refusal.to_string());
             let refused = line.to_json(begun.wall_ms, Phase::Refused, Some(outcome), None);
             // It is refused anyway; that it was not written down is in the log.
-            let _ = self.write(refused).await;
+            let _ = self.write_refusal(refused).await;
             return Err(refusal_to_status(&refusal));
         }
-        let written = self.write(line.to_json(begun.wall_ms, Phase::Begin, None, None)).await;
-        if let Err(reason) = written
-            && self.required
-        {
-            let reason = format!("the audit log cannot be written ({reason}), so nothing was done: make room for it");
-            return Err(refusal_to_status(&Refusal::Stopped { reason }));
-        }
+        let begin = line.to_json(begun.wall_ms, Phase::Begin, None, None);
+        // From here on: the client may go while the first line is on its way.
         let mut open = Open {
             audit: self,
             line,
             begun: begun.mono,
             told: false,
         };
+        if let Err(reason) = self.write(begin).await
+            && self.required
+        {
+            let reason = format!("the audit log cannot be written ({reason}), so nothing was done: make room for it");
+            let refusal = Refusal::Stopped { reason };
+            // A disk that was only slow may have the first line yet.
+            self.write_later(open.end((refusal.code(), refusal.to_string())));
+            return Err(refusal_to_status(&refusal));
+        }
         let result = work.await;
         let outcome = match &result {
             Ok(_) => ("done", String::new()),
@@ -134,17 +138,43 @@ impl Audit {
 
     /// To the log, and to the file if there is one. Says why the file does not have it.
     async fn write(&self, line: Value) -> Result<(), String> {
-        let line = line.to_string();
-        tracing::info!(target: "fulcrum::audit", %line);
-        let Some(writer) = &self.writer else {
-            return Ok(());
-        };
-        let written = writer.write(line).await;
-        if let Err(reason) = &written {
-            tracing::error!(%reason, file = %writer.path(), "the audit log cannot be written: make room for it, or name another file");
+        let line = told(line);
+        match &self.writer {
+            Some(writer) => writer.write(line).await.inspect_err(|reason| cannot(writer, reason)),
+            None => Ok(()),
         }
-        written
     }
+
+    /// The same for what is refused: if too many of them wait, only the log has it.
+    async fn write_refusal(&self, line: Value) -> Result<(), String> {
+        let line = told(line);
+        match &self.writer {
+            Some(writer) => writer
+                .write_refusal(line)
+                .await
+                .inspect_err(|reason| cannot(writer, reason)),
+            None => Ok(()),
+        }
+    }
+
+    /// The same, and nobody waits for it.
+    fn write_later(&self, line: Value) {
+        let line = told(line);
+        if let Some(writer) = &self.writer {
+            writer.write_later(line);
+        }
+    }
+}
+
+/// The line as text, which the log has whatever becomes of the file.
+fn told(line: Value) -> String {
+    let line = line.to_string();
+    tracing::info!(target: "fulcrum::audit", %line);
+    line
+}
+
+fn cannot(writer: &Writer, reason: &str) {
+    tracing::error!(%reason, file = %writer.path(), "the audit log cannot be written: make room for it, or name another file");
 }
 
 /// A verb that is begun: if its client goes away, that is written down, too.
@@ -170,11 +200,8 @@ impl Drop for Open<'_> {
             return;
         }
         let why = "the client went away: it may or may not have happened".to_owned();
-        let line = self.end(("abandoned", why)).to_string();
-        tracing::info!(target: "fulcrum::audit", %line);
-        if let Some(writer) = &self.audit.writer {
-            writer.write_later(line);
-        }
+        let line = self.end(("abandoned", why));
+        self.audit.write_later(line);
     }
 }
 

@@ -113,6 +113,30 @@ async fn a_client_that_goes_away_leaves_a_trace() {
 }
 
 #[tokio::test]
+async fn a_client_that_goes_away_at_once_leaves_an_end_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("audit");
+    let audit = audit(Some(&path), true);
+    let mut leaving = Box::pin(audit.perform(
+        asked(Verb::Promote),
+        Ok(()),
+        std::future::pending::<Result<(), Status>>(),
+    ));
+    assert!(
+        futures::poll!(&mut leaving).is_pending(),
+        "its first line is on its way"
+    );
+    drop(leaving);
+    // The thread writes in order.
+    audit.write(json!({})).await.unwrap();
+    let written = lines(&path);
+    assert_eq!(
+        (&written[0]["phase"], &written[1]["outcome"]),
+        (&json!("begin"), &json!("abandoned"))
+    );
+}
+
+#[tokio::test]
 async fn what_cannot_be_written_down_is_not_done_unless_that_is_allowed() {
     let full = Path::new("/dev/full");
     if !full.exists() {

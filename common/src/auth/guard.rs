@@ -121,10 +121,17 @@ impl Guard {
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             looks.tick().await;
-            let wall_ms = self.clock.0.now().wall_ms;
-            let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-            let expired = known.tokens.values().filter(|token| token.record.is_expired(wall_ms));
-            expired.for_each(|token| token.end(Over::Gone));
+            self.end_those_expired_by(self.clock.0.now().wall_ms);
+        }
+    }
+
+    /// What ran under such a token is ended for good. The token is not: a wall clock that was ahead may be set back.
+    fn end_those_expired_by(&self, wall_ms: u64) {
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        let expired = |token: &&mut Arc<InForce>| token.record.is_expired(wall_ms) && Arc::strong_count(token) > 1;
+        for token in known.tokens.values_mut().filter(expired) {
+            let anew = InForce::new(token.id, token.record.clone(), self.refused.clone());
+            std::mem::replace(token, Arc::new(anew)).end(Over::Gone);
         }
     }
 

@@ -1,5 +1,6 @@
 //! The one place that decides: [`authorize`]. Pure.
 
+use crate::limits::MAX_NAME_BYTES;
 use fulcrum_types::{Refusal, Right};
 use std::fmt;
 use std::str::FromStr;
@@ -94,8 +95,10 @@ pub fn authorize(grants: &[Grant], keyspace: &str, right: Right) -> Result<(), R
     if grants.iter().any(allows) {
         return Ok(());
     }
+    // Callers say what they like, and this goes into logs: what can be no name is cut, and breaks no line.
+    let shown = keyspace.chars().take(MAX_NAME_BYTES).flat_map(char::escape_debug);
     Err(Refusal::Denied {
-        scope: keyspace.to_owned(),
+        scope: shown.collect(),
         right,
     })
 }
@@ -144,6 +147,20 @@ mod tests {
         let refused = authorize(&held, "orders", Right::Write).unwrap_err().to_string();
         assert!(refused.contains("'orders:write'"), "{refused}");
         assert!(!refused.contains("secret-plans"), "{refused}");
+    }
+
+    #[test]
+    fn what_can_be_no_keyspace_forges_no_line_of_a_log_and_fills_none() {
+        let forged = format!(
+            "a\n2026-01-01T00:00:00Z INFO fulcrum::audit: line={{}}{}",
+            "x".repeat(1 << 20)
+        );
+        let refused = authorize(&[], &forged, Right::Read).unwrap_err().to_string();
+        assert!(
+            !refused.contains('\n') && refused.contains("'a\\n2026"),
+            "{refused:.200}"
+        );
+        assert!(refused.len() < 500, "{}", refused.len());
     }
 
     #[test]

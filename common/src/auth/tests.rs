@@ -339,6 +339,20 @@ async fn an_expiry_ends_it_within_a_second_or_so() {
     looking.abort();
 }
 
+#[tokio::test]
+async fn a_wall_clock_that_jumps_ahead_and_back_does_not_end_a_token_for_good() {
+    let world = World::new(true);
+    world.learn(1, &["orders:read"], Some(EXPIRES));
+    let looking = tokio::spawn(world.guard.clone().end_expired());
+    let (_send, response) = stream(&world).await;
+    world.clock.set_wall(EXPIRES);
+    assert_eq!(end(response).await, Code::Unauthenticated);
+    assert!(world.told(Some(&world.bearer())).await.is_some());
+    world.clock.set_wall(1_000);
+    let (_send, _response) = stream(&world).await;
+    looking.abort();
+}
+
 /// The page for operators has every verb, with what it needs.
 #[test]
 fn every_verb_is_in_the_documentation() {

@@ -407,10 +407,20 @@ impl Watcher {
             Ok(listing) => listing,
             Err(error) => return Ok(error.to_string()),
         };
-        self.told
-            .retain(|key, _| listing.entries.binary_search_by(|kv| kv.key.cmp(key)).is_ok());
+        let is_there = |key: &String| listing.entries.binary_search_by(|kv| kv.key.cmp(key)).is_ok();
+        let (map_key, tokens_key) = (self.store.map_key(), self.store.tokens_key());
+        // Somebody removed them by hand. A store without even a map has lost all that it knew, and says nothing of tokens.
+        let removed = self.told.contains_key(&tokens_key) && !is_there(&tokens_key) && is_there(&map_key);
+        self.told.retain(|key, _| is_there(key));
+        if removed {
+            let none = TokenTable {
+                revision: listing.revision,
+                ..TokenTable::default()
+            };
+            let told = self.sender.send(ClusterEvent::Tokens(Arc::new(none))).await;
+            told.map_err(|_| Hushed)?;
+        }
         // The map goes first: a configuration is of use only to who knows the group.
-        let map_key = self.store.map_key();
         let (maps, others): (Vec<_>, Vec<_>) = listing.entries.into_iter().partition(|kv| kv.key == map_key);
         for found in maps.iter().chain(&others) {
             self.tell(found).await?;
@@ -426,6 +436,10 @@ impl Watcher {
             };
             match change {
                 Some(Ok(WatchEvent::Put(found))) => self.tell(&found).await?,
+                Some(Ok(WatchEvent::Delete { key, .. })) if key == self.store.tokens_key() => {
+                    *pause = FIRST_PAUSE;
+                    return Ok("the tokens were removed: what else is gone?".to_owned());
+                }
                 Some(Ok(WatchEvent::Delete { key, .. })) => {
                     self.told.remove(&key);
                 }

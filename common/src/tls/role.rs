@@ -3,6 +3,7 @@
 //! A certificate of the authority is not enough to act as a part of the cluster: clients have those, too. It must carry the role as a DNS
 //! name. The role has no dots, so that no wildcard (`*.example.com`) can stand for it.
 
+use super::refusals::Pace;
 use super::serve::ConnectionInfo;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::client::verify_server_name;
@@ -29,27 +30,34 @@ pub enum PeerRole {
 }
 
 /// Lets only the cluster's own processes in, where connections are encrypted: for services that share a port with the client API.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct OnlyServices {
     encrypted: bool,
+    /// Of what is said about those that are refused.
+    pace: Arc<Pace>,
 }
 
 impl OnlyServices {
     /// At a port that is encrypted, or not.
     #[must_use]
     pub fn new(encrypted: bool) -> Self {
-        Self { encrypted }
+        Self {
+            encrypted,
+            pace: Arc::default(),
+        }
     }
 }
 
 impl Interceptor for OnlyServices {
     fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
-        let is_service = request
-            .extensions()
-            .get::<ConnectionInfo>()
-            .is_some_and(|from| from.role == PeerRole::Service);
+        let from = request.extensions().get::<ConnectionInfo>();
+        let is_service = from.is_some_and(|from| from.role == PeerRole::Service);
         if self.encrypted && !is_service {
-            tracing::warn!("refused a call of a client to what is for the cluster's own processes: what is it up to?");
+            if self.pace.admits("not_for_clients").is_some() {
+                let peer = from.and_then(|from| from.peer).map(|peer| peer.to_string());
+                let peer = peer.unwrap_or_default();
+                tracing::warn!(%peer, "refused a call of a client to what is for the cluster's own processes: what is it up to?");
+            }
             return Err(Status::permission_denied("not for clients"));
         }
         Ok(request)
@@ -152,5 +160,34 @@ impl ClientCertVerifier for ServicesOnly {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.by_authority.supported_verify_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use tracing::{Event, Subscriber};
+    use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+
+    struct Lines(Arc<AtomicUsize>);
+
+    impl<S: Subscriber> Layer<S> for Lines {
+        fn on_event(&self, _: &Event<'_>, _: Context<'_, S>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn a_client_at_an_internal_service_does_not_fill_the_log() {
+        let lines = Arc::new(AtomicUsize::new(0));
+        let log = tracing_subscriber::registry().with(Lines(lines.clone()));
+        tracing::subscriber::with_default(log, || {
+            let gate = OnlyServices::new(true);
+            for _ in 0..1_000 {
+                gate.clone().call(Request::new(())).unwrap_err();
+            }
+        });
+        assert!((1..=20).contains(&lines.load(Ordering::SeqCst)), "{lines:?}");
     }
 }

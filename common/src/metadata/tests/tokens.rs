@@ -100,6 +100,33 @@ async fn a_watcher_is_told_of_every_change() {
     assert_eq!(next().await, revoked);
 }
 
+#[tokio::test(start_paused = true)]
+async fn tokens_that_were_removed_by_hand_are_good_for_nothing() {
+    let (metadata, store) = open().await;
+    let mut events = store.watch();
+    let mut next = async || {
+        loop {
+            if let ClusterEvent::Tokens(table) = events.next().await.unwrap() {
+                return table;
+            }
+        }
+    };
+    let made = store
+        .create_token(TokenId(1), record("a", &["k:read"], None), 0)
+        .await
+        .unwrap();
+    assert_eq!(next().await, made);
+    metadata.txn(vec![], vec![delete(&store.tokens_key())]).await.unwrap();
+    let told = tokio::time::timeout(std::time::Duration::from_secs(60), next());
+    let told = told.await.expect("the watcher is told of it");
+    assert!(told.tokens.is_empty() && told.revision > made.revision);
+    let again = store
+        .create_token(TokenId(2), record("a", &["k:read"], None), 0)
+        .await
+        .unwrap();
+    assert_eq!(next().await, again);
+}
+
 #[tokio::test]
 async fn the_secret_is_not_in_the_store() {
     let (metadata, store) = open().await;
