@@ -204,3 +204,40 @@ fn a_changed_byte(dev: &Dev, backup: &Path) {
         assert!(text(&told.stderr).contains(name), "{told:?}");
     }
 }
+
+/// A keyspace is read back as it was written, however stale its own reads may be; and one that is there already has to fit.
+#[test]
+fn reading_back_is_not_stale_and_what_is_there_already_must_fit() {
+    const KEYS: usize = 3_000;
+    let folder = tempfile::tempdir().unwrap();
+    let dev = Dev::start(&folder.path().join("data"));
+    dev.ok(&["keyspace", "create", "lazy", "--default-level", "eventual"]);
+    let lines = folder.path().join("lines.jsonl");
+    let line = |number: usize| format!("{{\"key\": \"key {number:05}\", \"value\": \"{number}\"}}\n");
+    std::fs::write(&lines, (0..KEYS).map(line).collect::<String>()).unwrap();
+    dev.ok(&["import", "lazy", &shown(&lines)]);
+    // With a slash, as the shell completes it.
+    let backup = format!("{}/", shown(&folder.path().join("backup")));
+    dev.ok(&["backup", "create", &backup]);
+    for number in 0..5 {
+        let told = dev.json(&["backup", "restore", &backup, "--as", &format!("lazy=lazy{number}")]);
+        assert_eq!(told["keyspaces"][0]["verified"]["same"], KEYS, "{told}");
+    }
+
+    dev.ok(&["keyspace", "create", "other", "--mode", "async"]);
+    let unfit = [
+        (vec!["--as", "lazy=other"], "async"),
+        (vec!["--as", "lazy=lazy0", "--replication-factor", "1"], "3 replicas"),
+        (vec!["--as", "lazy=lazy0", "--groups", "3"], "8 groups"),
+        (vec!["--as", "lazy=one", "--as", "lazy=two"], "twice"),
+    ];
+    for (arguments, why) in unfit {
+        let refused = dev.run(&[&["backup", "restore", &backup][..], &arguments].concat());
+        assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+        assert!(text(&refused.stderr).contains(why), "{refused:?}");
+    }
+    assert!(
+        dev.run(&["keyspace", "show", "one"]).status.code() != Some(0),
+        "nothing was made"
+    );
+}

@@ -54,7 +54,10 @@ impl Client {
         let request = v1::BeginCutRequest {
             keyspaces: keyspaces.to_vec(),
         };
-        let wire = self.admin().call(request).await?;
+        // Each attempt holds all groups: how many there are is for who makes the backup to say.
+        let shared = &self.shared;
+        let made = shared.call_router(request, shared.until(None), Retries::once()).await;
+        let wire = made.map_err(|verdict| verdict.error())?;
         Cut::new(self.clone(), wire)
     }
 }

@@ -36,6 +36,8 @@ pub(crate) enum Verdict {
 pub(crate) struct Retries {
     /// Whether it changes anything.
     write: bool,
+    /// Whether the first refusal is the last word: to repeat it is for the caller.
+    once: bool,
     /// Whether some attempt may have been applied.
     in_doubt: bool,
     failed: u32,
@@ -48,6 +50,14 @@ impl Retries {
     pub(crate) fn new(write: bool) -> Self {
         Self {
             write,
+            ..Self::default()
+        }
+    }
+
+    /// A request that costs others something each time: it is repeated only as long as nobody has answered.
+    pub(crate) fn once() -> Self {
+        Self {
+            once: true,
             ..Self::default()
         }
     }
@@ -76,7 +86,7 @@ impl Retries {
                 self.in_doubt |= self.write;
                 Next::Again { elsewhere: true }
             }
-            Failure::Refused(refusal) if worth_repeating(refusal) => Next::Again { elsewhere: false },
+            Failure::Refused(refusal) if !self.once && worth_repeating(refusal) => Next::Again { elsewhere: false },
             Failure::Refused(refusal) => Next::Fail(self.verdict(refusal)),
         };
         self.last = Some(failure);
@@ -173,6 +183,17 @@ mod tests {
         ] {
             assert_eq!(refused(last_word.clone()), Next::Fail(Verdict::Refused(last_word)));
         }
+    }
+
+    #[test]
+    fn what_costs_others_is_asked_again_only_of_who_has_not_answered() {
+        let mut cut = Retries::once();
+        assert_eq!(cut.after(Failure::NotSent("no route".into())), ELSEWHERE);
+        let refusal = Refusal::Unreachable {
+            reason: "group 1 was not held".into(),
+        };
+        let told = Next::Fail(Verdict::Refused(refusal.clone()));
+        assert_eq!(cut.after(Failure::Refused(refusal)), told);
     }
 
     #[test]

@@ -71,3 +71,27 @@ async fn a_cut_is_read_although_a_node_dies_and_is_gone_when_it_is_over() {
     }
     cluster.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cut_that_is_not_made_is_not_tried_again_behind_the_back_of_who_asked() {
+    let mut cluster = LocalCluster::start(LocalClusterOptions::default()).await.unwrap();
+    let config = Config::new(cluster.router_address().to_string()).deadline(PATIENCE);
+    let client = Client::connect(config).await.unwrap();
+    let spec = KeyspaceSpec {
+        groups: Some(8),
+        replication_factor: Some(1),
+        ..KeyspaceSpec::default()
+    };
+    client.admin().create_keyspace("orders", spec).await.unwrap();
+    write_all(&client, "before").await;
+    // Some group has no primary from now on, and none is to come.
+    assert!(cluster.crash_node(NodeId(1)).await);
+    let asked = Instant::now();
+    let refused = client.cut(&[]).await.map(drop).unwrap_err();
+    assert!(
+        matches!(refused.refusal(), Some(Refusal::Unreachable { .. })),
+        "{refused}"
+    );
+    assert!(asked.elapsed() < PATIENCE / 2, "it took {:?}", asked.elapsed());
+    cluster.stop().await;
+}

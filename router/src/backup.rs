@@ -4,7 +4,7 @@
 //! it back with every call, and any router goes on with it. Where the cut has a group's state and the decisions of others apart, both
 //! are put together here, so that clients see keys with their values.
 
-use crate::admin::invalid;
+use crate::admin::{invalid, store_error};
 use crate::order::unknown_keyspace;
 use crate::service::unexpected;
 use fulcrum_common::ClusterMap;
@@ -12,6 +12,7 @@ use fulcrum_common::audit::{Asked, Audit};
 use fulcrum_common::auth::{Caller, Scope, Verb};
 use fulcrum_common::entropy::random_u64;
 use fulcrum_common::limits::MAX_TRANSACTION_KEYS;
+use fulcrum_common::metadata::ClusterStore;
 use fulcrum_common::routing::{Groups, RoutingTable};
 use fulcrum_common::wire::backup::{cut_from_wire, points_to_wire};
 use fulcrum_common::wire::{Malformed, map, status, v1};
@@ -27,6 +28,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
@@ -47,6 +49,7 @@ const ROUND_PAUSE: Duration = Duration::from_millis(100);
 pub(crate) struct BackupService {
     pub(crate) groups: Arc<dyn Groups>,
     pub(crate) table: Arc<RoutingTable>,
+    pub(crate) store: ClusterStore,
     pub(crate) audit: Audit,
 }
 
@@ -97,6 +100,15 @@ fn tell(groups: &Arc<dyn Groups>, asks: Asks) {
     }
 }
 
+fn all_of(cut: &Cut, step: CutStep) -> Asks {
+    let ask = |at: &Participant| (*at, CutOperation::Step(step));
+    cut.points.keys().map(ask).collect()
+}
+
+fn not_cut(reason: String) -> Status {
+    refused(Refusal::Unreachable { reason })
+}
+
 /// The groups that a cut goes through: those of the keyspaces wanted, and all that take part in transactions.
 fn through(map: &ClusterMap, wanted: &BTreeSet<String>) -> BTreeSet<Participant> {
     let keyspaces = map.keyspaces().values();
@@ -106,6 +118,19 @@ fn through(map: &ClusterMap, wanted: &BTreeSet<String>) -> BTreeSet<Participant>
         map.groups_of(id).map(move |group| Participant { keyspace: id, group })
     });
     groups.collect()
+}
+
+/// The keyspaces that were asked for: those named, or all.
+fn wanted(map: &ClusterMap, named: &[String]) -> Result<BTreeSet<String>, Status> {
+    if let Some(name) = named.iter().find(|name| map.keyspace_by_name(name).is_none()) {
+        return Err(refused(unknown_keyspace(name)));
+    }
+    let all = map.keyspaces().values().map(|keyspace| &keyspace.name);
+    Ok(if named.is_empty() {
+        all.cloned().collect()
+    } else {
+        named.iter().cloned().collect()
+    })
 }
 
 /// Reads one group of a cut.
@@ -241,45 +266,60 @@ impl v1::backup_server::Backup for BackupService {
     async fn end(&self, request: Request<v1::EndCutRequest>) -> Result<Response<v1::EndCutResponse>, Status> {
         let cut = operators(request)?.cut;
         let cut = cut.ok_or_else(|| malformed(Malformed::missing("cut")))?;
-        let Cut { id, points } = cut_from_wire(&cut).map_err(malformed)?;
-        let end = CutOperation::Step(CutStep::End { id });
-        tell(&self.groups, points.into_keys().map(|at| (at, end.clone())).collect());
+        let cut = cut_from_wire(&cut).map_err(malformed)?;
+        tell(&self.groups, all_of(&cut, CutStep::End { id: cut.id }));
         Ok(Response::new(v1::EndCutResponse {}))
     }
 }
 
 impl BackupService {
+    /// The map as the metadata store has it: the one that is routed by may be older, and lack a keyspace.
+    async fn newest_map(&self) -> Result<Arc<ClusterMap>, Status> {
+        let loaded = tokio::time::timeout(READ_WITHIN, self.store.load_map()).await;
+        let late = |_| not_cut("the metadata store did not say in time which keyspaces there are".into());
+        loaded.map_err(late)?.map_err(store_error)
+    }
+
     async fn cut(&self, request: v1::BeginCutRequest) -> Result<Response<v1::Cut>, Status> {
-        let view = self.table.view();
-        let all = view.map.keyspaces().values().map(|keyspace| keyspace.name.clone());
-        let named: BTreeSet<String> = request.keyspaces.into_iter().collect();
-        if let Some(name) = named.iter().find(|name| view.map.keyspace_by_name(name).is_none()) {
-            return Err(refused(unknown_keyspace(name)));
-        }
-        let wanted: BTreeSet<String> = if named.is_empty() { all.collect() } else { named };
-        let through = through(&view.map, &wanted);
+        let map = self.newest_map().await?;
+        let until = Instant::now() + READ_WITHIN;
+        self.table.catch_up(map.version(), until).await.map_err(refused)?;
+        let named = request.keyspaces;
+        let wanted = wanted(&map, &named)?;
+        let through = through(&map, &wanted);
         if through.is_empty() {
             return Err(invalid("there is no keyspace to back up: see `fulcrum keyspace list`"));
         }
-        let groups = self.groups.clone();
+        let (groups, all) = (self.groups.clone(), through.clone());
         // To its end even if the client goes away: groups are not to be held for longer than it takes.
-        let made = tokio::spawn(async move { make(&groups, through).await }).await;
+        let made = tokio::spawn(async move { make(&groups, all).await }).await;
         let made = made.map_err(|error| Status::internal(error.to_string()))?;
-        let cut = made.map_err(|why| {
-            refused(Refusal::Unreachable {
-                reason: why.to_string(),
-            })
-        })?;
-        let of = |name: &String| view.map.keyspace_by_name(name);
-        let keyspaces = wanted.iter().filter_map(of);
-        let keyspaces = keyspaces.map(|keyspace| map::keyspace_to_wire(keyspace, view.map.groups_of(keyspace.id)));
+        let cut = made.map_err(|why| not_cut(why.to_string()))?;
+        if let Err(why) = self.is_whole(&named, &through).await {
+            tell(&self.groups, all_of(&cut, CutStep::End { id: cut.id }));
+            return Err(why);
+        }
+        let keyspaces = wanted.iter().filter_map(|name| map.keyspace_by_name(name));
+        let keyspaces = keyspaces.map(|keyspace| map::keyspace_to_wire(keyspace, map.groups_of(keyspace.id)));
         Ok(Response::new(v1::Cut {
             id: cut.id.0,
-            cluster_id: view.map.cluster_id().to_string(),
-            map_version: view.map.version().0,
+            cluster_id: map.cluster_id().to_string(),
+            map_version: map.version().0,
             keyspaces: keyspaces.collect(),
             groups: points_to_wire(&cut),
         }))
+    }
+
+    /// Whether the cut went through all groups that there were at its moment: a transaction may have reached into a keyspace that
+    /// came up meanwhile, and would be in it in part.
+    async fn is_whole(&self, named: &[String], cut: &BTreeSet<Participant>) -> Result<(), Status> {
+        let map = self.newest_map().await?;
+        if through(&map, &wanted(&map, named)?) == *cut {
+            return Ok(());
+        }
+        Err(not_cut(
+            "keyspaces were created or dropped while the cut was made".into(),
+        ))
     }
 
     fn pages(
@@ -301,5 +341,126 @@ impl BackupService {
         let (pages, stream) = mpsc::channel(PAGES_AHEAD);
         tokio::spawn(reading.run(request.start, pages));
         Ok(Response::new(ReceiverStream::new(stream)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fulcrum_common::audit::AuditConfig;
+    use fulcrum_common::map::ClusterId;
+    use fulcrum_common::{EmbeddedMetadata, KeyspaceOptions, NodeInfo, SystemClock};
+    use fulcrum_types::{Answered, Epoch, Index, Level, MapVersion, NodeId, Receipt, Role, StalenessBasis};
+    use std::sync::Mutex;
+
+    /// Groups that are held whenever that is asked; and somebody who makes a keyspace meanwhile.
+    struct Held {
+        store: ClusterStore,
+        makes: Mutex<Option<&'static str>>,
+        asked: Mutex<Vec<(GroupId, CutOperation)>>,
+    }
+
+    #[async_trait::async_trait]
+    impl Groups for Held {
+        async fn ask(&self, to: Participant, operation: Operation, _: Duration) -> Result<Answered, Refusal> {
+            let Operation::Cut(cut) = operation else {
+                panic!("{operation:?} is no step of a cut");
+            };
+            self.asked.lock().unwrap().push((to.group, cut.clone()));
+            let name = self.makes.lock().unwrap().take();
+            if let Some(name) = name {
+                create(&self.store, name).await;
+            }
+            let answer = match cut {
+                CutOperation::Step(CutStep::End { .. }) => CutAnswer::Done,
+                _ => CutAnswer::Held(CutPoint::default()),
+            };
+            Ok(Answered {
+                answer: Answer::Cut(answer),
+                receipt: receipt(to.group),
+            })
+        }
+    }
+
+    fn receipt(group: GroupId) -> Receipt {
+        Receipt {
+            mode: Mode::Sync,
+            asked: Level::Linearizable,
+            achieved: Level::Linearizable,
+            group,
+            replica: NodeId(1),
+            role: Role::Primary,
+            epoch: Epoch(1),
+            index: Index(1),
+            acknowledged_by: Vec::new(),
+            durable: true,
+            staleness: None,
+            basis: StalenessBasis::None,
+            map_version: MapVersion(1),
+            rounds: 0,
+            elapsed: Duration::ZERO,
+        }
+    }
+
+    async fn create(store: &ClusterStore, name: &str) {
+        let options = KeyspaceOptions {
+            groups: 2,
+            ..KeyspaceOptions::of(Mode::Sync, 1)
+        };
+        store.create_keyspace(name, options).await.unwrap();
+    }
+
+    /// A cluster with one keyspace, and a router that knows it.
+    async fn service(makes: Option<&'static str>) -> (BackupService, Arc<Held>) {
+        let id = ClusterId::new("test").unwrap();
+        let metadata = EmbeddedMetadata::in_memory(id.clone(), Arc::new(SystemClock));
+        let store = ClusterStore::open(Arc::new(metadata), id).await.unwrap();
+        let address = "127.0.0.1:1".into();
+        let node = NodeInfo { address, zone: None };
+        store
+            .register_node(NodeId(1), node, Duration::from_secs(60))
+            .await
+            .unwrap();
+        create(&store, "orders").await;
+        let groups = Arc::new(Held {
+            store: store.clone(),
+            makes: Mutex::new(makes),
+            asked: Mutex::default(),
+        });
+        let service = BackupService {
+            groups: groups.clone(),
+            table: Arc::new(RoutingTable::new(store.load_map().await.unwrap())),
+            store,
+            audit: Audit::open(&AuditConfig::default(), Arc::new(SystemClock)).unwrap(),
+        };
+        (service, groups)
+    }
+
+    #[tokio::test]
+    async fn a_keyspace_that_the_router_has_not_heard_of_is_in_the_cut() {
+        let (service, _) = service(None).await;
+        create(&service.store, "stock").await;
+        let newest = service.store.load_map().await.unwrap();
+        let table = service.table.clone();
+        // It hears of it a moment later.
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            table.set_map(newest);
+        });
+        let cut = service.cut(v1::BeginCutRequest::default()).await.unwrap().into_inner();
+        assert_eq!((cut.keyspaces.len(), cut.groups.len()), (2, 4), "{cut:?}");
+    }
+
+    #[tokio::test]
+    async fn a_cut_is_none_if_a_keyspace_came_up_while_it_was_made() {
+        let (service, groups) = service(Some("stock")).await;
+        let refused = service.cut(v1::BeginCutRequest::default()).await.unwrap_err();
+        assert!(refused.message().contains("were created"), "{refused:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let asked = groups.asked.lock().unwrap();
+        let ended = asked
+            .iter()
+            .filter(|(_, cut)| matches!(cut, CutOperation::Step(CutStep::End { .. })));
+        assert_eq!(ended.count(), 2, "all are told that nobody will read it: {asked:?}");
     }
 }

@@ -254,6 +254,7 @@ async fn serve(
     let backup = BackupService {
         groups: groups.clone(),
         table: table.clone(),
+        store: store.clone(),
         audit: audit.clone(),
     };
     let coordinator = Coordinator::start(groups, table, clock.clone(), bounds, transactions);

@@ -1,8 +1,9 @@
 //! Checks a backup without a cluster: everything that the manifest says, and that nothing else is there.
 
-use super::file::Damage;
+use super::file::{self, Damage};
 use super::manifest::{FORMAT, FileEntry, GroupEntry, MANIFEST, MANIFEST_SUM, Manifest, checksum};
 use super::reader::DataFile;
+use super::writer::is_unfinished;
 use bytes::Bytes;
 use std::collections::BTreeSet;
 use std::fs;
@@ -36,7 +37,7 @@ fn problem(file: &str, reason: impl ToString, remedy: &'static str) -> Problem {
 /// What is wrong with it.
 pub fn manifest(folder: &Path) -> Result<Manifest, Problem> {
     let read = |name: &str| fs::read(folder.join(name)).map_err(|error| problem(name, error, ANOTHER_COPY));
-    if folder.extension().is_some_and(|end| end == "partial") {
+    if is_unfinished(folder) {
         let reason = "the backup was never finished: it is no backup";
         return Err(problem(MANIFEST, reason, "remove the directory, and make a backup"));
     }
@@ -67,6 +68,15 @@ pub fn manifest(folder: &Path) -> Result<Manifest, Problem> {
 pub fn check(folder: &Path, mut seen: impl FnMut(u64)) -> Result<Manifest, Vec<Problem>> {
     let manifest = manifest(folder).map_err(|problem| vec![problem])?;
     let mut problems = sums(&manifest);
+    if manifest
+        .files()
+        .any(|(group, number, entry)| entry.name != file::name(group.id, number))
+    {
+        // What it leads to is not looked at: it may lie anywhere.
+        let reason = "it names a file as no backup does";
+        problems.push(problem(MANIFEST, reason, ANOTHER_COPY));
+        return Err(problems);
+    }
     for group in manifest.keyspaces.iter().flat_map(|keyspace| &keyspace.groups) {
         problems.extend(check_group(folder, group, &mut seen));
     }
@@ -141,7 +151,8 @@ fn check_file(
     seen: &mut impl FnMut(u64),
 ) -> Result<(), String> {
     let path = folder.join(&entry.name);
-    let size = match fs::metadata(&path) {
+    let size = match fs::symlink_metadata(&path) {
+        Ok(found) if found.is_symlink() => return Err("it is a link to what may lie elsewhere".to_owned()),
         Ok(found) => found.len(),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err("it is missing".to_owned()),
         Err(error) => return Err(format!("it cannot be read: {error}")),

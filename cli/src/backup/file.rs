@@ -58,6 +58,12 @@ pub enum Damage {
     Io(String),
 }
 
+/// What the file with that number of a group is called.
+#[must_use]
+pub fn name(group: u64, number: u32) -> String {
+    format!("group-{group}-{number:05}.data")
+}
+
 /// The head of a file.
 #[must_use]
 pub fn head(group: u64, number: u32) -> Bytes {

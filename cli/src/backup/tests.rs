@@ -148,6 +148,68 @@ fn nothing_is_written_over() {
 }
 
 #[test]
+fn a_name_with_a_slash_at_its_end_is_the_name_without() {
+    let parent = tempfile::tempdir().unwrap();
+    let target = Target::create(&parent.path().join("backup/")).unwrap();
+    assert_eq!(target.folder(), parent.path().join("backup.partial"));
+    target.finish(&manifest(Vec::new())).unwrap();
+    assert!(check(&parent.path().join("backup"), |_| {}).is_ok());
+}
+
+#[test]
+fn a_name_that_could_not_be_used_at_the_end_is_refused_at_the_beginning() {
+    let parent = tempfile::tempdir().unwrap();
+    let unfinished = Target::create(&parent.path().join("backup.partial")).unwrap_err();
+    assert!(unfinished.to_string().contains("never finished"), "{unfinished}");
+    let link = parent.path().join("link");
+    std::os::unix::fs::symlink("nowhere", &link).unwrap();
+    let taken = Target::create(&link).unwrap_err();
+    assert!(taken.to_string().contains("is there already"), "{taken}");
+    let above = Target::create(&parent.path().join("none/..")).unwrap_err();
+    assert!(above.to_string().contains("has no name"), "{above}");
+    assert_eq!(names(parent.path()), ["link"]);
+}
+
+#[test]
+fn what_cannot_be_finished_is_removed_and_what_only_lacks_its_name_is_kept() {
+    let parent = tempfile::tempdir().unwrap();
+    let folder = parent.path().join("backup");
+    let target = Target::create(&folder).unwrap();
+    // As a full disk would: it cannot be written.
+    fs::create_dir(target.folder().join(MANIFEST)).unwrap();
+    assert!(target.finish(&manifest(Vec::new())).is_err());
+    assert_eq!(names(parent.path()), [""; 0]);
+
+    let target = Target::create(&folder).unwrap();
+    let partial = target.folder().to_owned();
+    fs::create_dir_all(folder.join("of somebody else")).unwrap();
+    let told = target.finish(&manifest(Vec::new())).unwrap_err().to_string();
+    assert!(told.contains("backup.partial: give it another name"), "{told}");
+    fs::rename(partial, parent.path().join("named")).unwrap();
+    assert!(check(&parent.path().join("named"), |_| {}).is_ok());
+}
+
+#[test]
+fn what_lies_elsewhere_is_not_in_the_backup() {
+    let parent = tempfile::tempdir().unwrap();
+    let (folder, manifest) = backup(parent.path());
+    let name = manifest.keyspaces[0].groups[0].files[0].name.clone();
+    let (path, aside) = (folder.join(&name), parent.path().join("aside"));
+    fs::rename(&path, &aside).unwrap();
+    for elsewhere in ["../aside".to_owned(), aside.to_str().unwrap().to_owned()] {
+        let mut changed = manifest.clone();
+        changed.keyspaces[0].groups[0].files[0].name.clone_from(&elsewhere);
+        rewrite(&folder, &changed);
+        let found = check(&folder, |_| {}).expect_err(&elsewhere);
+        assert!(found[0].reason.contains("names a file"), "{found:?}");
+    }
+    rewrite(&folder, &manifest);
+    std::os::unix::fs::symlink(&aside, &path).unwrap();
+    let found = problems(&folder);
+    assert!(found[0].file == name && found[0].reason.contains("a link"), "{found:?}");
+}
+
+#[test]
 fn a_changed_bit_is_found_wherever_it_is() {
     let parent = tempfile::tempdir().unwrap();
     let (folder, _) = backup(parent.path());

@@ -12,6 +12,15 @@ use xxhash_rust::xxh3::Xxh3;
 /// A data file takes no more records once it has so many bytes.
 pub const FILE_BYTES: u64 = 64 * 1024 * 1024;
 
+/// What the name of a directory ends with as long as not all is in it.
+const UNFINISHED: &str = "partial";
+
+/// Whether a directory is named as a backup that was never finished.
+#[must_use]
+pub fn is_unfinished(folder: &Path) -> bool {
+    folder.extension().is_some_and(|end| end == UNFINISHED)
+}
+
 /// A backup on its way into a directory.
 #[derive(Debug)]
 pub struct Target {
@@ -25,11 +34,26 @@ impl Target {
     /// # Errors
     /// There is something of that name already, or it cannot be made.
     pub fn create(whole: &Path) -> io::Result<Self> {
-        let mut partial = whole.to_owned().into_os_string();
-        partial.push(".partial");
-        let partial = PathBuf::from(partial);
-        for taken in [whole, &partial] {
-            if taken.try_exists()? {
+        let Some(name) = whole.file_name() else {
+            let reason = format!("{} has no name of its own: name a new directory", whole.display());
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
+        };
+        // A slash at its end belongs to no name.
+        let whole = whole.with_file_name(name);
+        if is_unfinished(&whole) {
+            let reason = format!(
+                "{} is named as a backup that was never finished: name another directory",
+                whole.display()
+            );
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
+        }
+        let mut partial = name.to_owned();
+        partial.push(".");
+        partial.push(UNFINISHED);
+        let partial = whole.with_file_name(partial);
+        for taken in [&whole, &partial] {
+            // Also a link that leads nowhere.
+            if taken.is_symlink() || taken.try_exists()? {
                 let reason = format!(
                     "{} is there already: name another directory, or remove it",
                     taken.display()
@@ -38,10 +62,7 @@ impl Target {
             }
         }
         fs::create_dir(&partial)?;
-        Ok(Target {
-            partial,
-            whole: whole.to_owned(),
-        })
+        Ok(Target { partial, whole })
     }
 
     /// Where it is put together.
@@ -58,18 +79,29 @@ impl Target {
         Ok(())
     }
 
-    /// Writes the manifest, and gives the whole its name.
+    /// Writes the manifest, and gives the whole its name. What cannot be written to its end is removed.
     pub fn finish(self, manifest: &Manifest) -> io::Result<()> {
-        let text = serde_json::to_vec_pretty(manifest).map_err(io::Error::other)?;
-        write_whole(&self.partial.join(MANIFEST), &text)?;
-        let sum = format!("{}\n", checksum(&text));
-        write_whole(&self.partial.join(MANIFEST_SUM), sum.as_bytes())?;
-        sync_folder(&self.partial)?;
-        fs::rename(&self.partial, &self.whole)?;
+        if let Err(error) = self.complete(manifest) {
+            self.abandon();
+            return Err(error);
+        }
+        fs::rename(&self.partial, &self.whole).map_err(|error| {
+            let all = self.partial.display();
+            let reason = format!("{error}; all of it is in {all}: give it another name, then it is a backup");
+            io::Error::new(error.kind(), reason)
+        })?;
         match self.whole.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             Some(parent) => sync_folder(parent),
             None => sync_folder(Path::new(".")),
         }
+    }
+
+    fn complete(&self, manifest: &Manifest) -> io::Result<()> {
+        let text = serde_json::to_vec_pretty(manifest).map_err(io::Error::other)?;
+        write_whole(&self.partial.join(MANIFEST), &text)?;
+        let sum = format!("{}\n", checksum(&text));
+        write_whole(&self.partial.join(MANIFEST_SUM), sum.as_bytes())?;
+        sync_folder(&self.partial)
     }
 
     /// Removes all of it.
@@ -200,7 +232,7 @@ impl GroupWriter {
 
 fn open(folder: &Path, group: u64, before: usize) -> io::Result<Open> {
     let number = u32::try_from(before + 1).map_err(io::Error::other)?;
-    let name = format!("group-{group}-{number:05}.data");
+    let name = file::name(group, number);
     let mut open = Open {
         file: File::create_new(folder.join(&name))?,
         name,

@@ -17,7 +17,9 @@ use crate::records;
 use crate::render::{count, rate, span};
 use fulcrum_client::{Admin, Keyspace, Range, Session};
 use fulcrum_common::clock::{Clock, SystemClock};
-use fulcrum_types::Refusal;
+use fulcrum_common::keyspace::KeyspaceOptions;
+use fulcrum_common::limits::MAX_VALUE_BYTES;
+use fulcrum_types::{Level, Mode, Refusal};
 use futures::TryStreamExt;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -25,7 +27,12 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-const READ_AHEAD: usize = 4096;
+/// Few: each may be as large as a value can be.
+const READ_AHEAD: usize = 64;
+const _: () = assert!(
+    READ_AHEAD * MAX_VALUE_BYTES <= 64 * 1024 * 1024,
+    "what is read ahead fits into memory"
+);
 /// Records in a batch.
 const BATCH: usize = 256;
 
@@ -46,16 +53,16 @@ pub async fn run(context: &Context, args: &BackupRestoreArgs) -> Ending {
     let client = context.client().await?;
     let admin = client.admin();
     for (entry, name) in &chosen {
-        make_ready(&admin, args, entry, name).await?;
+        let mode = make_ready(&admin, args, entry, name).await?;
         if !args.over_existing {
-            must_be_empty(&client.keyspace(name.as_str()), name).await?;
+            must_be_empty(&newest(client.keyspace(name.as_str()), mode), name).await?;
         }
     }
     let mut restored = Vec::new();
     for (entry, name) in &chosen {
-        // What was written is what is read back, whichever replica is asked.
+        // What was written is what is read back, whichever replica is asked and whatever the keyspace's own level.
         let session = Session::new();
-        let keyspace = client.keyspace(name.as_str()).in_session(&session);
+        let keyspace = client.keyspace(name.as_str()).in_session(&session).at(Level::Session);
         restored.push(restore(args, entry, name, &keyspace).await?);
     }
     tell(context, args, &restored)
@@ -69,6 +76,13 @@ fn choose<'a>(manifest: &'a Manifest, args: &BackupRestoreArgs) -> Result<Vec<(&
         let all: Vec<&str> = manifest.keyspaces.iter().map(|entry| entry.name.as_str()).collect();
         let why = format!("the backup has {}", all.join(", "));
         return Err(Failure::usage(format!("keyspace '{name}' is not in the backup"), why));
+    }
+    let renamed_before = |number: usize, old: &String| args.renamed[..number].iter().any(|(before, _)| before == old);
+    if let Some((_, (name, _))) =
+        (args.renamed.iter().enumerate()).find(|(number, (old, _))| renamed_before(*number, old))
+    {
+        let why = "it is restored once: choose one of the names";
+        return Err(Failure::usage(format!("keyspace '{name}' is renamed twice"), why));
     }
     let wanted = manifest
         .keyspaces
@@ -94,27 +108,57 @@ fn choose<'a>(manifest: &'a Manifest, args: &BackupRestoreArgs) -> Result<Vec<(&
     Ok(chosen)
 }
 
-/// Makes the keyspace, unless it is there.
-async fn make_ready(admin: &Admin, args: &BackupRestoreArgs, entry: &KeyspaceEntry, name: &str) -> Result<(), Failure> {
+/// Makes the keyspace, unless it is there and fits. Its mode.
+async fn make_ready(
+    admin: &Admin,
+    args: &BackupRestoreArgs,
+    entry: &KeyspaceEntry,
+    name: &str,
+) -> Result<Mode, Failure> {
     match admin.show_keyspace(name).await {
-        Ok(found) => {
-            if args.groups.is_some_and(|groups| groups != found.options.groups) {
-                let why = format!("it has {} groups", found.options.groups);
+        Ok(found) => match unfit(args, entry, &found.options) {
+            None => Ok(found.options.mode),
+            Some((why, remedy)) => {
                 let failure = Failure::usage(format!("keyspace '{name}' is there already"), why);
-                return Err(failure.remedy("leave --groups out, or restore under another name with --as"));
+                Err(failure.remedy(remedy))
             }
-            Ok(())
-        }
+        },
         Err(error) if matches!(error.refusal(), Some(Refusal::UnknownKeyspace { .. })) => {
             let spec = entry.settings.spec(args.groups, args.replication_factor);
             spec.resolve()
                 .map_err(|error| Failure::usage(format!("keyspace '{name}'"), error))?;
             let created = admin.create_keyspace(name, spec).await;
             created
-                .map(drop)
+                .map(|created| created.options.mode)
                 .map_err(|error| Failure::client(format!("cannot create keyspace '{name}'"), &error))
         }
         Err(error) => Err(Failure::client(format!("cannot look at keyspace '{name}'"), &error)),
+    }
+}
+
+/// Why a keyspace that is there already will not do, and what to do about it: what a backup promises rests on its mode.
+fn unfit(args: &BackupRestoreArgs, entry: &KeyspaceEntry, found: &KeyspaceOptions) -> Option<(String, &'static str)> {
+    let (mode, groups, replicas) = (found.mode, found.groups, found.replication_factor);
+    if mode.to_string() != entry.settings.mode {
+        let why = format!("it is {mode}, and the backup's is {}", entry.settings.mode);
+        return Some((why, "restore under another name with --as"));
+    }
+    if args.groups.is_some_and(|wanted| wanted != groups) {
+        let remedy = "leave --groups out, or restore under another name with --as";
+        return Some((format!("it has {groups} groups"), remedy));
+    }
+    if args.replication_factor.is_some_and(|wanted| wanted != replicas) {
+        let remedy = "leave --replication-factor out, or restore under another name with --as";
+        return Some((format!("it has {replicas} replicas"), remedy));
+    }
+    None
+}
+
+/// A keyspace as its newest state is read, as far as its mode can tell.
+fn newest(keyspace: Keyspace, mode: Mode) -> Keyspace {
+    match mode {
+        Mode::Sync => keyspace.at(Level::Linearizable),
+        Mode::Async => keyspace,
     }
 }
 
