@@ -15,7 +15,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
@@ -26,6 +26,10 @@ use tonic::transport::server::Connected;
 const GREETING_WITHIN: Duration = Duration::from_secs(5);
 /// Greetings at once. Each holds some 20 KiB.
 const GREETINGS: usize = 512;
+/// For a caller that was refused to read why, and to hang up.
+const FAREWELL_WITHIN: Duration = Duration::from_millis(500);
+/// What it says meanwhile is read so often.
+const FAREWELL_READS: usize = 64;
 const PAUSE_AFTER_ACCEPT_ERROR: Duration = Duration::from_millis(20);
 
 /// What a port is for, and so who may come in.
@@ -54,13 +58,14 @@ impl Acceptor {
     /// Greets a caller; none if it was refused, which is told in the log.
     pub async fn greet(&self, stream: TcpStream, peer: SocketAddr) -> Option<Connection> {
         let acceptor = TlsAcceptor::from(self.tls.server(self.port));
-        match tokio::time::timeout(GREETING_WITHIN, acceptor.accept(stream)).await {
+        match tokio::time::timeout(GREETING_WITHIN, acceptor.accept(stream).into_fallible()).await {
             Ok(Ok(stream)) => {
                 let caller = self.tls.role().caller(stream.get_ref().1.peer_certificates());
                 Some(Connection::Encrypted(Box::new(stream), caller))
             }
-            Ok(Err(error)) => {
+            Ok(Err((error, stream))) => {
                 self.tls.refusals.refused(peer, explain::refused(&error), &error);
+                let _ = tokio::time::timeout(FAREWELL_WITHIN, farewell(stream)).await;
                 None
             }
             Err(late) => {
@@ -69,6 +74,19 @@ impl Acceptor {
             }
         }
     }
+}
+
+/// Lets a caller that was refused read the alert. Whoever closes a connection on which bytes wait unread has it reset, and a reset takes away
+/// what the other side has not read yet: callers speak on before they know that their certificate will not do.
+async fn farewell(mut stream: TcpStream) -> io::Result<()> {
+    stream.shutdown().await?;
+    let mut unread = [0; 1024];
+    for _ in 0..FAREWELL_READS {
+        if stream.read(&mut unread).await? == 0 {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// A connection to a service.

@@ -23,7 +23,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Response, Status};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
-use world::{Calls, PATIENCE, World, channel, commit, condition, get, put, write};
+use world::{Calls, PATIENCE, World, batch, channel, commit, condition, get, put, scan, watch, write};
 
 /// By when what runs under a revoked token has ended.
 const ENDS_WITHIN: Duration = Duration::from_secs(5);
@@ -192,28 +192,6 @@ async fn knock_inside(world: &World, header: Option<&str>) -> Vec<Status> {
         .await
         .unwrap_err();
     vec![status, exchange, force, link]
-}
-
-fn scan(keyspace: &str) -> v1::ScanRequest {
-    v1::ScanRequest {
-        keyspace: keyspace.into(),
-        ..v1::ScanRequest::default()
-    }
-}
-
-fn watch(keyspace: &str) -> v1::WatchRequest {
-    v1::WatchRequest {
-        keyspace: keyspace.into(),
-        ..v1::WatchRequest::default()
-    }
-}
-
-fn batch(keyspace: &str, condition: Option<v1::Condition>) -> v1::BatchWriteRequest {
-    v1::BatchWriteRequest {
-        keyspace: keyspace.into(),
-        writes: vec![write(condition)],
-        ..v1::BatchWriteRequest::default()
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

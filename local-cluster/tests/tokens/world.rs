@@ -195,3 +195,25 @@ pub fn commit(id: TransactionId, reads: &[&str], writes: &[&str]) -> v1::CommitR
         ..v1::CommitRequest::default()
     }
 }
+
+pub fn scan(keyspace: &str) -> v1::ScanRequest {
+    v1::ScanRequest {
+        keyspace: keyspace.into(),
+        ..v1::ScanRequest::default()
+    }
+}
+
+pub fn watch(keyspace: &str) -> v1::WatchRequest {
+    v1::WatchRequest {
+        keyspace: keyspace.into(),
+        ..v1::WatchRequest::default()
+    }
+}
+
+pub fn batch(keyspace: &str, condition: Option<v1::Condition>) -> v1::BatchWriteRequest {
+    v1::BatchWriteRequest {
+        keyspace: keyspace.into(),
+        writes: vec![write(condition)],
+        ..v1::BatchWriteRequest::default()
+    }
+}

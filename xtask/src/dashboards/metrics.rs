@@ -21,7 +21,7 @@ const PREFIX: &str = "fulcrum_";
 const REGISTERS: [&str; 4] = ["counter(", "gauge(", "histogram(", "seconds("];
 const OF_HISTOGRAMS: [&str; 3] = ["_bucket", "_sum", "_count"];
 /// Metrics that stand in no dashboard and no rule.
-pub(super) const DEBUGGING: [&str; 0] = [];
+pub(super) const DEBUGGING: [&str; 1] = ["fulcrum_shard_node_cut_pins"];
 
 /// The metrics of the product.
 pub(super) struct Metrics {
