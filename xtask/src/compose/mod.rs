@@ -1,7 +1,7 @@
 //! `cargo xtask compose`: `deploy/compose.yaml` for real, where its images cannot be pulled.
 //!
 //! `images` builds stand-ins from packages ([`images`]), which `deploy/compose.local.yaml` names; `up` starts all of it and waits until everybody is
-//! healthy; `test` uses it as a user would ([`test`]); `down` ends it. Everything goes through the client of docker and compose, the plugin or
+//! healthy; `test` uses it as a user would ([`mod@test`]); `down` ends it. Everything goes through the client of docker and compose, the plugin or
 //! docker-compose 1.29. No test or check of the workspace needs it.
 //!
 //! Left out: Grafana, which is in none of the registries that packages come from.
