@@ -412,7 +412,7 @@ fn within_limits(operation: &Operation) -> Result<(), Refusal> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::order;
     use fulcrum_common::limits::{MAX_BATCH_BYTES, MAX_BATCH_OPS, MAX_KEY_BYTES, MAX_VALUE_BYTES};
@@ -421,7 +421,7 @@ mod tests {
     use fulcrum_common::{KeyspaceOptions, NodeInfo, SystemClock};
     use fulcrum_types::{Condition, JoinedWrite, Level, Mutation, WriteOp};
 
-    fn dispatch(under_way_max: u32) -> (Arc<Dispatch>, Arc<Keyspace>) {
+    pub(crate) fn dispatch(under_way_max: u32) -> (Arc<Dispatch>, Arc<Keyspace>) {
         let mut map = ClusterMap::new(ClusterId::new("test").unwrap());
         let address = "127.0.0.1:1".into();
         map.set_node(NodeId(1), NodeInfo { address, zone: None });

@@ -28,10 +28,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
 /// Operations of one pipeline that may be under way at once; the stream is not read further beyond it.
 const UNDER_WAY: usize = 4096;
+/// No operation may hold on for longer than this, whatever it says.
+const LONGEST_DEADLINE: Duration = Duration::from_secs(60);
 /// Bytes of keys and values that may be under way at once; neither is it then.
 const UNDER_WAY_BYTES: usize = 64 * 1024 * 1024;
 
@@ -40,6 +43,8 @@ struct Outbox {
     answers: Mutex<Answers>,
     filled: Notify,
     budget: Budget,
+    /// The stream has ended, and nobody waits for answers any more.
+    gone: CancellationToken,
 }
 
 struct Answers {
@@ -48,6 +53,18 @@ struct Answers {
 }
 
 impl Outbox {
+    fn new() -> Self {
+        Self {
+            answers: Mutex::new(Answers {
+                batch: BatchBuilder::of_at_most(ANSWER_BYTES),
+                count: 0,
+            }),
+            filled: Notify::new(),
+            budget: Budget::new(UNDER_WAY_BYTES),
+            gone: CancellationToken::new(),
+        }
+    }
+
     fn deliver(&self, id: u64, kind: PassedOn, result: Result<Reply, Refusal>) {
         self.fill(1, |batch| match result {
             Ok(Reply::PassedOn { message, .. }) => batch.pass_on(id, kind, &message),
@@ -152,14 +169,8 @@ pub(crate) async fn serve(
     mut requests: Streaming<PipelineRequest>,
     answers: mpsc::Sender<Result<PipelineResponse, Status>>,
 ) {
-    let outbox = Arc::new(Outbox {
-        answers: Mutex::new(Answers {
-            batch: BatchBuilder::of_at_most(ANSWER_BYTES),
-            count: 0,
-        }),
-        filled: Notify::new(),
-        budget: Budget::new(UNDER_WAY_BYTES),
-    });
+    let outbox = Arc::new(Outbox::new());
+    let _gone = outbox.gone.clone().drop_guard();
     let mut under_way = 0;
     let mut open = true;
     let life = service.life.clone();
@@ -224,7 +235,7 @@ impl KvService {
         let until = now
             + match op.deadline_ms {
                 0 => self.default_deadline,
-                ms => Duration::from_millis(ms.into()),
+                ms => Duration::from_millis(ms.into()).min(LONGEST_DEADLINE),
             };
         let Some(op) = op.op else {
             let reason = "op is missing".into();
@@ -294,16 +305,17 @@ impl KvService {
         }
     }
 
-    /// Once the map is here that the operation's session has seen.
+    /// Once the map is here that the operation's session has seen; not at all if its stream ends before.
     fn submit_later(&self, seen: MapVersion, op: Op, until: Instant, waiter: Waiter) {
-        let service = self.clone();
+        let (service, gone) = (self.clone(), waiter.outbox.gone.clone());
         tokio::spawn(async move {
-            match service.catch_up(seen, until).await {
-                Ok(()) => {
+            match gone.run_until_cancelled(service.catch_up(seen, until)).await {
+                None => {}
+                Some(Ok(())) => {
                     let view = service.dispatch.table.view();
                     service.submit(&view, Instant::now(), op, until, waiter);
                 }
-                Err(refusal) => waiter.tell(Err(refusal)),
+                Some(Err(refusal)) => waiter.tell(Err(refusal)),
             }
         });
     }
@@ -423,5 +435,71 @@ fn map_of(op: &Op) -> MapVersion {
         Op::Get(get) => map_read(get.options.as_ref()),
         Op::Put(put) => map_seen(put.session.as_ref()),
         Op::Delete(delete) => map_seen(delete.session.as_ref()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dispatch::tests::dispatch;
+    use crate::watch::Watches;
+    use fulcrum_common::lifecycle::Lifecycle;
+
+    fn service() -> KvService {
+        let dispatch = dispatch(9).0;
+        KvService {
+            watches: Watches::new(dispatch.metrics.clone(), 1),
+            dispatch,
+            default_deadline: Duration::from_secs(5),
+            life: Lifecycle::of("router"),
+        }
+    }
+
+    /// A get whose session has seen a map that will never come, with the longest deadline that can be said.
+    fn waits_for_ever() -> v1::PipelineOp {
+        let session = v1::SessionToken {
+            map_version: u64::MAX,
+            ..Default::default()
+        };
+        let options = v1::ReadOptions {
+            session: Some(session),
+            ..Default::default()
+        };
+        let get = v1::GetRequest {
+            keyspace: "k".into(),
+            key: "a".into(),
+            options: Some(options),
+        };
+        v1::PipelineOp {
+            id: 1,
+            op: Some(Op::Get(get)),
+            deadline_ms: u32::MAX,
+            ..Default::default()
+        }
+    }
+
+    fn take_in(service: &KvService, outbox: &Arc<Outbox>) {
+        let view = service.dispatch.table.view();
+        service.pipelined(&view, Instant::now(), waits_for_ever(), &mut Joints::default(), outbox);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_operation_waits_for_longer_than_a_minute_whatever_it_says() {
+        let (service, outbox) = (service(), Arc::new(Outbox::new()));
+        take_in(&service, &outbox);
+        let answered = tokio::time::timeout(Duration::from_secs(61), outbox.filled.notified());
+        answered.await.expect("it is refused");
+        assert_eq!(outbox.take().1, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_waits_ends_with_its_stream() {
+        let (service, outbox) = (service(), Arc::new(Outbox::new()));
+        take_in(&service, &outbox);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert_eq!(Arc::strong_count(&outbox), 2, "it waits");
+        outbox.gone.cancel();
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert_eq!(Arc::strong_count(&outbox), 1, "nobody is left to be told");
     }
 }

@@ -6,6 +6,8 @@ use super::{Door, asked_by, respond};
 use fulcrum_common::ClusterMap;
 use fulcrum_common::auth::Caller;
 use fulcrum_common::entropy::random_u64;
+use fulcrum_common::limits::MAX_BATCH_OPS;
+use fulcrum_common::wire::Malformed;
 use fulcrum_common::wire::batch::PipelineRequest;
 use fulcrum_common::wire::rights::Needs;
 use fulcrum_common::wire::status::{refusal_to_status, refusal_to_wire};
@@ -109,6 +111,25 @@ impl Kind {
 }
 
 impl Door {
+    /// Submits all operations of a message. Each is answered, however small: what may come at once is bounded.
+    fn take_in(
+        &self,
+        caller: &Caller,
+        batch: PipelineRequest,
+        outbox: &Arc<Outbox<PipelineAnswer>>,
+    ) -> Result<(), Malformed> {
+        let count = batch.count();
+        if count > MAX_BATCH_OPS {
+            let reason = format!("{count} operations in one message, at most {MAX_BATCH_OPS} may be: split it");
+            return Err(Malformed(reason));
+        }
+        let (now, map) = (self.clock.now().mono, self.map());
+        batch.items().try_for_each(|op| {
+            self.pipelined(caller, now, &map, op?, outbox);
+            Ok(())
+        })
+    }
+
     /// Submits one operation of a pipeline; its answer goes to the outbox.
     fn pipelined(
         &self,
@@ -242,15 +263,44 @@ impl v1::kv_server::Kv for KvService {
         Ok(Response::new(Duplex {
             input: request.into_inner(),
             outbox: Outbox::new(),
-            take_in: Box::new(move |batch, outbox| {
-                let (now, map) = (door.clock.now().mono, door.map());
-                batch.items().try_for_each(|op| {
-                    door.pipelined(&caller, now, &map, op?, outbox);
-                    Ok(())
-                })
-            }),
+            take_in: Box::new(move |batch, outbox| door.take_in(&caller, batch, outbox)),
             pause_at: self.door.outstanding_per_stream,
             ended: false,
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inbox::{Bounds, Inbox};
+    use fulcrum_common::{ClusterId, ManualClock};
+    use std::time::Duration;
+    use tokio::sync::watch;
+
+    /// Of two bytes each, and an answer to each has a hundred.
+    fn empty(count: usize) -> PipelineRequest {
+        std::iter::repeat_n(v1::PipelineOp::default(), count).collect()
+    }
+
+    #[test]
+    fn a_message_of_too_many_operations_is_taken_for_nonsense() {
+        let bounds = Bounds {
+            requests: 1,
+            outstanding: 1,
+            peer_messages: 1,
+        };
+        let (_publish, map) = watch::channel(Arc::new(ClusterMap::new(ClusterId::new("test").unwrap())));
+        let door = Door {
+            inbox: Arc::new(Inbox::new(bounds)),
+            map,
+            clock: Arc::new(ManualClock::default()),
+            default_deadline: Duration::from_secs(1),
+            outstanding_per_stream: 1,
+        };
+        let outbox = Outbox::new();
+        let take_in = |count| door.take_in(&Caller::anyone(), empty(count), &outbox);
+        assert!(take_in(MAX_BATCH_OPS).is_ok());
+        assert!(take_in(MAX_BATCH_OPS + 1).is_err());
     }
 }
