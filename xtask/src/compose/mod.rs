@@ -8,6 +8,7 @@
 
 mod images;
 mod test;
+mod traced;
 
 use std::collections::BTreeMap;
 use std::process::{Command, Stdio};
@@ -26,7 +27,7 @@ pub(crate) const HELP: &str = "\
 Examples:
   cargo xtask image --binaries target/release   first: the image of Fulcrum itself
   cargo xtask compose up        etcd, 3 shard-nodes, 2 routers, a coordinator, Prometheus and a taker of traces, all healthy
-  cargo xtask compose test      writes, reads and transactions by both routers; what Prometheus sees; restarts; down and up again
+  cargo xtask compose test      writes, reads and transactions by both routers; what Prometheus sees; a trace; restarts; down and up again
   cargo xtask compose down      ends it; data stays. With --volumes it goes, too
 
 Needs docker, and compose as its plugin or docker-compose. Images that stand in for upstream's are built of Debian's packages (and, for traces,

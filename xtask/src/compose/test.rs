@@ -1,9 +1,10 @@
 //! `cargo xtask compose test`: what a user does with it, and what may happen to it.
 //!
 //! From this machine, with the program that is in the image: writes by one router and reads by the other, transactions by both. Prometheus scrapes
-//! everybody, evaluates every rule, and the recorded ones have data. Then each service is restarted, one after the other, and at last all is
-//! ended and started again: what was written is there each time.
+//! everybody, evaluates every rule, and the recorded ones have data. A put is followed to the taker of traces, from the command line to the backups.
+//! Then each service is restarted, one after the other, and at last all is ended and started again: what was written is there each time.
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use super::{Compose, IMAGE};
+use super::{COLLECTOR, Compose, IMAGE, traced};
 use crate::cluster::until;
 use crate::dashboards::check::prometheus::Prometheus;
 use crate::image::docker;
@@ -21,12 +22,15 @@ use crate::workspace::root;
 
 const ROUTERS: [&str; 2] = ["127.0.0.1:7400", "127.0.0.1:7410"];
 const PROMETHEUS: &str = "127.0.0.1:9090";
+const TRACES: &str = "http://127.0.0.1:4317";
 const KEYSPACE: &str = "compose-test";
 const COPY: &str = "fulcrum-compose-copy";
 /// Of `deploy/prometheus/compose.yml`.
 const TARGETS: usize = 7;
 /// Rates need some scrapes, and rules some evaluations after them.
 const SEEN_WITHIN: Duration = Duration::from_secs(120);
+/// Processes send spans every few seconds.
+const ARRIVES_WITHIN: Duration = Duration::from_secs(60);
 /// Values of what is refused, and of what was asked over long: nobody is refused here, and the ratio of nothing is nothing.
 const NEED_NOT_HAVE_DATA: [&str; 2] = [
     "keyspace_cause:fulcrum_refusals:rate5m",
@@ -49,6 +53,10 @@ pub(super) fn run(compose: &Compose, services: &[String]) -> Result<u8> {
     if prometheus.rules_are_well()? != 0 {
         bail!("Prometheus has no rules, or some that cannot be evaluated");
     }
+    match services.iter().any(|service| service == COLLECTOR) {
+        true => followed(compose, &user)?,
+        false => println!("no trace was looked for: {COLLECTOR} is left out"),
+    }
     for service in services {
         compose.run(&["restart", service])?;
         compose.until_healthy(services)?;
@@ -66,6 +74,26 @@ pub(super) fn run(compose: &Compose, services: &[String]) -> Result<u8> {
     user.fulcrum(ROUTERS[0], &["keyspace", "drop", KEYSPACE, "--yes"])?;
     println!("all of it held; it is still up: `cargo xtask compose down` ends it");
     Ok(0)
+}
+
+/// A put is followed, and all of its trace arrives.
+fn followed(compose: &Compose, user: &User) -> Result<()> {
+    let trace = user.put_followed()?;
+    let mut lacking = Vec::new();
+    let arrived = until(ARRIVES_WITHIN, || {
+        lacking = match process::output_of(&mut compose.command(&["logs", "--no-color", "--no-log-prefix", COLLECTOR]))
+        {
+            Ok(log) => traced::lacks(&String::from_utf8_lossy(&log), &trace),
+            Err(error) => vec![format!("{error:#}")],
+        };
+        lacking.is_empty().then_some(())
+    });
+    arrived.with_context(|| {
+        let (seconds, lacking) = (ARRIVES_WITHIN.as_secs(), lacking.join(", "));
+        format!("of trace {trace} there did not arrive within {seconds} s: {lacking}")
+    })?;
+    println!("trace {trace} arrived whole: from the command line by a router to a primary and its backups");
+    Ok(())
 }
 
 /// Everybody is scraped, and everything recorded has data.
@@ -174,6 +202,22 @@ impl User {
             )?;
         }
         Ok(())
+    }
+
+    /// The trace of a put.
+    fn put_followed(&self) -> Result<String> {
+        let said = self.program.with_extension("said");
+        let file = File::create(&said).with_context(|| format!("make {}", said.display()))?;
+        let mut command = Command::new(&self.program);
+        command
+            .args(["--router", ROUTERS[0], "--deadline", DEADLINE, "--trace", TRACES])
+            .args(["put", KEYSPACE, "followed", "yes"])
+            .stderr(file);
+        let done = process::output_of(&mut command);
+        let said = std::fs::read_to_string(&said).with_context(|| format!("read {}", said.display()))?;
+        done.with_context(|| said.trim().to_owned())?;
+        let trace = traced::told(&said).with_context(|| format!("which trace it was, is not told: {said}"))?;
+        Ok(trace.to_owned())
     }
 
     /// A transaction over two keys, whose condition holds.
