@@ -4,7 +4,7 @@
 //! empty option: no span, no allocation, no byte on the wire. Who collects the spans never holds a request up: what does not fit into
 //! the exporter's bounded queue is dropped.
 //!
-//! **The protocol.** A [`TraceContext`](fulcrum_types::TraceContext) travels in a `traceparent` header of a single call, and beside each operation on streams, only
+//! **The protocol.** A [`TraceContext`] travels in a `traceparent` header of a single call, and beside each operation on streams, only
 //! if it is recorded. Whoever takes a request in opens a [`Span`] under it; the span's own context goes on with what it asks of others.
 //! Where times are known only afterwards a [`Record`] is made of them. Cores know nothing of this: event loops and effect runners look
 //! up beside them what they have ordered.
