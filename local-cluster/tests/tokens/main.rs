@@ -23,7 +23,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Response, Status};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
-use world::{Calls, PATIENCE, World, batch, channel, commit, condition, get, put, scan, watch, write};
+use world::{Calls, PATIENCE, World, batch, channel, commit, condition, get, put, scan, watch};
 
 /// By when what runs under a revoked token has ended.
 const ENDS_WITHIN: Duration = Duration::from_secs(5);
