@@ -4,7 +4,7 @@
 //! any file, a file that is missing, too many, cut short or in another's place, is found by [`check()`], and named.
 //!
 //! **The format.** `MANIFEST.json` ([`manifest`]) says what was cut and when, and lists every file with its size, its number of keys and its
-//! checksum; `MANIFEST.sum` has the manifest's own. A data file ([`file`]) belongs to one group: a head that names it, blocks of
+//! checksum; `MANIFEST.sum` has the manifest's own. A data file ([`mod@file`]) belongs to one group: a head that names it, blocks of
 //! compressed records, each with a checksum, and an end that counts them. Keys ascend within a group, over all its files.
 //!
 //! **Left out**: versions of values (a restored value has a new one), and encryption. Checksums find accidents, not forgers.

@@ -1,6 +1,6 @@
 //! Backups while transactions run and things go wrong: cuts by the shipped core, read page by page from whoever has pinned them.
 //!
-//! What is judged ([`judge_cuts`]): a cut has all of a transaction or nothing, all that was told as committed before it was begun, and nothing
+//! What is judged (`judge_cuts`): a cut has all of a transaction or nothing, all that was told as committed before it was begun, and nothing
 //! that was begun after it was made; the bank's books are right in it; and where no write goes without a transaction it is one more read of
 //! everything at one moment, which must fit into the serial order of all others.
 
