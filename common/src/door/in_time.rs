@@ -3,7 +3,7 @@
 //! **The promise.** A call that brings a `grpc-timeout` is answered by then with a typed refusal: `DEADLINE_EXCEEDED` for what changes
 //! nothing, `UNKNOWN` for the rest, which may have been handed on by then.
 //!
-//! Services answer in good time by themselves ([`timeout::in_time`](crate::wire::timeout::in_time)); this is for when they are late, on a
+//! Services answer in good time by themselves ([`timeout::in_time`]); this is for when they are late, on a
 //! machine under load. Tonic's server ends such a call by a timer of its own, as `CANCELLED` and without details, and nothing can be put
 //! around that. So this stands right inside, without a timer: tonic's wakes the call, asks once more what is inside, and only then looks at
 //! the time. The time here began a little earlier, and so is up.

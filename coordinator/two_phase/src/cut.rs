@@ -6,7 +6,7 @@
 //!
 //! **The protocol.** All groups are asked to hold. When the last one has said that it is held all are released; who says that it was
 //! held until then was held when the last one began to be. Whoever was not, or does not answer, ends the attempt: another one takes a
-//! new id. What a group holds is its values and, for each intent, what its *home group* had decided by the cut ([`settle`]): a home
+//! new id. What a group holds is its values and, for each intent, what its *home group* had decided by the cut (`settle`): a home
 //! group keeps the record of a commit as long as somebody may hold an intent of it, so that its own state answers, for ever the same.
 //!
 //! **Left out**: how long is waited (the runner's deadlines, and the holds' own end), and where the states are kept.

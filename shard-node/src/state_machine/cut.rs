@@ -5,7 +5,7 @@
 //! Whether a hold lasted is told by the log alone: its end is a time of the log, and the release says whether that came first.
 //!
 //! **The protocol.** [`StateMachine::cut`] applies a step; [`StateMachine::is_held`] is asked before a promise or a commit. One record is
-//! kept, of the last cut: a step that comes twice finds it. [`page`] and [`verdicts`] read a pinned state: keys with their
+//! kept, of the last cut: a step that comes twice finds it. [`page`] and `verdicts` read a pinned state: keys with their
 //! intents, and what a home group had decided. Who puts both together is the reader.
 //!
 //! **Left out**: pins, which are each replica's own (`node/cuts.rs`).

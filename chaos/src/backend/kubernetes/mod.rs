@@ -1,6 +1,6 @@
 //! Pods of a release of the Helm chart, on a Kubernetes whose machines are docker containers: kind, or the cluster of `tests/k8s/real`.
 //!
-//! The release is there before, and stays: this backend looks for its members ([`pods`]), heals what a dead command has left, hurts, and heals again at its end.
+//! The release is there before, and stays: this backend looks for its members (`pods`), heals what a dead command has left, hurts, and heals again at its end.
 //! The load runs in this process, outside of the cluster, and reaches each router by a port of the machine that it is on.
 //!
 //! | fault | done by | seen by |
@@ -9,10 +9,10 @@
 //! | SIGKILL of a router | its process; the kubelet starts it again | the same |
 //! | SIGTERM | the pod is deleted, as `kubectl drain` does it; the same taint | the same |
 //! | SIGSTOP | the process | its state |
-//! | cut links | rules in the machines ([`network`]) | datagrams between the pods' networks |
-//! | a lost disk | its volume's directory is emptied ([`disks`]) | it is empty |
+//! | cut links | rules in the machines (`network`) | datagrams between the pods' networks |
+//! | a lost disk | its volume's directory is emptied (`disks`) | it is empty |
 //! | failpoints | a file in the volume, if the release's settings name it | what the node says |
-//! | a machine stands still, breaks down, is emptied | `docker pause`, `docker kill`, `kubectl drain` ([`machines`]) | another machine gets no answer |
+//! | a machine stands still, breaks down, is emptied | `docker pause`, `docker kill`, `kubectl drain` (`machines`) | another machine gets no answer |
 //!
 //! Left out: slow links (no `netem` in these kernels, and no proxy between pods), full disks (volumes are directories of a disk that machines share), and a kill that
 //! nobody may hear of (a pod's network goes with it).
