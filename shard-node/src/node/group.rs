@@ -8,7 +8,6 @@ use super::cuts::Cuts;
 use super::failover::Failover;
 use super::history::History;
 use super::home::Home;
-use super::idle::Idle;
 use super::in_doubt::InDoubt;
 use super::meeting::Meetings;
 use super::reads::Reads;
@@ -78,7 +77,6 @@ pub(super) struct Group {
     pub(super) waiting: Waiting,
     pub(super) in_doubt: InDoubt,
     pub(super) home: Home,
-    pub(super) idle: Idle,
     /// What other groups are asked.
     pub(super) asking: BTreeMap<AskId, Purpose>,
     /// Decisions learned in this turn.
@@ -142,7 +140,6 @@ impl Group {
             waiting: Waiting::default(),
             in_doubt: InDoubt::default(),
             home: Home::default(),
-            idle: Idle::default(),
             asking: BTreeMap::new(),
             decisions: BTreeMap::new(),
             known: BTreeMap::new(),

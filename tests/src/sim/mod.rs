@@ -31,7 +31,6 @@ pub mod transactions;
 pub mod world;
 
 mod cluster;
-mod fleeting;
 mod nemesis;
 mod nodes;
 mod requests;

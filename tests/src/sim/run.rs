@@ -1,7 +1,6 @@
 //! One seed from beginning to verdict: a safety phase full of faults, then everything heals and progress is due.
 
 use super::client::{Lane, Tally};
-use super::fleeting;
 use super::inspect::Inspection;
 use super::judge::{Evidence, judge, watches_told_all};
 use super::plan::{Choice, Plan, Profile};
@@ -142,7 +141,6 @@ pub fn finish(world: &mut World) -> u64 {
     // A session that has lost its history begins anew and may be served by any replica: all have to hold everything first.
     world.wait("progress (all applied)", due, World::is_quiet);
     let finals = world.read_all(due);
-    fleeting::values_go(world, due);
     world.wait("progress (all applied)", due, World::is_quiet);
     world.wait("progress (watches)", due, World::are_watches_done);
     conclude(world, finals)
@@ -166,7 +164,7 @@ fn conclude(world: &mut World, finals: BTreeMap<Bytes, Seen>) -> u64 {
     let logs = world.lanes.iter_mut().flat_map(Lane::take_logs);
     let evidence = Evidence {
         plan: &world.plan,
-        history: fleeting::without(&History::merge(logs)),
+        history: History::merge(logs),
         finals,
         disks,
         primaries: world
@@ -231,13 +229,13 @@ impl World {
     fn write_all(&mut self, due: Time) {
         for (group, key) in self.all_keys() {
             self.insist("progress (a write of each key)", due, |lane, now, until, process| {
-                lane.begin_put(now, until, (group, key.clone()), None, process);
+                lane.begin_put(now, until, group, key.clone(), process);
             });
         }
     }
 
     /// Has lane 0 do an operation, again until it succeeds.
-    pub(super) fn insist(
+    fn insist(
         &mut self,
         what: &'static str,
         due: Time,
