@@ -6,15 +6,13 @@
 use crate::admin::{KeyspaceInfo, keyspace};
 use crate::client::Client;
 use crate::error::Error;
-use crate::retry::{Next, Retries};
+use crate::pages::Pages;
+use crate::retry::Retries;
 use crate::rpc;
 use crate::scan::Row;
 use bytes::Bytes;
-use fulcrum_common::routing::Failure;
 use fulcrum_common::wire::{Malformed, v1};
 use fulcrum_types::{GroupId, KeyspaceId, LogPosition, MapVersion};
-use tokio::time::Instant;
-use tonic::{Request, Streaming};
 
 /// A cut through all groups, with no transaction on both sides of it. From [`Client::cut`].
 #[derive(Clone)]
@@ -95,12 +93,10 @@ impl Cut {
     #[must_use]
     pub fn pages(&self, group: GroupId, start: Bytes) -> CutPages {
         CutPages {
-            until: self.client.shared.until(None),
+            pages: Pages::new(self.client.shared.until(None)),
             cut: self.clone(),
             group,
             start: Some(start),
-            retries: Retries::new(false),
-            stream: None,
         }
     }
 
@@ -129,9 +125,7 @@ pub struct CutPages {
     group: GroupId,
     /// Where the next page starts; none behind the last one.
     start: Option<Bytes>,
-    until: Instant,
-    retries: Retries,
-    stream: Option<Streaming<v1::CutPage>>,
+    pages: Pages<v1::CutPage>,
 }
 
 impl CutPages {
@@ -140,74 +134,23 @@ impl CutPages {
     /// # Errors
     /// No replica of the group has the state of the cut any more, or none can be reached.
     pub async fn next(&mut self) -> Result<Option<Vec<Row>>, Error> {
-        self.until = self.cut.client.shared.until(None);
-        self.retries = Retries::new(false);
-        while let Some(start) = self.start.clone() {
-            match self.read(start).await {
-                Ok(page) => return self.take(page).map(Some),
-                Err(failure) => self.recover(failure).await?,
-            }
-        }
-        Ok(None)
-    }
-
-    async fn read(&mut self, start: Bytes) -> Result<v1::CutPage, Failure> {
-        let out_of_time = |_| Failure::Lost("no page came in time".into());
-        let mut stream = match self.stream.take() {
-            Some(stream) => stream,
-            None => tokio::time::timeout_at(self.until, self.open(start))
-                .await
-                .map_err(out_of_time)??,
+        let Some(start) = &self.start else {
+            return Ok(None);
         };
-        let message = tokio::time::timeout_at(self.until, stream.message())
-            .await
-            .map_err(out_of_time)?;
-        let page = message.map_err(|status| rpc::failure(&status))?;
-        self.stream = Some(stream);
-        page.ok_or_else(|| Failure::Lost("the stream ended before the group did".into()))
-    }
-
-    async fn open(&self, start: Bytes) -> Result<Streaming<v1::CutPage>, Failure> {
         let shared = &self.cut.client.shared;
-        let request = Request::new(v1::ReadCutRequest {
-            cut: Some(self.cut.wire.clone()),
-            group: self.group.0,
-            start,
-        });
-        let chosen = shared.routers.choose();
-        let opened = rpc::backup(chosen.channel.clone()).read(request).await;
-        opened.map(tonic::Response::into_inner).map_err(|status| {
-            let failure = rpc::failure(&status);
-            if !matches!(failure, Failure::Refused(_)) {
-                shared.routers.failed(&chosen);
-            }
-            failure
-        })
-    }
-
-    fn take(&mut self, page: v1::CutPage) -> Result<Vec<Row>, Error> {
-        let row = |row: v1::cut_page::Row| {
-            let value = row.value.ok_or_else(|| Malformed::missing("row.value"))?.into();
-            Ok(Row { key: row.key, value })
+        self.pages.renew(shared.until(None));
+        let open = |router, _| {
+            let request = v1::ReadCutRequest {
+                cut: Some(self.cut.wire.clone()),
+                group: self.group.0,
+                start: start.clone(),
+            };
+            async move { rpc::backup(router).read(request).await }
         };
-        let rows = page.rows.into_iter().map(row).collect::<Result<_, Malformed>>()?;
+        let page = self.pages.next(shared, open).await?;
+        let rows = page.rows.into_iter().map(|row| Row::from_wire(row.key, row.value));
+        let rows = rows.collect::<Result<_, Malformed>>()?;
         self.start = page.next;
-        Ok(rows)
-    }
-
-    async fn recover(&mut self, failure: Failure) -> Result<(), Error> {
-        self.stream = None;
-        let shared = &self.cut.client.shared;
-        match self.retries.after(failure) {
-            Next::Fail(verdict) => return Err(verdict.error()),
-            Next::Again { .. } => {
-                let pause = shared.backoff.pause(self.retries.failed());
-                if Instant::now() + pause >= self.until {
-                    return Err(self.retries.out_of_time().error());
-                }
-                tokio::time::sleep(pause).await;
-            }
-        }
-        Ok(())
+        Ok(Some(rows))
     }
 }

@@ -25,13 +25,14 @@
 //!
 //! How a request travels, top to bottom: `keyspace` builds it, `client` sends it by the shortest way and repeats it
 //! as the decision table in `retry` says, under an idempotency key from `identity` if it writes; `routers` and
-//! `smart` choose the connection (`transport`), `rpc` holds the methods, `calls` the stream that transactions share, `answer` what comes back. A write is never
+//! `smart` choose the connection (`transport`), `rpc` holds the methods, `calls` the stream that transactions share, `pages` the streams of scans and cuts, `answer` what comes back. A write is never
 //! applied twice, and an [`Error`] says who must act: only [`Error::Unknown`] leaves a doubt, and [`Client::outcome`]
 //! settles it.
 //!
-//! Left out: TLS (a later release), and caching of values.
+//! Left out: caching of values.
 
 mod keyspace;
+mod pages;
 mod pipeline;
 mod scan;
 mod transaction;

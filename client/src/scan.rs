@@ -7,16 +7,15 @@
 use crate::answer::receipts;
 use crate::error::Error;
 use crate::keyspace::{Choices, IntoBytes, Keyspace, deadline, levels};
-use crate::retry::{Next, Retries};
+use crate::pages::Pages;
 use crate::rpc;
 use bytes::Bytes;
-use fulcrum_common::routing::Failure;
 use fulcrum_common::wire::{Malformed, v1};
 use fulcrum_types::{Level, Receipt, Versioned};
 use futures::stream::{self, Stream, TryStreamExt};
 use std::time::Duration;
 use tokio::time::Instant;
-use tonic::{Request, Streaming};
+use tonic::Request;
 
 /// Which keys.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -71,6 +70,13 @@ pub struct Row {
     pub value: Versioned,
 }
 
+impl Row {
+    pub(crate) fn from_wire(key: Bytes, value: Option<v1::Value>) -> Result<Self, Malformed> {
+        let value = value.ok_or_else(|| Malformed::missing("row.value"))?.into();
+        Ok(Self { key, value })
+    }
+}
+
 /// Some rows, and where to go on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {
@@ -84,10 +90,7 @@ pub struct Page {
 
 impl Page {
     fn from_wire(wire: v1::ScanPage) -> Result<Self, Malformed> {
-        let rows = wire.rows.into_iter().map(|row| {
-            let value = row.value.ok_or_else(|| Malformed::missing("row.value"))?.into();
-            Ok(Row { key: row.key, value })
-        });
+        let rows = wire.rows.into_iter().map(|row| Row::from_wire(row.key, row.value));
         Ok(Self {
             rows: rows.collect::<Result<_, Malformed>>()?,
             resume: Some(wire.resume_token).filter(|token| !token.is_empty()),
@@ -157,9 +160,7 @@ impl Scan {
         let reading = Reading {
             left: self.limit,
             finished: self.limit == Some(0),
-            until: self.keyspace.client.shared.until(self.choices.deadline),
-            retries: Retries::new(false),
-            pages: None,
+            pages: Pages::new(self.keyspace.client.shared.until(self.choices.deadline)),
             scan: self,
         };
         stream::try_unfold(reading, |mut reading| async move {
@@ -174,42 +175,16 @@ struct Reading {
     scan: Scan,
     left: Option<u64>,
     finished: bool,
-    until: Instant,
-    retries: Retries,
-    pages: Option<Streaming<v1::ScanPage>>,
+    pages: Pages<v1::ScanPage>,
 }
 
 impl Reading {
     async fn next(&mut self) -> Result<Option<Page>, Error> {
-        while !self.finished {
-            match self.read().await {
-                Ok(wire) => return self.take(wire).map(Some),
-                Err(failure) => self.recover(failure).await?,
-            }
+        if self.finished {
+            return Ok(None);
         }
-        Ok(None)
-    }
-
-    async fn read(&mut self) -> Result<v1::ScanPage, Failure> {
-        let out_of_time = |_| Failure::Lost("no page came in time".into());
-        let mut pages = match self.pages.take() {
-            Some(pages) => pages,
-            None => tokio::time::timeout_at(self.until, self.open())
-                .await
-                .map_err(out_of_time)??,
-        };
-        let message = tokio::time::timeout_at(self.until, pages.message())
-            .await
-            .map_err(out_of_time)?;
-        let page = message.map_err(|status| rpc::failure(&status))?;
-        self.pages = Some(pages);
-        page.ok_or_else(|| Failure::Lost("the stream ended before the range did".into()))
-    }
-
-    async fn open(&self) -> Result<Streaming<v1::ScanPage>, Failure> {
         let scan = &self.scan;
-        let shared = &scan.keyspace.client.shared;
-        let mut request = Request::new(v1::ScanRequest {
+        let request = v1::ScanRequest {
             keyspace: scan.keyspace.name.clone(),
             start: scan.range.start.clone(),
             end: scan.range.end.clone(),
@@ -217,17 +192,14 @@ impl Reading {
             limit: self.left.unwrap_or(0),
             resume_token: scan.resume.clone(),
             options: scan.choices.read_options(),
-        });
-        request.set_timeout(self.until.saturating_duration_since(Instant::now()));
-        let chosen = shared.routers.choose();
-        let opened = rpc::kv(chosen.channel.clone()).scan(request).await;
-        opened.map(tonic::Response::into_inner).map_err(|status| {
-            let failure = rpc::failure(&status);
-            if !matches!(failure, Failure::Refused(_)) {
-                shared.routers.failed(&chosen);
-            }
-            failure
-        })
+        };
+        let open = |router, until: Instant| {
+            let mut request = Request::new(request.clone());
+            request.set_timeout(until.saturating_duration_since(Instant::now()));
+            async move { rpc::kv(router).scan(request).await }
+        };
+        let wire = self.pages.next(&scan.keyspace.client.shared, open).await?;
+        self.take(wire).map(Some)
     }
 
     fn take(&mut self, wire: v1::ScanPage) -> Result<Page, Error> {
@@ -243,24 +215,8 @@ impl Reading {
             None => self.finished = true,
         }
         self.finished |= self.left == Some(0);
-        self.until = self.scan.keyspace.client.shared.until(self.scan.choices.deadline);
-        self.retries = Retries::new(false);
+        let deadline = self.scan.choices.deadline;
+        self.pages.renew(self.scan.keyspace.client.shared.until(deadline));
         Ok(page)
-    }
-
-    async fn recover(&mut self, failure: Failure) -> Result<(), Error> {
-        self.pages = None;
-        let shared = &self.scan.keyspace.client.shared;
-        match self.retries.after(failure) {
-            Next::Fail(verdict) => return Err(verdict.error()),
-            Next::Again { .. } => {
-                let pause = shared.backoff.pause(self.retries.failed());
-                if Instant::now() + pause >= self.until {
-                    return Err(self.retries.out_of_time().error());
-                }
-                tokio::time::sleep(pause).await;
-            }
-        }
-        Ok(())
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::admin::Admin;
 use crate::error::Error;
-use fulcrum_common::auth::{Grant, Scope};
+use fulcrum_common::auth::Grant;
 use fulcrum_common::wire::{Malformed, v1};
 use std::fmt;
 use std::time::Duration;
@@ -52,7 +52,7 @@ impl Admin {
     ) -> Result<NewToken, Error> {
         let request = v1::CreateTokenRequest {
             name: name.to_owned(),
-            rights: rights.iter().map(to_wire).collect(),
+            rights: rights.iter().map(Into::into).collect(),
             expires_in_ms: expires_in.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
         };
         let made = self.call(request).await?;
@@ -80,7 +80,7 @@ impl Admin {
     pub async fn set_token_rights(&self, token: &str, rights: &[Grant]) -> Result<TokenInfo, Error> {
         let request = v1::SetTokenRightsRequest {
             token: token.to_owned(),
-            rights: rights.iter().map(to_wire).collect(),
+            rights: rights.iter().map(Into::into).collect(),
         };
         Ok(self.call(request).await?.try_into()?)
     }
@@ -95,27 +95,15 @@ impl Admin {
     }
 }
 
-fn to_wire(grant: &Grant) -> v1::TokenRight {
-    v1::TokenRight {
-        keyspace: grant.scope.name().to_owned(),
-        right: grant.right.to_string(),
-    }
-}
-
 impl TryFrom<v1::Token> for TokenInfo {
     type Error = Malformed;
 
     fn try_from(wire: v1::Token) -> Result<Self, Malformed> {
-        let grant = |one: v1::TokenRight| {
-            Ok(Grant {
-                scope: Scope::of(&one.keyspace),
-                right: one.right.parse().map_err(Malformed)?,
-            })
-        };
+        let grant = |one: &v1::TokenRight| Grant::try_from(one).map_err(Malformed);
         Ok(Self {
             id: wire.id,
             name: wire.name,
-            rights: wire.rights.into_iter().map(grant).collect::<Result<_, Malformed>>()?,
+            rights: wire.rights.iter().map(grant).collect::<Result<_, Malformed>>()?,
             created_ms: wire.created_ms,
             expires_ms: wire.expires_ms,
         })
