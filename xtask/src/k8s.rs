@@ -24,7 +24,7 @@ const CANNOT: u8 = 3;
 pub(crate) const HELP: &str = "\
 Examples:
   cargo xtask image --binaries target/release   the image that the cluster will run
-  cargo xtask k8s up                            builds Kubernetes 1.20 (20 minutes, once), starts 3 nodes, loads the image
+  cargo xtask k8s up                            builds Kubernetes 1.20 (30 minutes, once), starts 3 nodes, loads the image
   cargo xtask k8s test                          install, upgrade under load, drain, kill, pause, scale, reinstall
   cargo xtask k8s status
   cargo xtask k8s down                          ends and removes what `up` made; the programs stay in target/k8s/bin
@@ -111,7 +111,7 @@ fn up(yes: bool) -> Result<u8> {
         return Ok(CANNOT);
     }
     if !built {
-        println!("Kubernetes is built first, in target/k8s: 20 minutes and 5 GB, once");
+        println!("Kubernetes is built first, in target/k8s: 30 minutes and 5 GB, once");
     }
     println!(
         "docker will get a network, three containers with most capabilities, volumes and images, all named fulcrum-k8s-*; this machine, routes to their pods"
