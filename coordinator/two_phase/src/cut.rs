@@ -322,6 +322,17 @@ mod tests {
         }
     }
 
+    /// What the story above is there for.
+    #[cfg(feature = "planted-bugs")]
+    #[test]
+    fn the_planted_bug_changes_that() {
+        let (cutting, _) = Cutting::new(ID, HOLD, [at(1)]);
+        let mut cutting = cutting.with_bug(crate::planted::Bug::TrustLapsedHolds);
+        cutting.answered(at(1), held(5));
+        let over = cutting.answered(at(1), Ok(CutAnswer::Lapsed));
+        assert!(matches!(over.ended, Some(Ok(_))), "{:?}", over.ended);
+    }
+
     fn transaction(number: u64) -> TransactionId {
         TransactionId {
             sequence: Sequence(number),

