@@ -30,6 +30,18 @@ pub struct Numbered {
     pub expires_at_ms: u64,
 }
 
+impl Numbered {
+    /// One that never expires.
+    #[must_use]
+    pub fn for_ever(line: u64, record: Record) -> Self {
+        Self {
+            line,
+            record,
+            expires_at_ms: 0,
+        }
+    }
+}
+
 /// One batch as it was sent and answered: for whoever keeps a history.
 pub struct Attempt<'a> {
     /// When it was sent.

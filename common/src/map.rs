@@ -7,7 +7,7 @@
 use crate::keyspace::{Keyspace, KeyspaceOptions, OptionsError, validate_name};
 use crate::ring::propose_slots;
 use fulcrum_placement::{Load, place};
-use fulcrum_types::{GroupId, KeyspaceId, MapVersion, NodeId, SLOTS, Slot};
+use fulcrum_types::{GroupId, KeyspaceId, MapVersion, Mode, NodeId, Participant, SLOTS, Slot};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
@@ -258,6 +258,19 @@ impl ClusterMap {
             .iter()
             .filter(move |(_, group)| group.keyspace == keyspace)
             .map(|(id, _)| *id)
+    }
+
+    /// The groups that take part in transactions: those of `sync` keyspaces.
+    pub fn transactional_groups(&self) -> impl Iterator<Item = Participant> {
+        let keyspaces = self.keyspaces.values();
+        let sync = keyspaces.filter(|keyspace| keyspace.options.mode == Mode::Sync);
+        sync.flat_map(|keyspace| self.participants_of(keyspace.id))
+    }
+
+    /// The groups of a keyspace, with its id, in order.
+    pub fn participants_of(&self, keyspace: KeyspaceId) -> impl Iterator<Item = Participant> {
+        self.groups_of(keyspace)
+            .map(move |group| Participant { keyspace, group })
     }
 
     /// The groups of which a node holds a replica, in order.

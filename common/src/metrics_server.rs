@@ -4,7 +4,7 @@
 //! probes and scrapers often speak nothing else; nothing of the data can be seen here.
 
 use crate::error::StartError;
-use crate::tls::{Acceptor, Connection};
+use crate::tls::{Acceptor, Connection, Tls};
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
@@ -37,13 +37,19 @@ pub struct MetricsServer {
 }
 
 impl MetricsServer {
-    /// Listens at `address` and serves. Must be called within a runtime.
-    pub async fn start(address: SocketAddr, registry: Registry, ready: Readiness) -> Result<Self, StartError> {
-        Self::start_with(None, address, registry, ready).await
+    /// One at this address, if there is one; encrypted if that is wanted of it. Must be called within a runtime.
+    pub async fn start_if(
+        address: Option<SocketAddr>,
+        tls: Option<&Arc<Tls>>,
+        registry: Registry,
+        ready: Readiness,
+    ) -> Result<Option<Self>, StartError> {
+        let Some(address) = address else { return Ok(None) };
+        let acceptor = tls.and_then(Tls::of_metrics);
+        Self::start(acceptor, address, registry, ready).await.map(Some)
     }
 
-    /// The same; encrypted, with an acceptor.
-    pub async fn start_with(
+    async fn start(
         acceptor: Option<Acceptor>,
         address: SocketAddr,
         registry: Registry,
@@ -177,7 +183,7 @@ mod tests {
     async fn server(ready: Readiness) -> (MetricsServer, Metrics) {
         let metrics = Metrics::new();
         let local = SocketAddr::from(([127, 0, 0, 1], 0));
-        let server = MetricsServer::start(local, metrics.registry().clone(), ready)
+        let server = MetricsServer::start(None, local, metrics.registry().clone(), ready)
             .await
             .unwrap();
         (server, metrics)
@@ -247,7 +253,7 @@ mod tests {
         let at = first.address();
         assert!(ask(at, "GET /readyz").await.contains("waiting"));
         first.stop().await;
-        let second = MetricsServer::start(at, metrics.registry().clone(), Arc::new(|| Ok(()))).await;
+        let second = MetricsServer::start(None, at, metrics.registry().clone(), Arc::new(|| Ok(()))).await;
         let second = second.unwrap();
         assert!(ask(second.address(), "GET /readyz").await.starts_with("HTTP/1.1 200"));
     }
@@ -255,7 +261,7 @@ mod tests {
     #[tokio::test]
     async fn a_port_in_use_is_named() {
         let (first, metrics) = server(Arc::new(|| Ok(()))).await;
-        let second = MetricsServer::start(first.address(), metrics.registry().clone(), Arc::new(|| Ok(()))).await;
+        let second = MetricsServer::start(None, first.address(), metrics.registry().clone(), Arc::new(|| Ok(()))).await;
         assert!(matches!(second, Err(StartError::PortInUse { .. })));
     }
 }

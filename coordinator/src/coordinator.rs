@@ -12,8 +12,8 @@ use fulcrum_common::routing::{Groups, RoutingTable};
 use fulcrum_common::{Clock, ClusterMap};
 use fulcrum_two_phase::{Options, Reply, RequestId, TwoPhase};
 use fulcrum_types::{
-    AbortCause, CommitRequest, Committed, GroupId, Mode, OutcomeRequest, Participant, Refusal, ResolveRequest,
-    SessionToken, Told, TraceContext, TransactionId, TransactionOutcome, TransactionRead, TransactionValues,
+    AbortCause, CommitRequest, Committed, GroupId, OutcomeRequest, Participant, Refusal, ResolveRequest, SessionToken,
+    Told, TraceContext, TransactionId, TransactionOutcome, TransactionRead, TransactionValues,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -207,7 +207,9 @@ impl Coordinator {
                 self.look_up(id, vec![home], Some(AbortCause::Client), until).await
             }
             (None, settle) => {
-                let told = self.look_up(id, all_groups(&map), None, until).await?;
+                let told = self
+                    .look_up(id, map.transactional_groups().collect(), None, until)
+                    .await?;
                 match &told.outcome {
                     // A participant has promised, and this is its home group's answer.
                     TransactionOutcome::Undecided if settle => {
@@ -338,19 +340,6 @@ impl Coordinator {
             })
         })
     }
-}
-
-/// Every group that takes part in transactions.
-pub(crate) fn all_groups(map: &ClusterMap) -> Vec<Participant> {
-    let keyspaces = map.keyspaces().values();
-    let sync = keyspaces.filter(|keyspace| keyspace.options.mode == Mode::Sync);
-    sync.flat_map(|keyspace| {
-        map.groups_of(keyspace.id).map(|group| Participant {
-            keyspace: keyspace.id,
-            group,
-        })
-    })
-    .collect()
 }
 
 /// About how many bytes a commit holds.

@@ -1,6 +1,6 @@
 //! What is not finished: every group is asked, and what they say is put together. Nothing of it goes through the core.
 
-use crate::coordinator::{Coordinator, all_groups};
+use crate::coordinator::Coordinator;
 use fulcrum_common::auth::Caller;
 use fulcrum_common::routing::Groups;
 use fulcrum_types::{
@@ -55,7 +55,7 @@ impl Coordinator {
     fn asked_groups(&self, keyspace: Option<&str>, caller: &Caller) -> Result<Vec<Participant>, Refusal> {
         let map = self.map();
         let Some(name) = keyspace else {
-            let mut groups = all_groups(&map);
+            let mut groups: Vec<Participant> = map.transactional_groups().collect();
             groups.retain(|group| map.keyspace(group.keyspace).is_some_and(|one| caller.sees(&one.name)));
             return Ok(groups);
         };
@@ -68,7 +68,7 @@ impl Coordinator {
                 mode: keyspace.options.mode,
             });
         }
-        let mut groups = all_groups(&map);
+        let mut groups: Vec<Participant> = map.transactional_groups().collect();
         groups.retain(|group| group.keyspace == keyspace.id);
         Ok(groups)
     }

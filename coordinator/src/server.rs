@@ -74,13 +74,8 @@ impl RunningCoordinator {
         let address = listener.local_addr().map_err(cannot)?;
         listener.set_nonblocking(true).map_err(cannot)?;
         let life = Lifecycle::of("coordinator");
-        let metrics_server = match config.metrics_listen {
-            Some(at) => {
-                let acceptor = tls.as_ref().and_then(Tls::of_metrics);
-                Some(MetricsServer::start_with(acceptor, at, registry.registry().clone(), life.readiness()).await?)
-            }
-            None => None,
-        };
+        let (scraped, ready) = (registry.registry().clone(), life.readiness());
+        let metrics_server = MetricsServer::start_if(config.metrics_listen, tls.as_ref(), scraped, ready).await?;
         let parts = Parts {
             config,
             store,

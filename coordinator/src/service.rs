@@ -19,8 +19,6 @@ use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-/// No request may hold on for longer than this, whatever it says.
-const LONGEST_DEADLINE: Duration = Duration::from_secs(60);
 /// Messages of a stream that may wait inside the transport.
 const MESSAGES_AHEAD: usize = 8;
 
@@ -60,7 +58,7 @@ impl TransactionsService {
     /// When an answer must leave: by the time that the client gives, else by the default.
     pub(crate) fn until(&self, asked: Option<Duration>) -> Instant {
         let time = asked.map_or(self.default_deadline, timeout::in_time);
-        Instant::now() + time.min(LONGEST_DEADLINE)
+        Instant::now() + time.min(timeout::LONGEST_DEADLINE)
     }
 
     pub(crate) async fn read_by(
@@ -95,9 +93,7 @@ pub(crate) fn begin(method: &'static str, asked_by: Option<TraceContext>) -> Spa
         _ => "fulcrum.v1.Transactions/Commit",
     };
     let mut span = trace::begin(Kind::Server, name, asked_by);
-    span.set("rpc.system", "grpc");
-    span.set("rpc.service", "fulcrum.v1.Transactions");
-    span.set("rpc.method", method);
+    span.set_rpc("fulcrum.v1.Transactions", method);
     span
 }
 
@@ -105,13 +101,7 @@ pub(crate) fn begin(method: &'static str, asked_by: Option<TraceContext>) -> Spa
 fn respond_in<T>(span: Span, result: Result<T, Refusal>) -> Result<Response<T>, Status> {
     let context = span.context();
     span.end(result.as_ref().err());
-    let mut response = respond(result);
-    let metadata = match &mut response {
-        Ok(response) => response.metadata_mut(),
-        Err(status) => status.metadata_mut(),
-    };
-    wire::trace::into_metadata(context, metadata);
-    response
+    wire::trace::told_in(context, respond(result))
 }
 
 fn respond<T>(result: Result<impl Into<T>, Refusal>) -> Result<Response<T>, Status> {

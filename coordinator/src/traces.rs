@@ -87,9 +87,7 @@ impl Traces {
         let followed = self.about(operation).and_then(|id| self.transactions.get(&id));
         let asked_by = followed.and_then(|followed| followed.context);
         let mut span = trace::follow(Kind::Client, operation.name(), asked_by);
-        span.set("rpc.system", "grpc");
-        span.set("rpc.service", "fulcrum.internal.v1.Shard");
-        span.set("rpc.method", "Exchange");
+        span.set_rpc("fulcrum.internal.v1.Shard", "Exchange");
         span.set("fulcrum.group", to.group.0);
         span
     }

@@ -18,8 +18,8 @@ use fulcrum_common::wire::backup::{cut_from_wire, points_to_wire};
 use fulcrum_common::wire::{Malformed, map, status, v1};
 use fulcrum_two_phase::cut::{Asks, Cutting, NotCut, Unsettled, Verdicts};
 use fulcrum_types::{
-    Answer, Cut, CutAnswer, CutId, CutOperation, CutPage, CutPoint, CutStep, GroupId, Mode, Operation, Participant,
-    Refusal, Right,
+    Answer, Cut, CutAnswer, CutId, CutOperation, CutPage, CutPoint, CutStep, GroupId, Operation, Participant, Refusal,
+    Right,
 };
 use futures::future::try_join_all;
 use futures::stream::{FuturesUnordered, StreamExt};
@@ -111,13 +111,12 @@ fn not_cut(reason: String) -> Status {
 
 /// The groups that a cut goes through: those of the keyspaces wanted, and all that take part in transactions.
 fn through(map: &ClusterMap, wanted: &BTreeSet<String>) -> BTreeSet<Participant> {
-    let keyspaces = map.keyspaces().values();
-    let cut = keyspaces.filter(|keyspace| keyspace.options.mode == Mode::Sync || wanted.contains(&keyspace.name));
-    let groups = cut.flat_map(|keyspace| {
-        let id = keyspace.id;
-        map.groups_of(id).map(move |group| Participant { keyspace: id, group })
-    });
-    groups.collect()
+    let named = map
+        .keyspaces()
+        .values()
+        .filter(|keyspace| wanted.contains(&keyspace.name));
+    let groups = named.flat_map(|keyspace| map.participants_of(keyspace.id));
+    groups.chain(map.transactional_groups()).collect()
 }
 
 /// The keyspaces that were asked for: those named, or all.
@@ -139,11 +138,10 @@ struct Reading {
     cut: Cut,
     at: Participant,
     point: CutPoint,
-    verdicts: Verdicts,
 }
 
 impl Reading {
-    async fn run(mut self, mut start: bytes::Bytes, pages: Pages) {
+    async fn run(self, mut start: bytes::Bytes, pages: Pages) {
         loop {
             let page = self.page(start).await.map_err(refused);
             let next = page.as_ref().ok().and_then(|page| page.next.clone());
@@ -157,7 +155,7 @@ impl Reading {
         }
     }
 
-    async fn page(&mut self, start: bytes::Bytes) -> Result<v1::CutPage, Refusal> {
+    async fn page(&self, start: bytes::Bytes) -> Result<v1::CutPage, Refusal> {
         let read = CutOperation::Read {
             id: self.cut.id,
             at: self.point.position,
@@ -184,21 +182,20 @@ impl Reading {
     }
 
     /// What was committed by the cut, and nothing else.
-    async fn settle(&mut self, page: CutPage) -> Result<Vec<(bytes::Bytes, fulcrum_types::Versioned)>, Refusal> {
-        // Of other pages nothing need be known: what is kept stays bounded.
-        self.verdicts = Verdicts::default();
-        let missing = self.verdicts.missing(&self.cut, &page, MAX_TRANSACTION_KEYS);
+    async fn settle(&self, page: CutPage) -> Result<Vec<(bytes::Bytes, fulcrum_types::Versioned)>, Refusal> {
+        let mut verdicts = Verdicts::default();
+        let missing = verdicts.missing(&self.cut, &page, MAX_TRANSACTION_KEYS);
         for (home, look_up) in missing.map_err(|why| self.useless(&why))? {
             let CutOperation::LookUp { transactions, .. } = &look_up else {
                 continue;
             };
             let ids = transactions.clone();
             match self.ask(home, look_up).await? {
-                CutAnswer::Verdicts(verdicts) => self.verdicts.learn(&ids, &verdicts),
+                CutAnswer::Verdicts(told) => verdicts.learn(&ids, &told),
                 _ => return Err(astray()),
             }
         }
-        self.verdicts.settle(page).map_err(|why| self.useless(&why))
+        verdicts.settle(page).map_err(|why| self.useless(&why))
     }
 
     fn useless(&self, why: &Unsettled) -> Refusal {
@@ -222,6 +219,12 @@ impl Reading {
 fn operators<T>(request: Request<T>) -> Result<T, Status> {
     let permitted = Caller::of(&request)?.may(Right::Admin, Scope::ALL);
     permitted.map(|()| request.into_inner()).map_err(refused)
+}
+
+/// What a client brings back of a cut.
+fn cut_of(wire: Option<v1::Cut>) -> Result<Cut, Status> {
+    let wire = wire.ok_or_else(|| malformed(Malformed::missing("cut")))?;
+    cut_from_wire(&wire).map_err(malformed)
 }
 
 fn astray() -> Refusal {
@@ -252,21 +255,16 @@ impl v1::backup_server::Backup for BackupService {
     }
 
     async fn keep(&self, request: Request<v1::KeepCutRequest>) -> Result<Response<v1::KeepCutResponse>, Status> {
-        let cut = operators(request)?.cut;
-        let cut = cut.ok_or_else(|| malformed(Malformed::missing("cut")))?;
-        let Cut { id, points } = cut_from_wire(&cut).map_err(malformed)?;
-        let keep = CutOperation::Step(CutStep::Keep { id });
-        let told = points
-            .into_keys()
-            .map(|at| ask(&*self.groups, at, keep.clone(), READ_WITHIN));
+        let cut = cut_of(operators(request)?.cut)?;
+        let told = all_of(&cut, CutStep::Keep { id: cut.id })
+            .into_iter()
+            .map(|(at, keep)| ask(&*self.groups, at, keep, READ_WITHIN));
         try_join_all(told).await.map_err(refused)?;
         Ok(Response::new(v1::KeepCutResponse {}))
     }
 
     async fn end(&self, request: Request<v1::EndCutRequest>) -> Result<Response<v1::EndCutResponse>, Status> {
-        let cut = operators(request)?.cut;
-        let cut = cut.ok_or_else(|| malformed(Malformed::missing("cut")))?;
-        let cut = cut_from_wire(&cut).map_err(malformed)?;
+        let cut = cut_of(operators(request)?.cut)?;
         tell(&self.groups, all_of(&cut, CutStep::End { id: cut.id }));
         Ok(Response::new(v1::EndCutResponse {}))
     }
@@ -326,8 +324,7 @@ impl BackupService {
         &self,
         request: v1::ReadCutRequest,
     ) -> Result<Response<ReceiverStream<Result<v1::CutPage, Status>>>, Status> {
-        let cut = request.cut.ok_or_else(|| malformed(Malformed::missing("cut")))?;
-        let cut = cut_from_wire(&cut).map_err(malformed)?;
+        let cut = cut_of(request.cut)?;
         let group = GroupId(request.group);
         let found = cut.points.iter().find(|(at, _)| at.group == group);
         let (at, point) = found.ok_or_else(|| invalid(format!("the cut does not go through group {group}")))?;
@@ -335,7 +332,6 @@ impl BackupService {
             groups: self.groups.clone(),
             at: *at,
             point: *point,
-            verdicts: Verdicts::default(),
             cut,
         };
         let (pages, stream) = mpsc::channel(PAGES_AHEAD);
@@ -350,7 +346,7 @@ mod tests {
     use fulcrum_common::audit::AuditConfig;
     use fulcrum_common::map::ClusterId;
     use fulcrum_common::{EmbeddedMetadata, KeyspaceOptions, NodeInfo, SystemClock};
-    use fulcrum_types::{Answered, Epoch, Index, Level, MapVersion, NodeId, Receipt, Role, StalenessBasis};
+    use fulcrum_types::{Answered, Epoch, Index, Level, MapVersion, Mode, NodeId, Receipt, Role, StalenessBasis};
     use std::sync::Mutex;
 
     /// Groups that are held whenever that is asked; and somebody who makes a keyspace meanwhile.

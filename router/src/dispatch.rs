@@ -203,9 +203,7 @@ impl Order {
     /// Says of a span what became of it.
     fn tell(&self, mut span: Span, node: NodeId, attempts: &Attempts, result: &Result<Reply, Refusal>) {
         if span.is_recorded() {
-            span.set("rpc.system", "grpc");
-            span.set("rpc.service", "fulcrum.internal.v1.Shard");
-            span.set("rpc.method", "Exchange");
+            span.set_rpc("fulcrum.internal.v1.Shard", "Exchange");
             span.set("db.operation.name", self.name);
             span.set("fulcrum.keyspace", self.keyspace.name.clone());
             span.set("fulcrum.group", self.group.0);

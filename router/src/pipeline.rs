@@ -21,7 +21,7 @@ use fulcrum_common::wire::batch::{
 use fulcrum_common::wire::rights::Needs;
 use fulcrum_common::wire::shard::Reply;
 use fulcrum_common::wire::v1::pipeline_op::Op;
-use fulcrum_common::wire::{self, status, v1};
+use fulcrum_common::wire::{self, status, timeout, v1};
 use fulcrum_types::{MapVersion, Refusal, TraceContext};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -33,8 +33,6 @@ use tonic::{Status, Streaming};
 
 /// Operations of one pipeline that may be under way at once; the stream is not read further beyond it.
 const UNDER_WAY: usize = 4096;
-/// No operation may hold on for longer than this, whatever it says.
-const LONGEST_DEADLINE: Duration = Duration::from_secs(60);
 /// Bytes of keys and values that may be under way at once; neither is it then.
 const UNDER_WAY_BYTES: usize = 64 * 1024 * 1024;
 
@@ -235,7 +233,7 @@ impl KvService {
         let until = now
             + match op.deadline_ms {
                 0 => self.default_deadline,
-                ms => Duration::from_millis(ms.into()).min(LONGEST_DEADLINE),
+                ms => Duration::from_millis(ms.into()).min(timeout::LONGEST_DEADLINE),
             };
         let Some(op) = op.op else {
             let reason = "op is missing".into();
@@ -410,9 +408,7 @@ fn single_get(view: &View, id: u64, get: v1::GetRequest, until: Instant) -> Resu
 /// The span of an operation: under the client's, or perhaps the first of a trace.
 fn begin(op: &Op, asked_by: Option<TraceContext>) -> Span {
     let mut span = trace::begin(Kind::Server, "fulcrum.v1.Kv/Pipeline", asked_by);
-    span.set("rpc.system", "grpc");
-    span.set("rpc.service", "fulcrum.v1.Kv");
-    span.set("rpc.method", "Pipeline");
+    span.set_rpc("fulcrum.v1.Kv", "Pipeline");
     let operation = match op {
         Op::Get(_) => "get",
         Op::Put(_) => "put",

@@ -12,7 +12,7 @@ use fulcrum_common::lifecycle::Lifecycle;
 use fulcrum_common::routing::{View, understood};
 use fulcrum_common::trace::{self, Kind, Span};
 use fulcrum_common::wire::batch::{PipelineRequest, PipelineResponse};
-use fulcrum_common::wire::rights::Needs;
+use fulcrum_common::wire::rights::permitted;
 use fulcrum_common::wire::shard::Reply;
 use fulcrum_common::wire::{self, status, timeout, v1};
 use fulcrum_types::{Answer, Answered, MapVersion, Receipt, RecordedOutcome, Refusal};
@@ -43,16 +43,6 @@ pub(crate) struct KvService {
 /// When an answer must leave: by the client's `grpc-timeout`, else by the default.
 pub(crate) fn until<T>(request: &Request<T>, default: Duration) -> Instant {
     Instant::now() + timeout::asked(request).map_or(default, timeout::in_time)
-}
-
-/// What is asked, if whoever asks may.
-pub(crate) fn permitted<T: Needs>(request: Request<T>) -> Result<T, Status> {
-    let caller = Caller::of(&request)?;
-    let request = request.into_inner();
-    let checked = request.check(&caller);
-    checked
-        .map(|()| request)
-        .map_err(|refusal| status::refusal_to_status(&refusal))
 }
 
 impl KvService {
@@ -159,9 +149,7 @@ pub(crate) fn unexpected(answer: &Answer) -> Refusal {
 /// The span of a call: under the caller's, or perhaps the first of a trace.
 fn begin<T>(request: &Request<T>, name: &'static str, method: &'static str) -> Span {
     let mut span = trace::begin(Kind::Server, name, wire::trace::from_metadata(request.metadata()));
-    span.set("rpc.system", "grpc");
-    span.set("rpc.service", "fulcrum.v1.Kv");
-    span.set("rpc.method", method);
+    span.set_rpc("fulcrum.v1.Kv", method);
     span
 }
 
@@ -169,13 +157,7 @@ fn begin<T>(request: &Request<T>, name: &'static str, method: &'static str) -> S
 fn end<T>(span: Span, result: Result<T, Refusal>) -> Result<Response<T>, Status> {
     let context = span.context();
     span.end(result.as_ref().err());
-    let mut replied = reply(result);
-    let metadata = match &mut replied {
-        Ok(response) => response.metadata_mut(),
-        Err(status) => status.metadata_mut(),
-    };
-    wire::trace::into_metadata(context, metadata);
-    replied
+    wire::trace::told_in(context, reply(result))
 }
 
 fn reply<T>(result: Result<T, Refusal>) -> Result<Response<T>, Status> {

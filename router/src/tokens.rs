@@ -2,7 +2,7 @@
 
 use crate::admin::{AdminService, invalid, store_error};
 use fulcrum_common::auth::text::Secret;
-use fulcrum_common::auth::{Grant, Scope, TokenId, TokenRecord};
+use fulcrum_common::auth::{Grant, TokenId, TokenRecord};
 use fulcrum_common::entropy::random_u64;
 use fulcrum_common::wire::{status, v1};
 use fulcrum_types::Refusal;
@@ -66,24 +66,14 @@ pub(crate) fn shown(rights: &[v1::TokenRight]) -> Vec<String> {
 }
 
 fn grants(rights: &[v1::TokenRight]) -> Result<Vec<Grant>, Status> {
-    let grant = |one: &v1::TokenRight| {
-        Ok(Grant {
-            scope: Scope::of(&one.keyspace),
-            right: one.right.parse().map_err(invalid)?,
-        })
-    };
-    rights.iter().map(grant).collect()
+    rights.iter().map(|one| Grant::try_from(one).map_err(invalid)).collect()
 }
 
 fn token_to_wire(id: TokenId, record: &TokenRecord) -> v1::Token {
-    let right = |grant: &Grant| v1::TokenRight {
-        keyspace: grant.scope.name().to_owned(),
-        right: grant.right.to_string(),
-    };
     v1::Token {
         id: id.to_string(),
         name: record.name.clone(),
-        rights: record.grants.iter().map(right).collect(),
+        rights: record.grants.iter().map(Into::into).collect(),
         created_ms: record.created_ms,
         expires_ms: record.expires_ms,
     }

@@ -33,14 +33,8 @@ pub async fn for_metadata(
     let reason = Arc::new(Mutex::new(format!(
         "waiting for the cluster's metadata in etcd at {shown}"
     )));
-    let server = match probed {
-        Some(at) => {
-            let acceptor = tls.as_ref().and_then(Tls::of_metrics);
-            let ready = not_ready(reason.clone());
-            Some(MetricsServer::start_with(acceptor, at, metrics.registry().clone(), ready).await?)
-        }
-        None => None,
-    };
+    let (scraped, ready) = (metrics.registry().clone(), not_ready(reason.clone()));
+    let server = MetricsServer::start_if(probed, tls.as_ref(), scraped, ready).await?;
     let mut pause = FIRST_PAUSE;
     let store = loop {
         match ClusterStore::open(metadata.clone(), cluster.clone()).await {

@@ -18,7 +18,6 @@ struct Waiter {
     reply: Reply,
     arrived: Mono,
     kind: Kind,
-    group: GroupId,
 }
 
 /// The world, as far as the node touches it.
@@ -71,13 +70,8 @@ impl Effects {
     }
 
     /// Somebody will wait for the answer to a request.
-    pub(crate) fn expect(&mut self, id: RequestId, kind: Kind, group: GroupId, arrived: Mono, reply: Reply) {
-        let waiter = Waiter {
-            reply,
-            arrived,
-            kind,
-            group,
-        };
+    pub(crate) fn expect(&mut self, id: RequestId, kind: Kind, arrived: Mono, reply: Reply) {
+        let waiter = Waiter { reply, arrived, kind };
         self.waiters.insert(id.0, waiter);
     }
 
@@ -147,8 +141,8 @@ impl Effects {
             let took = now.since(waiter.arrived);
             tracing::debug!(request = id.0, kind = ?waiter.kind, ?took, ok = result.is_ok(), "answered");
             self.requests.answered(waiter.kind, took, &result);
-            let keyspace = self.requests.keyspace_of(waiter.group);
-            self.traces.answered(id, keyspace, &result, now);
+            let keyspace_of = |group| self.requests.keyspace_of(group);
+            self.traces.answered(id, keyspace_of, &result, now);
             (waiter.reply)(result);
         }
     }

@@ -189,8 +189,7 @@ impl EventLoop {
         if let Operation::Write { .. } | Operation::Joint(_) = request.operation {
             self.writes_since_sync += request.operation.requests() as u64;
         }
-        self.effects
-            .expect(id, Kind::of(&request), request.group, arrived, reply);
+        self.effects.expect(id, Kind::of(&request), arrived, reply);
         if let Some(trace) = trace {
             self.effects.traces().taken(id, &request, trace, arrived, now.mono);
         }

@@ -21,7 +21,7 @@ use fulcrum_common::metrics::Metrics;
 use fulcrum_common::metrics_server::{MetricsServer, Readiness};
 use fulcrum_common::routing::{Backends, Groups, RoutingTable, StreamedGroups};
 use fulcrum_common::sockets::ReservedPort;
-use fulcrum_common::tls::{Dialer, Port, Tls};
+use fulcrum_common::tls::{Dialer, Port};
 use fulcrum_common::{Clock, ClusterId, ClusterMap, Metadata, NodeInfo, StartError};
 use fulcrum_replication::Replica;
 use fulcrum_replication::primary_backup::PrimaryBackup;
@@ -274,13 +274,8 @@ async fn start(
     let table = Arc::new(RoutingTable::new(unknown.clone()));
     let (publish, map) = watch::channel(unknown);
     let (tell_ready, ready) = watch::channel(Err("the node starts".to_owned()));
-    let metrics_server = match config.metrics_listen {
-        Some(at) => {
-            let acceptor = tls.as_ref().and_then(Tls::of_metrics);
-            Some(MetricsServer::start_with(acceptor, at, registry.clone(), readiness(ready, stopping)).await?)
-        }
-        None => None,
-    };
+    let ready = readiness(ready, stopping);
+    let metrics_server = MetricsServer::start_if(config.metrics_listen, tls.as_ref(), registry.clone(), ready).await?;
     let membership = Membership {
         node: config.node(),
         info: NodeInfo {

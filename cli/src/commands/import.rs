@@ -171,14 +171,7 @@ fn read(
         so_far(consumed.load(Ordering::Relaxed));
         match item {
             Ok(Ok(record)) => {
-                if sender
-                    .blocking_send(Numbered {
-                        line,
-                        record,
-                        expires_at_ms: 0,
-                    })
-                    .is_err()
-                {
+                if sender.blocking_send(Numbered::for_ever(line, record)).is_err() {
                     break;
                 }
             }

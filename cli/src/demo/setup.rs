@@ -86,15 +86,7 @@ pub(super) async fn import(
     let all = records.to_vec();
     let feeding = tokio::spawn(async move {
         for (line, record) in (1..).zip(all) {
-            if sender
-                .send(Numbered {
-                    line,
-                    record,
-                    expires_at_ms: 0,
-                })
-                .await
-                .is_err()
-            {
+            if sender.send(Numbered::for_ever(line, record)).await.is_err() {
                 return;
             }
         }

@@ -1,7 +1,7 @@
 //! Who makes a call, as far as the gate has found out.
 
 use super::refused::Refused;
-use super::rights::{Grant, Scope, authorize};
+use super::rights::{Grant, Scope, allows, authorize};
 use super::token::{TokenId, TokenRecord};
 use super::verbs::Verb;
 use fulcrum_types::{Refusal, Right};
@@ -128,14 +128,14 @@ impl Caller {
     /// Whether it has any right in a keyspace: then it may know where its keys are.
     #[must_use]
     pub fn knows(&self, keyspace: &str) -> bool {
-        let has = |right: Right| authorize(self.grants(), keyspace, right).is_ok();
+        let has = |right: Right| allows(self.grants(), keyspace, right);
         Right::ALL.into_iter().any(has)
     }
 
     /// Whether a keyspace shows in what it is told.
     #[must_use]
     pub fn sees(&self, keyspace: &str) -> bool {
-        authorize(self.grants(), keyspace, Right::Read).is_ok()
+        allows(self.grants(), keyspace, Right::Read)
     }
 
     /// The token's id and name, for the record of what was done.

@@ -87,12 +87,17 @@ impl FromStr for Grant {
 }
 
 /// Whether these grants allow `right` in the keyspace of that name, or in all of them (`*`).
+pub(super) fn allows(grants: &[Grant], keyspace: &str, right: Right) -> bool {
+    let does = |grant: &Grant| grant.scope.covers(keyspace) && grant.right.covers(right);
+    grants.iter().any(does)
+}
+
+/// The same, with what is told to who may not.
 ///
 /// # Errors
 /// None of them does: the refusal repeats what was asked for, and says nothing else.
 pub fn authorize(grants: &[Grant], keyspace: &str, right: Right) -> Result<(), Refusal> {
-    let allows = |grant: &Grant| grant.scope.covers(keyspace) && grant.right.covers(right);
-    if grants.iter().any(allows) {
+    if allows(grants, keyspace, right) {
         return Ok(());
     }
     // Callers say what they like, and this goes into logs: what can be no name is cut, and breaks no line.

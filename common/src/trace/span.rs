@@ -179,6 +179,13 @@ impl Span {
         }
     }
 
+    /// It is of a call of this method.
+    pub fn set_rpc(&mut self, service: &'static str, method: &'static str) {
+        self.set("rpc.system", "grpc");
+        self.set("rpc.service", service);
+        self.set("rpc.method", method);
+    }
+
     /// Says something of it. What has to be put together first is worth a look at [`Span::is_recorded`].
     pub fn set(&mut self, name: &'static str, value: impl Into<Value>) {
         if let Some(open) = self.recorded() {

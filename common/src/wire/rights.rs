@@ -2,9 +2,11 @@
 //!
 //! A condition is a read: whether it held says what is there. What became of a write or transaction whoever may write may ask.
 
+use super::status::refusal_to_status;
 use super::v1;
-use crate::auth::{Caller, Scope};
+use crate::auth::{Caller, Grant, Scope};
 use fulcrum_types::{Refusal, Right};
+use tonic::{Request, Status};
 
 /// A request that needs rights.
 pub trait Needs {
@@ -13,6 +15,17 @@ pub trait Needs {
     /// # Errors
     /// The first that is missing.
     fn check(&self, caller: &Caller) -> Result<(), Refusal>;
+}
+
+/// What a call asks, if its caller may ask it.
+///
+/// # Errors
+/// The refusal, as a status.
+pub fn permitted<T: Needs>(request: Request<T>) -> Result<T, Status> {
+    let caller = Caller::of(&request)?;
+    let request = request.into_inner();
+    let checked = request.check(&caller);
+    checked.map(|()| request).map_err(|refusal| refusal_to_status(&refusal))
 }
 
 impl Needs for v1::GetRequest {
@@ -41,24 +54,20 @@ impl Needs for v1::WatchRequest {
 
 impl Needs for v1::PutRequest {
     fn check(&self, caller: &Caller) -> Result<(), Refusal> {
-        write(caller, &self.keyspace, self.condition.as_ref())
+        write(caller, &self.keyspace, is_conditional(self.condition.as_ref()))
     }
 }
 
 impl Needs for v1::DeleteRequest {
     fn check(&self, caller: &Caller) -> Result<(), Refusal> {
-        write(caller, &self.keyspace, self.condition.as_ref())
+        write(caller, &self.keyspace, is_conditional(self.condition.as_ref()))
     }
 }
 
 impl Needs for v1::BatchWriteRequest {
     fn check(&self, caller: &Caller) -> Result<(), Refusal> {
-        let conditions = self.writes.iter().map(|write| write.condition.as_ref());
-        // A batch of nothing needs no less.
-        write(caller, &self.keyspace, None)?;
-        conditions
-            .into_iter()
-            .try_for_each(|condition| write(caller, &self.keyspace, condition))
+        let conditional = self.writes.iter().any(|one| is_conditional(one.condition.as_ref()));
+        write(caller, &self.keyspace, conditional)
     }
 }
 
@@ -95,7 +104,7 @@ impl Needs for v1::CommitRequest {
             .try_for_each(|keyspace| caller.may(Right::Read, keyspace))?;
         self.writes.iter().try_for_each(|one| {
             let condition = one.write.as_ref().and_then(|write| write.condition.as_ref());
-            write(caller, &one.keyspace, condition)
+            write(caller, &one.keyspace, is_conditional(condition))
         })
     }
 }
@@ -118,10 +127,34 @@ impl Needs for v1::ListInDoubtRequest {
     }
 }
 
-fn write(caller: &Caller, keyspace: &str, condition: Option<&v1::Condition>) -> Result<(), Refusal> {
+fn is_conditional(condition: Option<&v1::Condition>) -> bool {
+    condition.is_some_and(|condition| condition.must.is_some())
+}
+
+fn write(caller: &Caller, keyspace: &str, conditional: bool) -> Result<(), Refusal> {
     caller.may(Right::Write, keyspace)?;
-    match condition.is_some_and(|condition| condition.must.is_some()) {
+    match conditional {
         true => caller.may(Right::Read, keyspace),
         false => Ok(()),
+    }
+}
+
+impl From<&Grant> for v1::TokenRight {
+    fn from(grant: &Grant) -> Self {
+        Self {
+            keyspace: grant.scope.name().to_owned(),
+            right: grant.right.to_string(),
+        }
+    }
+}
+
+impl TryFrom<&v1::TokenRight> for Grant {
+    type Error = String;
+
+    fn try_from(wire: &v1::TokenRight) -> Result<Self, String> {
+        Ok(Self {
+            scope: Scope::of(&wire.keyspace),
+            right: wire.right.parse()?,
+        })
     }
 }

@@ -7,6 +7,8 @@ use tonic::Request;
 const HEADER: &str = "grpc-timeout";
 /// What an answer needs to reach a client before its own clock rings: a tenth of its time, at most this.
 const WAY_BACK: Duration = Duration::from_millis(50);
+/// No request may hold on for longer than this, whatever it says: what a stream that broke has left behind is gone by then.
+pub const LONGEST_DEADLINE: Duration = Duration::from_secs(60);
 
 /// The client's `grpc-timeout`, if it brings one that can be read.
 #[must_use]

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use fulcrum_types::TraceContext;
 use tonic::metadata::{MetadataMap, MetadataValue};
+use tonic::{Response, Status};
 
 const TRACEPARENT: &str = "traceparent";
 
@@ -36,6 +37,19 @@ pub fn into_metadata(context: Option<TraceContext>, metadata: &mut MetadataMap) 
     if let Ok(value) = MetadataValue::try_from(context.to_string()) {
         metadata.insert(TRACEPARENT, value);
     }
+}
+
+/// An answer, or what is told instead, with its trace if that is recorded.
+pub fn told_in<T>(
+    context: Option<TraceContext>,
+    mut answer: Result<Response<T>, Status>,
+) -> Result<Response<T>, Status> {
+    let metadata = match &mut answer {
+        Ok(response) => response.metadata_mut(),
+        Err(status) => status.metadata_mut(),
+    };
+    into_metadata(context, metadata);
+    answer
 }
 
 #[cfg(test)]

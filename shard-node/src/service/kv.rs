@@ -9,7 +9,7 @@ use fulcrum_common::entropy::random_u64;
 use fulcrum_common::limits::MAX_BATCH_OPS;
 use fulcrum_common::wire::Malformed;
 use fulcrum_common::wire::batch::PipelineRequest;
-use fulcrum_common::wire::rights::Needs;
+use fulcrum_common::wire::rights::{Needs, permitted};
 use fulcrum_common::wire::status::{refusal_to_status, refusal_to_wire};
 use fulcrum_common::wire::trace;
 use fulcrum_common::wire::v1::{self, PipelineAnswer};
@@ -78,14 +78,6 @@ impl KvService {
         }
         (items, receipts)
     }
-}
-
-/// What is asked, if whoever asks may.
-fn permitted<T: Needs>(request: Request<T>) -> Result<T, Status> {
-    let caller = Caller::of(&request)?;
-    let request = request.into_inner();
-    let checked = request.check(&caller);
-    checked.map(|()| request).map_err(|refusal| refusal_to_status(&refusal))
 }
 
 /// Which kind of answer an operation of a pipeline has.

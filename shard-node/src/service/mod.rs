@@ -23,9 +23,6 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 use tonic::{Request, Response, Status};
 
-/// No request may hold on for longer than this, whatever it says: what a stream that broke has left behind is gone by then.
-const LONGEST_DEADLINE: Duration = Duration::from_secs(60);
-
 /// What all services need.
 #[derive(Clone)]
 pub(crate) struct Door {
@@ -83,7 +80,7 @@ impl Door {
 }
 
 fn bounded(deadline: Duration) -> Duration {
-    deadline.min(LONGEST_DEADLINE)
+    deadline.min(timeout::LONGEST_DEADLINE)
 }
 
 /// A request that somebody waits for.

@@ -10,6 +10,7 @@ use super::transactions::codec::{
 use super::transactions::prepare::ops;
 use crate::storage::{Decoder, Malformed, put_bytes, put_varint};
 use bytes::{BufMut, Bytes, BytesMut};
+use fulcrum_common::key::bytes_of;
 use fulcrum_types::{
     ClientId, Condition, CutId, CutStep, Decide, IdempotencyKey, JoinedWrite, Mutation, Participant, PrepareRequest,
     Priority, Resolution, Sequence, Transact, TransactionId, Version, WriteOp,
@@ -320,15 +321,7 @@ fn put_idempotency(buffer: &mut BytesMut, idempotency: Option<&IdempotencyKey>) 
 }
 
 fn op_size(op: &WriteOp) -> usize {
-    let value = match &op.mutation {
-        Mutation::Put { value, .. } => value.len(),
-        Mutation::Delete => 0,
-    };
-    let expected = match &op.condition {
-        Condition::ValueIs(value) => value.len(),
-        _ => 0,
-    };
-    op.key.len() + value + expected + 32
+    bytes_of(op) + 32
 }
 
 fn put_op(buffer: &mut BytesMut, op: &WriteOp) {

@@ -101,10 +101,16 @@ impl Traces {
         }
     }
 
-    /// A request is answered.
-    pub(crate) fn answered(&mut self, id: RequestId, keyspace: &str, result: &Result<Answered, Refusal>, now: Mono) {
+    /// A request is answered. What its group's keyspace is called is asked only if it is followed.
+    pub(crate) fn answered<'a>(
+        &mut self,
+        id: RequestId,
+        keyspace_of: impl FnOnce(GroupId) -> &'a str,
+        result: &Result<Answered, Refusal>,
+        now: Mono,
+    ) {
         if !self.requests.is_empty() {
-            self.requests.answered(id, keyspace, result, now);
+            self.requests.answered(id, keyspace_of, result, now);
         }
     }
 

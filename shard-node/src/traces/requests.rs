@@ -189,12 +189,18 @@ impl Requests {
         }
     }
 
-    pub(super) fn answered(&mut self, id: RequestId, keyspace: &str, result: &Result<Answered, Refusal>, now: Mono) {
+    pub(super) fn answered<'a>(
+        &mut self,
+        id: RequestId,
+        keyspace_of: impl FnOnce(GroupId) -> &'a str,
+        result: &Result<Answered, Refusal>,
+        now: Mono,
+    ) {
         let Some(followed) = self.followed.remove(&id) else {
             return;
         };
         let anchor = Anchor::now();
-        followed.record(&anchor, keyspace, result, now);
+        followed.record(&anchor, keyspace_of(followed.group), result, now);
         let Followed {
             context, group, entry, ..
         } = followed;

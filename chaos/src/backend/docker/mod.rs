@@ -240,10 +240,7 @@ impl Backend for Docker {
     }
 
     fn routers(&self) -> Vec<String> {
-        let routers = self
-            .members()
-            .into_iter()
-            .filter(|member| matches!(member, Member::Router(_)));
+        let routers = (1..=self.setup.routers).map(Member::Router);
         let host = |member| self.network.host(member).map(|host| format!("{host}:{SERVICE_PORT}"));
         routers.filter_map(|member| host(member).ok()).collect()
     }

@@ -4,12 +4,12 @@
 //! or nobody could say that it is still wanted), the backup is begun anew with another cut, a few times. Reading, compressing and writing
 //! go on beside each other, a few pages apart.
 
-use super::as_json;
+use super::tell;
 use crate::args::BackupCreateArgs;
 use crate::backup::manifest::{FORMAT, FileEntry, GroupEntry, KeyspaceEntry, Settings};
 use crate::backup::writer::{GroupWriter, Target};
 use crate::backup::{Manifest, Record};
-use crate::context::{Context, Ending, note, print};
+use crate::context::{Context, Ending, note};
 use crate::exit::{Exit, Failure};
 use crate::progress::Progress;
 use crate::render::{count, span};
@@ -54,20 +54,15 @@ pub async fn run(context: &Context, args: &BackupCreateArgs) -> Ending {
     };
     target.finish(&manifest).map_err(|error| Failure::file(&what, error))?;
     let took = SystemClock.now().mono.since(began.mono);
-    if context.json() {
-        let mut told = as_json(&manifest);
-        told["seconds"] = took.as_secs_f64().into();
-        context.print_json(&told)?;
-        return Ok(Exit::Ok);
-    }
-    print(&format!(
-        "{} has {} keys of {} keyspaces as of one moment, made in {}\n",
-        args.directory.display(),
-        count(manifest.keys()),
-        manifest.keyspaces.len(),
-        span(took)
-    ))?;
-    Ok(Exit::Ok)
+    tell(context, &manifest, took, || {
+        format!(
+            "{} has {} keys of {} keyspaces as of one moment, made in {}\n",
+            args.directory.display(),
+            count(manifest.keys()),
+            manifest.keyspaces.len(),
+            span(took)
+        )
+    })
 }
 
 async fn make(

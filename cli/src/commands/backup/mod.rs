@@ -10,10 +10,11 @@ mod verify;
 
 use crate::args::BackupCommand;
 use crate::backup::{Manifest, Problem};
-use crate::context::{Context, Ending};
+use crate::context::{Context, Ending, print};
 use crate::exit::{Exit, Failure};
 use serde_json::{Value, json};
 use std::path::Path;
+use std::time::Duration;
 
 /// Problems that are named one by one; the others are counted.
 const NAMED: usize = 20;
@@ -40,6 +41,18 @@ fn damaged(folder: &Path, problems: &[Problem]) -> Failure {
         format!("{} is no whole backup", folder.display()),
         why,
     )
+}
+
+/// Tells what a backup holds, and how long that took: for scripts, or in these words.
+fn tell(context: &Context, manifest: &Manifest, took: Duration, words: impl FnOnce() -> String) -> Ending {
+    if context.json() {
+        let mut told = as_json(manifest);
+        told["seconds"] = took.as_secs_f64().into();
+        context.print_json(&told)?;
+    } else {
+        print(&words())?;
+    }
+    Ok(Exit::Ok)
 }
 
 /// What a backup holds, for scripts.

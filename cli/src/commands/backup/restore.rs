@@ -291,25 +291,8 @@ fn tell(context: &Context, args: &BackupRestoreArgs, restored: &[Restored]) -> E
         };
         let keyspaces: Vec<Value> = restored.iter().map(one).collect();
         context.print_json(&json!({"keyspaces": keyspaces}))?;
-    }
-    for one in restored {
-        if context.json() {
-            break;
-        }
-        let over = match one.over {
-            0 => String::new(),
-            over => format!(", {} were over", count(over)),
-        };
-        let speed = rate(one.written, one.took);
-        print(&format!(
-            "restored '{}': {} keys in {} ({speed}/s){over}\n",
-            one.name,
-            count(one.written),
-            span(one.took)
-        ))?;
-        if let Some(differences) = &one.differences {
-            print(&format!("  {}\n", differences.in_words()))?;
-        }
+    } else {
+        in_words(restored)?;
     }
     let wrong = |one: &&Restored| {
         let differences = one.differences.as_ref();
@@ -329,4 +312,24 @@ fn tell(context: &Context, args: &BackupRestoreArgs, restored: &[Restored]) -> E
         "see above; somebody else may write to it",
     );
     Err(failure.remedy("see that nobody else writes, and repeat with --over-existing"))
+}
+
+fn in_words(restored: &[Restored]) -> Result<(), Failure> {
+    for one in restored {
+        let over = match one.over {
+            0 => String::new(),
+            over => format!(", {} were over", count(over)),
+        };
+        let speed = rate(one.written, one.took);
+        print(&format!(
+            "restored '{}': {} keys in {} ({speed}/s){over}\n",
+            one.name,
+            count(one.written),
+            span(one.took)
+        ))?;
+        if let Some(differences) = &one.differences {
+            print(&format!("  {}\n", differences.in_words()))?;
+        }
+    }
+    Ok(())
 }

@@ -1,10 +1,10 @@
 //! `fulcrum backup verify`: everything in a backup is as it was written. Needs no cluster.
 
-use super::{as_json, damaged};
+use super::{damaged, tell};
 use crate::args::BackupVerifyArgs;
 use crate::backup::{Manifest, check, check::manifest};
-use crate::context::{Context, Ending, print};
-use crate::exit::{Exit, Failure};
+use crate::context::{Context, Ending};
+use crate::exit::Failure;
 use crate::progress::Progress;
 use crate::render::{count, span};
 use std::path::Path;
@@ -14,21 +14,16 @@ use std::time::Duration;
 /// Verifies one.
 pub async fn run(context: &Context, args: &BackupVerifyArgs) -> Ending {
     let (manifest, took) = whole(&args.directory).await?;
-    if context.json() {
-        let mut told = as_json(&manifest);
-        told["seconds"] = took.as_secs_f64().into();
-        context.print_json(&told)?;
-        return Ok(Exit::Ok);
-    }
-    print(&format!(
-        "{} is whole: {} keys of {} keyspaces in {} files, checked in {}\n",
-        args.directory.display(),
-        count(manifest.keys()),
-        manifest.keyspaces.len(),
-        manifest.files().count(),
-        span(took)
-    ))?;
-    Ok(Exit::Ok)
+    tell(context, &manifest, took, || {
+        format!(
+            "{} is whole: {} keys of {} keyspaces in {} files, checked in {}\n",
+            args.directory.display(),
+            count(manifest.keys()),
+            manifest.keyspaces.len(),
+            manifest.files().count(),
+            span(took)
+        )
+    })
 }
 
 /// The manifest of a backup all of which was checked.

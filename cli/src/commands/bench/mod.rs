@@ -68,15 +68,7 @@ async fn fill(keyspace: &Keyspace, args: &BenchArgs) -> Result<(), Failure> {
                 key: key_name(record),
                 value: rng.text(size).into(),
             };
-            if sender
-                .send(Numbered {
-                    line: 0,
-                    record,
-                    expires_at_ms: 0,
-                })
-                .await
-                .is_err()
-            {
+            if sender.send(Numbered::for_ever(0, record)).await.is_err() {
                 return;
             }
         }
