@@ -93,10 +93,20 @@ impl Door {
         let store = world.cluster.store().clone();
         let table = Arc::new(RoutingTable::new(store.load_map().await.unwrap()));
         let following = tokio::spawn(follow(store, table.clone(), None, |_| {}));
-        Self {
+        let door = Self {
             table,
             _following: AbortOnDropHandle::new(following),
+        };
+        // A test asks it whom to crash.
+        while !door.knows_all_primaries() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
+        door
+    }
+
+    fn knows_all_primaries(&self) -> bool {
+        let view = self.table.view();
+        view.map.groups().keys().all(|group| view.primary(*group).is_some())
     }
 
     fn groups(&self) -> Arc<dyn Groups> {
@@ -278,6 +288,7 @@ async fn a_primary_dies_before_the_decision_or_before_the_resolve() {
             Err(_) => {}
         }
         world.cluster.restart_node(primary).await.unwrap();
+        world.in_sync().await;
     }
 }
 
@@ -302,6 +313,7 @@ async fn a_coordinator_and_a_primary_die_together() {
         let there = is_atomic(&world, &keys, &request, name).await;
         assert_eq!(there, last == Last::Unheard, "{name}");
         world.cluster.restart_node(primary).await.unwrap();
+        world.in_sync().await;
     }
 }
 

@@ -255,6 +255,24 @@ impl World {
         }
     }
 
+    /// Waits until every group has all its replicas in sync. Whoever crashes one node after another waits for it: a group whose
+    /// last replica in sync is the next to crash has no primary until that one is back, as it must.
+    pub async fn in_sync(&self) {
+        let began = SystemClock.now().mono;
+        loop {
+            let groups = self.client.admin().status(None).await.unwrap().groups;
+            let behind: Vec<_> = groups.iter().filter(|g| g.in_sync.len() < g.replicas.len()).collect();
+            if behind.is_empty() {
+                return;
+            }
+            assert!(
+                SystemClock.now().mono.since(began) < PATIENCE,
+                "still out of sync: {behind:?}"
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     pub fn group_of(&self, map: &fulcrum_common::ClusterMap, at: &NamedKey) -> GroupId {
         map.keyspace_by_name(&at.keyspace).unwrap().group_of(&at.what)
     }
