@@ -6,40 +6,14 @@
 
 mod world;
 
+use fulcrum_core_testing::Rng;
+#[cfg(feature = "planted-bugs")]
+use fulcrum_replication::primary_backup::planted::Bug;
 use fulcrum_replication::{Input, LogChange, Options, ReadWanted};
 use fulcrum_types::{Epoch, GroupConfiguration, GroupId, Index, LogPosition, Mode, NodeId};
 use std::collections::BTreeSet;
 use std::time::Duration;
 use world::{Metadata, World};
-
-/// xorshift64*.
-struct Rng(u64);
-
-impl Rng {
-    fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 11
-    }
-
-    fn below(&mut self, n: u64) -> u64 {
-        self.next() % n.max(1)
-    }
-
-    fn chance(&mut self, percent: u64) -> bool {
-        self.below(100) < percent
-    }
-
-    fn pick<T: Copy>(&mut self, all: &[T]) -> Option<T> {
-        let at = self.below(all.len() as u64) as usize;
-        all.get(at).copied()
-    }
-}
 
 struct Simulation {
     rng: Rng,
@@ -56,7 +30,7 @@ impl Simulation {
     }
 
     #[cfg(feature = "planted-bugs")]
-    fn new_with(seed: u64, mode: Mode, bug: Option<fulcrum_replication::primary_backup::planted::Bug>) -> Self {
+    fn new_with(seed: u64, mode: Mode, bug: Option<Bug>) -> Self {
         Self::build(seed, mode, |world| world.bug = bug)
     }
 
@@ -426,17 +400,30 @@ impl Simulation {
     }
 }
 
-/// Most planted bugs are found by a few hundred seeds of cores alone; the golden scripts tell of each.
+/// A few hundred seeds of cores alone find all planted bugs but these. They want rarer meetings, or what only whole nodes have:
+/// the simulation of nodes finds them (`tests/mutants.txt`), or a golden story tells of them.
+#[cfg(feature = "planted-bugs")]
+const TOO_RARE: [Bug; 9] = [
+    Bug::DropFencing,
+    Bug::SkipLeaseRecheck,
+    Bug::IgnoreBootId,
+    Bug::ServeBeforeNoop,
+    Bug::OldRoundCounts,
+    Bug::KeepLeaseAtHandOver,
+    Bug::ForgetLeaving,
+    Bug::AcknowledgeWithoutLease,
+    Bug::FollowWallClock,
+];
+
 #[cfg(feature = "planted-bugs")]
 #[test]
 fn planted_bugs_are_found() {
-    use fulcrum_replication::primary_backup::planted::Bug;
     let seeds = std::env::var("SIM_SEEDS")
         .ok()
         .and_then(|s| s.parse().ok())
         .unwrap_or(400);
     let mut survivors = Vec::new();
-    for bug in Bug::ALL {
+    for bug in Bug::ALL.iter().filter(|bug| !TOO_RARE.contains(bug)) {
         let hunt = |seed: u64| {
             [Mode::Sync, Mode::Async].into_iter().find_map(|mode| {
                 let run = || play(Simulation::new_with(seed, mode, Some(*bug)), seed, mode, false);
@@ -448,8 +435,7 @@ fn planted_bugs_are_found() {
             None => survivors.push(bug.name()),
         }
     }
-    println!("not found: {survivors:?}");
-    assert!(survivors.len() < Bug::ALL.len() / 3, "too many survive: {survivors:?}");
+    assert!(survivors.is_empty(), "these survive: {survivors:?}");
 }
 
 /// Whether one seed holds; the trace of a failure goes to standard error.

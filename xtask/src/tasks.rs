@@ -65,6 +65,17 @@ pub(crate) fn test(seeds: u64) -> Result<u8> {
     report.step(&format!("simulation of transactions, {seeds} seeds"), || {
         run_binary(&SIM, &["--transactions".into(), "--seeds".into(), seeds.to_string()])
     })?;
+    // With the bugs compiled in some tests ask that they are found: nobody would see when these fail.
+    report.step("planted bugs in the tests of cores and nodes", || {
+        let cores: &[&str] = &["--package", "fulcrum-replication", "--package", "fulcrum-two-phase"];
+        let nodes: &[&str] = &["--package", "fulcrum-shard-node", "--lib"];
+        let mut code = 0;
+        for packages in [cores, nodes] {
+            let mut tests = cargo(&["test", "--locked", "--no-fail-fast", "--features", "planted-bugs"]);
+            code = code.max(process::run_observed(tests.args(packages), |line| totals.add(line))?);
+        }
+        Ok(code)
+    })?;
     report.step("planted bugs", || run_binary(&MUTANTS, &["--quick".into()]))?;
     let code = report.finish();
     if let Some(reason) = left_out {

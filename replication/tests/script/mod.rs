@@ -17,6 +17,7 @@
 //! | `status`, `log A`, `peers A`, `config`, `staleness A` | look |
 
 use crate::world::{Metadata, World, show};
+use fulcrum_core_testing::golden;
 use fulcrum_replication::{Input, Options, PeerStatus, ReadWanted};
 use fulcrum_types::{Epoch, GroupId, Index, LogPosition, Mode, NodeId};
 use std::time::Duration;
@@ -61,16 +62,18 @@ fn level(words: &[&str]) -> Result<ReadWanted, String> {
     })
 }
 
+#[cfg(feature = "planted-bugs")]
 impl Script {
-    #[cfg(feature = "planted-bugs")]
     pub fn with_bug(bug: fulcrum_replication::primary_backup::planted::Bug) -> Self {
         Self {
             world: None,
             bug: Some(bug),
         }
     }
+}
 
-    pub fn run(&mut self, line: &str) -> Lines {
+impl golden::Script for Script {
+    fn run(&mut self, line: &str) -> Lines {
         let words: Vec<&str> = line.split_whitespace().collect();
         let (verb, rest) = words.split_first().ok_or("no verb")?;
         if *verb == "cluster" {

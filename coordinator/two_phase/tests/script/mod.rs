@@ -22,6 +22,7 @@
 use crate::world::group::{Record, place};
 use crate::world::{Source, World, show};
 use bytes::Bytes;
+use fulcrum_core_testing::golden;
 use fulcrum_two_phase::{Coordinate, Input, Plan, PlannedPart, PlannedRead, RequestId};
 use fulcrum_types::{
     AbortCause, ClientId, Condition, Fingerprint, KeyCondition, KeyWrite, MapVersion, Mutation, Part, Priority,
@@ -67,16 +68,18 @@ fn deadline(words: &[&str]) -> Result<u64, String> {
     option(words, "deadline").map_or(Ok(5_000), |ms| plain(Some(&ms)))
 }
 
+#[cfg(feature = "planted-bugs")]
 impl Script {
-    #[cfg(feature = "planted-bugs")]
     pub fn with_bug(bug: fulcrum_two_phase::planted::Bug) -> Self {
         Self {
             bug: Some(bug),
             ..Self::default()
         }
     }
+}
 
-    pub fn run(&mut self, line: &str) -> Lines {
+impl golden::Script for Script {
+    fn run(&mut self, line: &str) -> Lines {
         let words: Vec<&str> = line.split_whitespace().collect();
         let (verb, rest) = words.split_first().ok_or("no verb")?;
         if *verb == "groups" {
@@ -109,7 +112,9 @@ impl Script {
         );
         Ok(lines)
     }
+}
 
+impl Script {
     fn world(&mut self) -> Result<&mut World, String> {
         self.world.as_mut().ok_or_else(|| "first: groups".into())
     }

@@ -5,6 +5,7 @@ mod judge;
 use crate::world::group::place;
 use crate::world::{Source, World};
 use bytes::Bytes;
+use fulcrum_core_testing::Rng;
 use fulcrum_two_phase::{Coordinate, Input, Plan, PlannedPart, PlannedRead, Reply, RequestId};
 use fulcrum_types::{
     AbortCause, ClientId, Condition, Fingerprint, KeyCondition, KeyWrite, Mutation, Observations, Observed, Part,
@@ -16,34 +17,6 @@ use std::time::Duration;
 
 /// In milliseconds; short enough to be passed within a seed.
 const SHORT_HORIZON: u64 = 2_500;
-
-/// xorshift64*.
-struct Rng(u64);
-
-impl Rng {
-    fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 11
-    }
-
-    fn below(&mut self, n: u64) -> u64 {
-        self.next() % n.max(1)
-    }
-
-    fn chance(&mut self, percent: u64) -> bool {
-        self.below(100) < percent
-    }
-
-    fn index(&mut self, len: usize) -> usize {
-        usize::try_from(self.below(len as u64)).unwrap_or_default()
-    }
-}
 
 /// What a request was, and where it went.
 enum Asked {
