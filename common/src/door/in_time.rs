@@ -1,7 +1,7 @@
 //! Calls are answered when their time is up, with a refusal of ours.
 //!
 //! **The promise.** A call that brings a `grpc-timeout` is answered by then with a typed refusal: `DEADLINE_EXCEEDED` for what changes
-//! nothing, `UNKNOWN` for the rest, which may have been handed on by then.
+//! nothing and for what had no time left when it came, `UNKNOWN` for the rest, which may have been handed on by then.
 //!
 //! Services answer in good time by themselves ([`timeout::in_time`]); this is for when they are late, on a
 //! machine under load. Tonic's server ends such a call by a timer of its own, as `CANCELLED` and without details, and nothing can be put
@@ -73,6 +73,8 @@ where
         Answering {
             until: time.and_then(|time| Instant::now().checked_add(time)),
             late: too_late(request.uri().path()),
+            // It does nothing before it is asked for the first time: tonic's calls are futures.
+            begun: false,
             inner: self.inner.call(request),
         }
     }
@@ -93,6 +95,17 @@ pub struct Answering<F> {
     inner: F,
     until: Option<Instant>,
     late: fn() -> Refusal,
+    begun: bool,
+}
+
+impl<F> Answering<F> {
+    fn is_late(&self) -> bool {
+        self.until.is_some_and(|until| Instant::now() >= until)
+    }
+}
+
+fn refused(refusal: &Refusal) -> Poll<Result<http::Response<Body>, Infallible>> {
+    Poll::Ready(Ok(refusal_to_status(refusal).into_http()))
 }
 
 impl<F> Future for Answering<F>
@@ -102,13 +115,17 @@ where
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        if !self.begun && self.is_late() {
+            return refused(&Refusal::DeadlineExceeded);
+        }
+        self.begun = true;
         if let Poll::Ready(answered) = Pin::new(&mut self.inner).poll(context) {
             return Poll::Ready(answered);
         }
-        match self.until {
-            Some(until) if Instant::now() >= until => Poll::Ready(Ok(refusal_to_status(&(self.late)()).into_http())),
-            _ => Poll::Pending,
+        if self.is_late() {
+            return refused(&(self.late)());
         }
+        Poll::Pending
     }
 }
 
@@ -169,12 +186,12 @@ mod tests {
         address
     }
 
-    /// What a call with a time of 20 ms is told.
-    async fn told(address: SocketAddr, method: &str) -> Status {
+    /// What a call with so much time is told.
+    async fn told(address: SocketAddr, method: &str, time: &str) -> Status {
         let mut socket = TcpStream::connect(address).await.unwrap();
         let request = format!(
             "POST /fulcrum.v1.Kv/{method} HTTP/1.1\r\nhost: test\r\ncontent-type: application/grpc\r\n\
-             grpc-timeout: 20m\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+             grpc-timeout: {time}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
         );
         socket.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
@@ -192,7 +209,7 @@ mod tests {
     #[tokio::test]
     async fn who_is_late_is_told_by_us_and_not_by_the_server_beneath() {
         let beneath = serve(Routes::new(Silent)).await;
-        let status = told(beneath, "Get").await;
+        let status = told(beneath, "Get", "20m").await;
         assert!(
             status.code() == Code::Cancelled && status.details().is_empty(),
             "{status:?}"
@@ -200,10 +217,10 @@ mod tests {
 
         let in_time = serve(InTime::new(Routes::new(Silent))).await;
         for _ in 0..20 {
-            let read = told(in_time, "Get").await;
+            let read = told(in_time, "Get", "20m").await;
             assert_eq!(read.code(), Code::DeadlineExceeded);
             assert_eq!(refusal_from_status(&read), Refusal::DeadlineExceeded);
-            let write = told(in_time, "Put").await;
+            let write = told(in_time, "Put", "20m").await;
             assert_eq!(write.code(), Code::Unknown);
             let refusal = refusal_from_status(&write);
             assert!(
@@ -211,6 +228,15 @@ mod tests {
                 "{refusal:?}"
             );
             assert!(!write.details().is_empty());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_write_that_comes_too_late_is_not_begun_and_told_so() {
+        let in_time = serve(InTime::new(Routes::new(Silent))).await;
+        for _ in 0..20 {
+            let write = told(in_time, "Put", "1n").await;
+            assert_eq!(refusal_from_status(&write), Refusal::DeadlineExceeded);
         }
     }
 

@@ -7,18 +7,22 @@ const { before, test } = require('node:test');
 
 const SERVER = `http://${process.env.FULCRUM_ROUTERS.split(',')[0]}`;
 const NODE = `http://${process.env.FULCRUM_NODES.split(',')[0]}`;
-const PLAIN = ['curl', '--protocol', 'grpc', '--http2-prior-knowledge'];
+const CURL = ['curl', '--protocol', 'grpc'];
+const PLAIN = [...CURL, '--http2-prior-knowledge'];
 const SYNC = 'buf-sync';
 const b64 = (text) => Buffer.from(text).toString('base64');
 
 /** What buf prints, and its exit code: eight times the status. */
-function buf(flags, within = 30000) {
+function run(flags, within = 30000) {
   return new Promise((resolve) => {
-    execFile(process.env.FULCRUM_BUF, [...PLAIN, ...flags], { timeout: within, maxBuffer: 64 << 20 }, (error, stdout, stderr) =>
+    execFile(process.env.FULCRUM_BUF, flags, { timeout: within, maxBuffer: 64 << 20 }, (error, stdout, stderr) =>
       resolve({ code: error?.code ?? 0, stdout, stderr }),
     );
   });
 }
+
+const buf = (flags) => run([...PLAIN, ...flags]);
+const encrypted = (flags) => run([...CURL, ...flags]);
 
 /** JSON documents, one behind the other. */
 function documents(text) {
@@ -117,4 +121,29 @@ test('errors with details: code, words, and our message as it is', async () => {
 test('health: check', async () => {
   const { stdout } = await buf(['-d', '{"service": "fulcrum.v1.Kv"}', `${SERVER}/grpc.health.v1.Health/Check`]);
   assert.equal(JSON.parse(stdout).status, 'SERVING');
+});
+
+const SECURED = `https://${process.env.FULCRUM_SECURED_ROUTER}`;
+const CERTS = process.env.FULCRUM_CERTS;
+const ROOT = process.env.FULCRUM_ROOT_TOKEN;
+const AUTHORITY = ['--cacert', `${CERTS}/ca.pem`];
+const CERTIFICATE = ['--cert', `${CERTS}/client.pem`, '--key', `${CERTS}/client.key`];
+const bearer = (token) => ['-H', `authorization: Bearer ${token}`];
+const listing = (...flags) => encrypted([...flags, '-d', '{}', `${SECURED}/fulcrum.v1.Admin/ListKeyspaces`]);
+
+test('mutual TLS: only the right certificates open', async () => {
+  const token = bearer(ROOT);
+  const open = await listing(...AUTHORITY, ...CERTIFICATE, ...token);
+  assert.equal(open.code, 0, open.stderr);
+  assert.notEqual((await listing(...AUTHORITY, ...token)).code, 0, 'without a certificate');
+  const stranger = process.env.FULCRUM_STRANGERS;
+  const shown = ['--cert', `${stranger}/client.pem`, '--key', `${stranger}/client.key`];
+  assert.notEqual((await listing(...AUTHORITY, ...shown, ...token)).code, 0, 'with a certificate of another authority');
+});
+
+test('tokens: none, and one that is none', async () => {
+  for (const shown of [[], bearer('nonsense')]) {
+    const { code, stderr } = await listing(...AUTHORITY, ...CERTIFICATE, ...shown);
+    assert.equal(code, 16 * 8, `UNAUTHENTICATED, not: ${stderr}`);
+  }
 });

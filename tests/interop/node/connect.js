@@ -1,8 +1,7 @@
-// How every test connects: the one place for options of a channel.
-//
-// Encryption and tokens have their place here: `credentials`, and a call's metadata.
+// How every test connects: the one place for options of a channel, encryption and tokens.
 'use strict';
 
+const fs = require('node:fs');
 const { after } = require('node:test');
 const grpc = require('@grpc/grpc-js');
 const loader = require('@grpc/proto-loader');
@@ -27,11 +26,28 @@ const { v1 } = grpc.loadPackageDefinition(loaded).fulcrum;
 const open = [];
 after(() => open.forEach((one) => one.close()));
 
-const credentials = () => grpc.credentials.createInsecure();
+// The cluster where nobody does anything without a certificate and a token.
+const SECURED = process.env.FULCRUM_SECURED_ROUTER;
+const CERTS = process.env.FULCRUM_CERTS;
+const STRANGERS = process.env.FULCRUM_STRANGERS;
+const ROOT = process.env.FULCRUM_ROOT_TOKEN;
+
+/** Encryption by the authority in a folder of `fulcrum cert dev`, a certificate from another (or none), and a token, if there is one. */
+function secured({ authority = CERTS, certificate = CERTS, token } = {}) {
+  const read = (folder, name) => (folder ? fs.readFileSync(`${folder}/${name}`) : null);
+  const encrypted = grpc.credentials.createSsl(read(authority, 'ca.pem'), read(certificate, 'client.key'), read(certificate, 'client.pem'));
+  if (!token) return encrypted;
+  const shown = grpc.credentials.createFromMetadataGenerator((_, done) => {
+    const metadata = new grpc.Metadata();
+    metadata.set('authorization', `Bearer ${token}`);
+    done(null, metadata);
+  });
+  return grpc.credentials.combineChannelCredentials(encrypted, shown);
+}
 
 /** A client of one of the services `Kv`, `Transactions` and `Admin`. */
-function client(service, address = ROUTERS[0], options = {}) {
-  const made = new v1[service](address, credentials(), options);
+function client(service, address = ROUTERS[0], options = {}, credentials = grpc.credentials.createInsecure()) {
+  const made = new v1[service](address, credentials, options);
   open.push(made);
   return made;
 }
@@ -54,4 +70,4 @@ function ask(of, method, request, { deadline = 20000, ...options } = {}) {
   });
 }
 
-module.exports = { grpc, v1, ROUTERS, LARGE, ROUND_ROBIN, ask, balanced, client, credentials };
+module.exports = { grpc, v1, CERTS, LARGE, ROOT, ROUND_ROBIN, ROUTERS, SECURED, STRANGERS, ask, balanced, client, secured };

@@ -7,7 +7,7 @@ const { once } = require('node:events');
 const net = require('node:net');
 const { before, test } = require('node:test');
 const protobuf = require('protobufjs');
-const { ROUND_ROBIN, ROUTERS, ask, balanced, client, credentials, grpc } = require('./connect.js');
+const { ROUND_ROBIN, ROUTERS, ask, balanced, client, grpc } = require('./connect.js');
 const { bytes, get, keyspace, pause, put, until } = require('./support.js');
 
 const SYNC = 'node-connection';
@@ -31,7 +31,7 @@ const Health = grpc.makeGenericClientConstructor({ Check: method('Check', false)
 const SERVING = 1;
 
 test('health: check and watch', async (t) => {
-  const health = new Health(ROUTERS[0], credentials());
+  const health = new Health(ROUTERS[0], grpc.credentials.createInsecure());
   t.after(() => health.close());
   for (const service of ['', 'fulcrum.v1.Kv', 'fulcrum.v1.Transactions', 'fulcrum.v1.Admin']) {
     assert.equal((await ask(health, 'Check', { service })).status, SERVING, service);

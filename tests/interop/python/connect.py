@@ -1,7 +1,4 @@
-"""How every test connects: the one place for options of a channel.
-
-Encryption and tokens have their place here: `credentials()` for `grpc.secure_channel`, and a call's metadata.
-"""
+"""How every test connects: the one place for options of a channel, encryption and tokens."""
 
 import os
 
@@ -30,3 +27,12 @@ def balanced(addresses, options=()):
     service_config = '{"loadBalancingConfig": [{"round_robin": {}}]}'
     options = [("grpc.service_config", service_config), ("grpc.default_authority", "fulcrum"), *options]
     return channel("ipv4:" + ",".join(addresses), options)
+
+
+def secure_channel(address, authority, certificate=None, token=None):
+    """An encrypted channel: by the authority in a folder of `fulcrum cert dev`, with the client's certificate in another, if it has one."""
+    shown = [(certificate / name).read_bytes() for name in ("client.key", "client.pem")] if certificate else [None, None]
+    credentials = grpc.ssl_channel_credentials((authority / "ca.pem").read_bytes(), *shown)
+    if token:
+        credentials = grpc.composite_channel_credentials(credentials, grpc.access_token_call_credentials(token))
+    return grpc.secure_channel(address, credentials)

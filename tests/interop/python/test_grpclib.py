@@ -1,17 +1,19 @@
-"""The basics with grpclib: another HTTP/2 and another event loop than everybody's C core."""
+"""With grpclib: another HTTP/2 and another event loop than everybody's C core."""
 
 import asyncio
+import os
+import ssl
 
 import pytest
-from fulcrum.v1 import admin_grpc, admin_pb2, kv_grpc, kv_pb2, types_pb2
+from fulcrum.v1 import admin_grpc, admin_pb2, kv_grpc, kv_pb2, transactions_grpc, transactions_pb2, types_pb2
 from google.rpc import status_pb2  # noqa: F401  (grpclib decodes details only if it is there)
 from grpclib.client import Channel
 from grpclib.const import Status
-from grpclib.exceptions import GRPCError
+from grpclib.exceptions import GRPCError, StreamTerminatedError
 from grpclib.health.v1 import health_grpc, health_pb2
 
 from connect import ROUTERS
-from messages import LINEARIZABLE, absent, get, put, write_of
+from messages import LINEARIZABLE, absent, get, key_write, put, write_of
 
 feature = pytest.mark.feature
 KEYSPACE = "grpclib"
@@ -151,3 +153,90 @@ async def test_check(channel):
     health = health_grpc.HealthStub(channel)
     answered = await health.Check(health_pb2.HealthCheckRequest(service="fulcrum.v1.Kv"))
     assert answered.status == health_pb2.HealthCheckResponse.SERVING
+
+
+@feature("watch")
+@over_a_channel
+async def test_a_watch_goes_on_where_another_was_left(channel):
+    kv = kv_grpc.KvStub(channel)
+    async with kv.Watch.open() as stream:
+        await stream.send_message(kv_pb2.WatchRequest(keyspace=KEYSPACE, prefix=b"resumed/"), end=True)
+        token = (await stream.recv_message()).start
+        await stream.cancel()
+    for number in range(3):
+        await kv.Put(put(KEYSPACE, b"resumed/k", b"%d" % number))
+    asked = kv_pb2.WatchRequest(keyspace=KEYSPACE, prefix=b"resumed/")
+    getattr(asked, "from").CopyFrom(token)
+    seen = []
+    async with kv.Watch.open() as stream:
+        await stream.send_message(asked, end=True)
+        while len(seen) < 3:
+            seen += [change.put.value for change in (await stream.recv_message()).changes]
+        await stream.cancel()
+    assert seen == [b"0", b"1", b"2"]
+
+
+@feature("cancellation")
+@over_a_channel
+async def test_cancelled_watches_free_their_streams(channel):
+    """More of them, one behind the other, than a connection takes streams."""
+    kv = kv_grpc.KvStub(channel)
+    for _ in range(400):
+        async with kv.Watch.open() as stream:
+            await stream.send_message(kv_pb2.WatchRequest(keyspace=KEYSPACE, key=b"cancelled"), end=True)
+            assert (await stream.recv_message()).HasField("start")
+            await stream.cancel()
+    assert (await kv.Get(get(KEYSPACE, b"k"), timeout=10)).HasField("receipt")
+
+
+@feature("batches")
+@over_a_channel
+async def test_a_batch_is_written_and_read(channel):
+    kv = kv_grpc.KvStub(channel)
+    keys = [b"batch/%d" % number for number in range(50)]
+    await kv.BatchWrite(kv_pb2.BatchWriteRequest(keyspace=KEYSPACE, writes=[write_of(key, b"v") for key in keys]))
+    read = await kv.BatchGet(kv_pb2.BatchGetRequest(keyspace=KEYSPACE, keys=keys))
+    assert [item.value.value for item in read.items] == [b"v"] * 50
+
+
+@feature("transactions")
+@over_a_channel
+async def test_the_second_of_two_that_read_the_same_is_aborted(channel):
+    transactions = transactions_grpc.TransactionsStub(channel)
+    session = await kv_grpc.KvStub(channel).OpenSession(kv_pb2.OpenSessionRequest())
+
+    def commit(sequence, value):
+        id = types_pb2.TransactionId(begun_at_ms=session.issued_at_ms, client=session.client, sequence=sequence)
+        asked = transactions_pb2.CommitRequest(id=id, writes=[key_write(KEYSPACE, b"txn", value)])
+        # Both have seen that nothing is there.
+        asked.reads.add(keyspace=KEYSPACE, key=b"txn", exists=False)
+        return transactions.Commit(asked)
+
+    assert (await commit(1, b"1")).HasField("committed")
+    with pytest.raises(GRPCError) as aborted:
+        await commit(2, b"2")
+    assert aborted.value.status == Status.ABORTED
+    assert aborted.value.details[0].act == types_pb2.ACT_ABORT
+
+
+@feature("mutual TLS")
+def test_the_right_certificate_and_token_open_and_no_others():
+    host, port = os.environ["FULCRUM_SECURED_ROUTER"].split(":")
+    certs, strangers = os.environ["FULCRUM_CERTS"], os.environ["FULCRUM_STRANGERS"]
+    root = {"authorization": "Bearer " + os.environ["FULCRUM_ROOT_TOKEN"]}
+
+    async def keyspaces(certificates, metadata):
+        encrypted = ssl.create_default_context(cafile=f"{certs}/ca.pem")
+        encrypted.set_alpn_protocols(["h2"])
+        encrypted.load_cert_chain(f"{certificates}/client.pem", f"{certificates}/client.key")
+        async with Channel(host, int(port), ssl=encrypted) as channel:
+            admin = admin_grpc.AdminStub(channel)
+            return await admin.ListKeyspaces(admin_pb2.ListKeyspacesRequest(), metadata=metadata, timeout=10)
+
+    assert asyncio.run(keyspaces(certs, root)) is not None
+    with pytest.raises(GRPCError) as refused:
+        asyncio.run(keyspaces(certs, {}))
+    assert refused.value.status == Status.UNAUTHENTICATED
+    # An alert, or the connection is closed: in TLS 1.3 the client may have sent its request by then.
+    with pytest.raises((OSError, StreamTerminatedError)):
+        asyncio.run(keyspaces(strangers, root))

@@ -10,7 +10,7 @@
 //! Left out: other machines, encryption, faults.
 
 mod ledger;
-mod patience;
+pub(crate) mod patience;
 pub(crate) mod plan;
 mod probe;
 mod running;

@@ -10,6 +10,7 @@
 mod guides;
 mod protos;
 mod results;
+mod secured;
 mod tools;
 
 use std::path::PathBuf;
@@ -24,6 +25,7 @@ use crate::process;
 use crate::report::Report;
 use crate::workspace::root;
 use results::Results;
+use secured::Secured;
 use tools::{Tool, Tools};
 
 const BASE_PORT: u16 = 17_600;
@@ -69,7 +71,7 @@ enum Part {
     Node,
     /// buf curl, by reflection
     Buf,
-    /// Python's grpclib: the basics, on another HTTP/2
+    /// Python's grpclib: most features, on another HTTP/2
     Grpclib,
     /// Style of the protocol buffers, and compatibility with an earlier revision
     Protos,
@@ -135,8 +137,16 @@ pub(crate) fn run(args: &InteropArgs) -> Result<u8> {
             programs: args.programs.clone(),
             ..UpArgs::default()
         };
+        let cluster = Cluster::start(folder.join("cluster"), up)?;
+        let secured = Secured::start(
+            folder.join("secured"),
+            &cluster.programs,
+            &etcd_of(&cluster),
+            args.base_port,
+        )?;
         let stage = Stage {
-            cluster: Cluster::start(folder.join("cluster"), up)?,
+            secured,
+            cluster,
             folder,
             tools,
         };
@@ -155,6 +165,8 @@ pub(crate) fn run(args: &InteropArgs) -> Result<u8> {
 
 /// What clients find.
 struct Stage {
+    /// Ended before the cluster: it uses its etcd.
+    secured: Secured,
     cluster: Cluster,
     folder: PathBuf,
     tools: Tools,
@@ -183,19 +195,13 @@ impl Stage {
 
     /// Where everything is.
     fn describe(&self, command: &mut Command) {
-        let addresses = |role: Role| {
-            let members = self.cluster.ledger.started.iter().filter(|one| one.role == role);
-            members.map(|one| one.address.clone()).collect::<Vec<_>>()
-        };
-        let routers = addresses(Role::Router);
+        let routers = addresses(&self.cluster, Role::Router);
+        self.secured.describe(command);
         command
             .env("FULCRUM_ROUTER", routers.first().map_or("", String::as_str))
             .env("FULCRUM_ROUTERS", routers.join(","))
-            .env("FULCRUM_NODES", addresses(Role::Node).join(","))
-            .env(
-                "FULCRUM_ETCD_URL",
-                format!("http://{}", addresses(Role::Etcd).join(",")),
-            )
+            .env("FULCRUM_NODES", addresses(&self.cluster, Role::Node).join(","))
+            .env("FULCRUM_ETCD_URL", etcd_of(&self.cluster))
             .env("FULCRUM_CLUSTER_ID", CLUSTER)
             .env(
                 "FULCRUM_ROUTER_PROGRAM",
@@ -204,6 +210,15 @@ impl Stage {
             .env("FULCRUM_PROTOS", root().join("common/proto"))
             .env("FULCRUM_STUBS", self.folder.join("stubs"));
     }
+}
+
+fn addresses(cluster: &Cluster, role: Role) -> Vec<String> {
+    let members = cluster.ledger.started.iter().filter(|one| one.role == role);
+    members.map(|one| one.address.clone()).collect()
+}
+
+fn etcd_of(cluster: &Cluster) -> String {
+    format!("http://{}", addresses(cluster, Role::Etcd).join(","))
 }
 
 #[cfg(test)]
