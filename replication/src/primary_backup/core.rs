@@ -480,6 +480,7 @@ impl Replica for PrimaryBackup {
             primary,
             ready: self.primary.as_ref().is_some_and(|p| p.ready),
             lease_left: self.lease_until(now.mono).map(|until| until.since(now.mono)),
+            time: self.primary.as_ref().and_then(|_| self.time_to_tell(now.mono)),
             last: self.log.last(),
             persisted: self.disk.persisted(),
             commit: self.commit,
