@@ -1,8 +1,6 @@
 //! What a core keeps on disk, and what it tells of itself.
 
-use fulcrum_types::{
-    ConfigVersion, DataId, Epoch, GroupConfiguration, Index, LogPosition, NodeId, ReplicatedTime, Role,
-};
+use fulcrum_types::{ConfigVersion, DataId, Epoch, GroupConfiguration, Index, LogPosition, NodeId, Role};
 use std::time::Duration;
 
 /// What must survive a crash besides the log. Persisted before anything that depends on it leaves the replica.
@@ -61,8 +59,6 @@ pub struct Status {
     pub ready: bool,
     /// Primary only: time left on the lease.
     pub lease_left: Option<Duration>,
-    /// Primary only: what an entry ordered now would carry as the group's time; none before that is known.
-    pub time: Option<ReplicatedTime>,
     /// End of the log.
     pub last: LogPosition,
     /// Highest index known durable here.

@@ -463,7 +463,6 @@ mod tests {
             primary: Some(NodeId(1)),
             ready: true,
             lease_left: None,
-            time: None,
             last: LogPosition::default(),
             persisted: Index::ZERO,
             commit: Index::ZERO,

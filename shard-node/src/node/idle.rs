@@ -3,51 +3,57 @@
 //! **The promise.** What is due by the group's time goes soon after, on every replica, and watches are told of it, also where nobody writes:
 //! values that expire, and then their tombstones.
 //!
-//! Replicated time is carried by the log alone, for all replicas must judge by the same. So a primary that finds something due, and whose
-//! entries are all applied, orders an entry that does nothing else. One at a time and one look in [`LOOK_EVERY`]: a group in which nothing is due
-//! costs nothing, one in which much is due goes on with it at a pace that nobody feels. It is refused where a write would be (fenced, too
-//! few replicas in sync) and is not tried without a lease: who may have been deposed has nothing to say.
+//! **The protocol.** Replicated time is carried by the log alone, for all replicas must judge by the same. So a primary that has something to
+//! do once its group's time has come to a moment tells its core, which orders a no-op if a write could be ordered, the time has come and
+//! nothing else is on its way ([`Input::CarryTime`]): one at a time. It looks once in [`LOOK_EVERY`], so that a group in which nothing is due
+//! costs nothing, and one that is refused (fenced, without a lease, too few replicas in sync) asks no more often. Each entry takes
+//! a bounded number of steps; one that was applied and left some behind is followed by the next at once.
 //!
-//! **Left out.** What retries and transactions leave behind is not looked at: nobody sees it, and it goes with the next write.
+//! **Left out.** What retries and transactions leave behind is not looked at: nobody sees it, and it goes with the next entry.
 
 use super::bugs::Bug;
 use super::group::Group;
-use super::shared::Shared;
-use crate::state_machine::Command;
-use fulcrum_replication::Proposal;
-use fulcrum_types::{Mono, Now, Role};
+use super::shared::{Failure, Shared};
+use fulcrum_replication::Input;
+use fulcrum_types::{Index, Mono, Now, ReplicatedTime, Role};
 use std::time::Duration;
 
-/// Between two looks at what is due, and so at least between two entries of this kind.
+/// Between two looks at what is due, unless an entry has left some of it behind.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// When a primary looks again whether something is due.
 #[derive(Default)]
 pub(super) struct Idle {
     next_look: Mono,
+    /// What was applied at the last look.
+    looked_at: Index,
 }
 
 impl Group {
-    /// Has the group's time go on, if something is due by it and nobody else does.
-    pub(super) fn let_time_go_on(&mut self, shared: &mut Shared, now: Now) {
-        if self.view.role != Role::Primary || now.mono < self.idle.next_look {
-            return;
+    /// Has the group's time go on, if something is due by it and no write will see to that.
+    pub(super) fn let_time_go_on(&mut self, shared: &mut Shared, now: Now) -> Result<(), Failure> {
+        if self.view.role != Role::Primary {
+            return Ok(());
         }
-        self.idle.next_look = now.mono + LOOK_EVERY;
-        if self.is_something_due(now) && !shared.bugs.has(Bug::TimeStandsStill) {
-            let nothing = Command::Forget(Vec::new()).encode();
-            let id = shared.own_proposal();
-            self.queue_unasked(Proposal::new(id, nothing));
+        let Some(due) = self.machine.next_due() else {
+            return Ok(());
+        };
+        if now.mono < self.idle.next_look && !self.has_left_behind(due) {
+            return Ok(());
         }
+        self.idle = Idle {
+            next_look: now.mono + LOOK_EVERY,
+            looked_at: self.applied().index,
+        };
+        if self.writes.is_queued() || shared.bugs.has(Bug::TimeStandsStill) {
+            return Ok(());
+        }
+        self.step(shared, now, Input::CarryTime { due })
     }
 
-    /// Whether something is due that no entry on its way will take with it, and this replica may say so.
-    fn is_something_due(&self, now: Now) -> bool {
-        let Some(due) = self.machine.next_due() else {
-            return false;
-        };
-        let status = self.core.status(now);
-        let nothing_on_its_way = !self.writes.is_queued() && self.applied() == status.last;
-        nothing_on_its_way && status.lease_left.is_some() && status.time.is_some_and(|time| time >= due)
+    /// Whether the entries applied since the last look could not take all that was due by their time.
+    fn has_left_behind(&self, due: ReplicatedTime) -> bool {
+        let applied = self.machine.applied();
+        applied.position.index > self.idle.looked_at && due <= applied.time
     }
 }

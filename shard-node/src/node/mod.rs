@@ -266,7 +266,7 @@ impl Node {
             group.step(shared, now, Input::Tick { disk_healthy })?;
             group.refresh(shared, now);
             group.tend_transactions(shared, now);
-            group.let_time_go_on(shared, now);
+            group.let_time_go_on(shared, now)?;
             group.end_waits(shared, now)?;
             group.cuts.expire(now.mono);
             group.log.sweep(&mut shared.store, sweep)?;

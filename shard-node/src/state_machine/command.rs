@@ -87,7 +87,7 @@ pub enum Command {
     Decide(Decide),
     /// Do as was decided.
     Resolve(Vec<Resolution>),
-    /// Every participant has resolved these. None: the entry only carries the group's time on.
+    /// Every participant has resolved these.
     Forget(Vec<TransactionId>),
     /// A step of a cut.
     Cut(CutStep),

@@ -54,7 +54,6 @@ pub(super) fn status(role: Role) -> Status {
         primary: Some(if role == Role::Primary { ME } else { NodeId(2) }),
         ready: role == Role::Primary,
         lease_left: None,
-        time: None,
         last: LogPosition::default(),
         persisted: Index::ZERO,
         commit: Index::ZERO,
