@@ -75,7 +75,7 @@ fn what_an_entry_left_behind_goes_with_the_next_at_once() {
         }
         _ => Vec::new(),
     });
-    // 64 go with an entry; then the tombstones are due, in a minute.
+    // 64 go with an entry; then the tombstones are due, in ten minutes.
     assert_eq!(asked(&mut bench, 1_000, 1_050), [1_500; 4]);
-    assert_eq!(asked(&mut bench, 1_050, 1_200), [61_600]);
+    assert_eq!(asked(&mut bench, 1_050, 1_200), [601_600]);
 }
