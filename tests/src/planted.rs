@@ -27,7 +27,7 @@ pub struct Planted {
 
 /// Bugs of the node around its cores.
 #[cfg(feature = "planted-bugs")]
-const NODE_BUGS: [NodeBug; 9] = [
+const NODE_BUGS: [NodeBug; 10] = [
     NodeBug::ReplyBeforeAcknowledged,
     NodeBug::SkipLeaseRecheck,
     NodeBug::SkipWriteRecheck,
@@ -37,6 +37,7 @@ const NODE_BUGS: [NodeBug; 9] = [
     NodeBug::SnapshotWithoutRetryTable,
     NodeBug::KeepDataId,
     NodeBug::ReadBeforeApplied,
+    NodeBug::TimeStandsStill,
 ];
 
 /// Bugs of the participants: runs with transactions look for them.

@@ -4,7 +4,7 @@ use super::effect::SnapshotMeta;
 use super::message::Message;
 use super::status::HardState;
 use bytes::Bytes;
-use fulcrum_types::{BootId, DataId, Entry, GroupConfiguration, Index, LogPosition, NodeId, WriteId};
+use fulcrum_types::{BootId, DataId, Entry, GroupConfiguration, Index, LogPosition, NodeId, ReplicatedTime, WriteId};
 use std::time::Duration;
 
 /// The runner's name for a proposal, echoed in the effects.
@@ -121,6 +121,12 @@ pub enum Input {
     Propose {
         /// In the order in which they are to be ordered.
         commands: Vec<Proposal>,
+    },
+    /// Something is due once the group's time has come to `due`, and only entries carry that time: a primary that could take a write
+    /// orders a no-op if it has come, and nothing else is on its way. Else nothing happens: say it again later.
+    CarryTime {
+        /// Since when.
+        due: ReplicatedTime,
     },
     /// A read. Answered by [`super::Effect::AnswerRead`], now or later.
     Read {

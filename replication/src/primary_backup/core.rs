@@ -452,6 +452,7 @@ impl Replica for PrimaryBackup {
             Input::Tick { disk_healthy } => self.on_tick(now, disk_healthy, effects),
             Input::Receive { from, message } => self.receive(now, from, message, effects),
             Input::Propose { commands } => self.on_propose(now, commands, effects),
+            Input::CarryTime { due } => self.on_carry_time(now, due, effects),
             Input::Read { id, wanted } => self.on_read(now, id, wanted, effects),
             Input::Persisted { through } => self.on_persisted(now, through, effects),
             Input::Applied { through } => self.on_applied(now, through, effects),

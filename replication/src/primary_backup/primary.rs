@@ -5,7 +5,7 @@ use super::hand_over::HandOver;
 use super::progress::{Flow, Progress};
 use super::reads::WaitingRead;
 use crate::contract::{Effect, PeerStatus, Proposal, ProposalRefusal, ReadRefusal};
-use fulcrum_types::{Entry, Index, LogPosition, Mono, NodeId, Now, Payload};
+use fulcrum_types::{Entry, Index, LogPosition, Mono, NodeId, Now, Payload, ReplicatedTime};
 use std::collections::{BTreeMap, VecDeque};
 
 /// What may be ordered now.
@@ -161,6 +161,20 @@ impl PrimaryBackup {
         self.replicate(now, effects);
         if planted!(self, CommitBeforePersist) {
             self.advance(now, effects);
+        }
+    }
+
+    /// Orders a no-op for what is due by the group's time, as no entry on its way will take it along. Not without a lease, also in `sync`:
+    /// who may have been deposed has nothing to say. Nobody waits for it, so that it is in no loss certificate's count.
+    pub(super) fn on_carry_time(&mut self, now: Now, due: ReplicatedTime, effects: &mut Vec<Effect>) {
+        let on_its_way = self.applied < self.log.last().index;
+        if on_its_way || self.lease_until(now.mono).is_none() || self.admission(now).take_one(false).is_err() {
+            return;
+        }
+        let entry = self.next_entry(now, Payload::Noop);
+        if entry.time >= due {
+            self.append(vec![entry], effects);
+            self.replicate(now, effects);
         }
     }
 

@@ -6,6 +6,7 @@
 //! | `run MS [silently]` | real time passes in steps of 25 ms: ticks, disks, network |
 //! | `settle` | disks and network come to rest, no time passes |
 //! | `resolve NODE TEXT...` | the same as `propose`, of what ends doubt |
+//! | `carry NODE MS` | something is due once the group's time is MS |
 //! | `propose NODE TEXT...`, `read NODE LEVEL`, `handover NODE [NODE]`, `force NODE` | what clients and operators ask |
 //! | `cut A B`, `isolate A`, `hold A B`, `release A B`, `heal` | the network: lose, keep for later, deliver what was kept |
 //! | `deliver A B [twice]`, `drop A B`, `overtake A B` | the next message of a held link; the newest becomes the next |
@@ -19,7 +20,7 @@
 use crate::world::{Metadata, World, show};
 use fulcrum_core_testing::golden;
 use fulcrum_replication::{Input, Options, PeerStatus, ReadWanted};
-use fulcrum_types::{Epoch, GroupId, Index, LogPosition, Mode, NodeId};
+use fulcrum_types::{Epoch, GroupId, Index, LogPosition, Mode, NodeId, ReplicatedTime};
 use std::time::Duration;
 
 #[derive(Default)]
@@ -133,6 +134,11 @@ fn act(world: &mut World, verb: &str, rest: &[&str]) -> Result<bool, String> {
         }
         "resolve" => {
             world.propose_as(node(rest.first())?, &rest[1..], true);
+            world.settle();
+        }
+        "carry" => {
+            let due = ReplicatedTime(number(rest.get(1))?);
+            world.step(node(rest.first())?, Input::CarryTime { due });
             world.settle();
         }
         "send" => world.propose(node(rest.first())?, &rest[1..]),

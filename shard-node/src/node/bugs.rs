@@ -44,6 +44,8 @@ pub enum Bug {
     DropUnresolvedCommits,
     /// Gives writes the version of the resolve instead of the prepare's.
     VersionOfTheResolve,
+    /// A group's time stands still while nobody writes.
+    TimeStandsStill,
     /// Reads the old value under an intent, decided or not.
     ReadPastIntents,
     /// Promises and commits although the group is held for a cut.

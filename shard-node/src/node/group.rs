@@ -8,6 +8,7 @@ use super::cuts::Cuts;
 use super::failover::Failover;
 use super::history::History;
 use super::home::Home;
+use super::idle::Idle;
 use super::in_doubt::InDoubt;
 use super::meeting::Meetings;
 use super::reads::Reads;
@@ -77,6 +78,7 @@ pub(super) struct Group {
     pub(super) waiting: Waiting,
     pub(super) in_doubt: InDoubt,
     pub(super) home: Home,
+    pub(super) idle: Idle,
     /// What other groups are asked.
     pub(super) asking: BTreeMap<AskId, Purpose>,
     /// Decisions learned in this turn.
@@ -140,6 +142,7 @@ impl Group {
             waiting: Waiting::default(),
             in_doubt: InDoubt::default(),
             home: Home::default(),
+            idle: Idle::default(),
             asking: BTreeMap::new(),
             decisions: BTreeMap::new(),
             known: BTreeMap::new(),

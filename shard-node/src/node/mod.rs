@@ -22,6 +22,8 @@
 //! hears nothing asks, too (`in_doubt`), and a home group finishes what a coordinator left (`home`). Every replica pins its state where
 //! a backup cuts it (`cuts`).
 //!
+//! **Time.** What is due by a group's time goes with the entries that carry it; where nobody writes the primary orders one for that (`idle`).
+//!
 //! **Left out.** Moving slots between groups: it will be further commands and requests.
 
 mod admission;
@@ -34,6 +36,7 @@ mod group;
 mod history;
 mod home;
 mod hosting;
+mod idle;
 mod in_doubt;
 mod leaving;
 mod meeting;
@@ -263,6 +266,7 @@ impl Node {
             group.step(shared, now, Input::Tick { disk_healthy })?;
             group.refresh(shared, now);
             group.tend_transactions(shared, now);
+            group.let_time_go_on(shared, now)?;
             group.end_waits(shared, now)?;
             group.cuts.expire(now.mono);
             group.log.sweep(&mut shared.store, sweep)?;

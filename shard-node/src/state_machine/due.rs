@@ -17,6 +17,12 @@ use fulcrum_types::{ReplicatedTime, Version};
 pub(super) const NEVER: u64 = u64::MAX;
 
 impl StateMachine {
+    /// When the next of it is due, if anything will be.
+    #[must_use]
+    pub fn next_due(&self) -> Option<ReplicatedTime> {
+        (self.next_due_ms != NEVER).then_some(ReplicatedTime(self.next_due_ms))
+    }
+
     /// Enters a key to be looked at once the time is `at_ms`.
     pub(super) fn schedule(&mut self, store: &mut Store, at_ms: u64, key: &[u8], version: Version) {
         let mut own = Vec::with_capacity(8 + key.len());

@@ -42,11 +42,8 @@ test('compare-and-set: a condition that does not hold is an outcome', async () =
 test('time to live: a value expires', async () => {
   await ask(kv, 'Put', put(SYNC, '{ttl}brief', 'v', { ttl_ms: 600 }));
   assert.notEqual((await ask(kv, 'Get', get(SYNC, '{ttl}brief'))).value, null);
-  await until(async () => {
-    // A group's time is that of its log: it goes on with the next entry.
-    await ask(kv, 'Put', put(SYNC, '{ttl}other', 'v'));
-    return (await ask(kv, 'Get', get(SYNC, '{ttl}brief'))).value === null;
-  }, 5000);
+  // Nobody writes: the group's time goes on by itself.
+  await until(async () => (await ask(kv, 'Get', get(SYNC, '{ttl}brief'))).value === null, 5000);
 });
 
 test('batches: an answer for each write and key', async () => {

@@ -321,14 +321,21 @@ impl Lane {
         });
     }
 
-    /// Begins a write of a value of this lane's own.
-    pub fn begin_put(&mut self, now: Time, until: Time, group: GroupId, key: Bytes, process: &mut Process) {
+    /// Begins a write of a value of this lane's own, for ever or for a time.
+    pub fn begin_put(
+        &mut self,
+        now: Time,
+        until: Time,
+        (group, key): (GroupId, Bytes),
+        ttl: Option<Duration>,
+        process: &mut Process,
+    ) {
         let value = self.names.value(0);
         let call = Call::Put(ValueId::of(&value));
         let op = WriteOp {
             key,
             condition: Condition::None,
-            mutation: Mutation::Put { value, ttl: None },
+            mutation: Mutation::Put { value, ttl },
         };
         self.begin_write(now, until, group, op, call, process);
     }

@@ -31,6 +31,7 @@ pub mod transactions;
 pub mod world;
 
 mod cluster;
+mod fleeting;
 mod nemesis;
 mod nodes;
 mod requests;

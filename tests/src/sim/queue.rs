@@ -53,6 +53,16 @@ impl<T> Queue<T> {
         });
     }
 
+    /// How much is planned.
+    pub fn len(&self) -> usize {
+        self.heap.len()
+    }
+
+    /// Whether nothing is.
+    pub fn is_empty(&self) -> bool {
+        self.heap.is_empty()
+    }
+
     /// The next to happen, if it is due by `until`.
     pub fn next(&mut self, until: Time) -> Option<(Time, T)> {
         if self.heap.peek()?.at > until {

@@ -1,6 +1,7 @@
 //! One seed from beginning to verdict: a safety phase full of faults, then everything heals and progress is due.
 
 use super::client::{Lane, Tally};
+use super::fleeting;
 use super::inspect::Inspection;
 use super::judge::{Evidence, judge, watches_told_all};
 use super::plan::{Choice, Plan, Profile};
@@ -141,6 +142,7 @@ pub fn finish(world: &mut World) -> u64 {
     // A session that has lost its history begins anew and may be served by any replica: all have to hold everything first.
     world.wait("progress (all applied)", due, World::is_quiet);
     let finals = world.read_all(due);
+    fleeting::values_go(world, due);
     world.wait("progress (all applied)", due, World::is_quiet);
     world.wait("progress (watches)", due, World::are_watches_done);
     conclude(world, finals)
@@ -164,7 +166,7 @@ fn conclude(world: &mut World, finals: BTreeMap<Bytes, Seen>) -> u64 {
     let logs = world.lanes.iter_mut().flat_map(Lane::take_logs);
     let evidence = Evidence {
         plan: &world.plan,
-        history: History::merge(logs),
+        history: fleeting::without(&History::merge(logs)),
         finals,
         disks,
         primaries: world
@@ -229,13 +231,13 @@ impl World {
     fn write_all(&mut self, due: Time) {
         for (group, key) in self.all_keys() {
             self.insist("progress (a write of each key)", due, |lane, now, until, process| {
-                lane.begin_put(now, until, group, key.clone(), process);
+                lane.begin_put(now, until, (group, key.clone()), None, process);
             });
         }
     }
 
     /// Has lane 0 do an operation, again until it succeeds.
-    fn insist(
+    pub(super) fn insist(
         &mut self,
         what: &'static str,
         due: Time,

@@ -26,6 +26,9 @@ use fulcrum_types::{
 };
 use std::collections::BTreeMap;
 
+/// More is never on its way at once. Where each message begets more than one the run would not end.
+const MOST_PLANNED: usize = 100_000;
+
 /// A compare-and-swap on its way to the store.
 #[derive(Clone, Debug)]
 pub struct Swap {
@@ -264,6 +267,10 @@ impl World {
             };
             self.now = at.max(self.now);
             self.happen(happening);
+            if self.queue.len() > MOST_PLANNED {
+                let reason = format!("{} events are on their way: they beget each other", self.queue.len());
+                self.fail("bounded (messages in flight)", reason);
+            }
         }
     }
 

@@ -1,6 +1,7 @@
 //! Whole stories: three nodes with the real core, a perfect network, and a metadata store that answers at once.
 
 mod cuts;
+mod idle;
 mod readiness;
 mod transactions;
 mod watches;

@@ -4,6 +4,7 @@ mod admission;
 mod cluster;
 mod disk;
 mod fake;
+mod idle;
 mod reads;
 mod snapshots;
 mod two_groups;
