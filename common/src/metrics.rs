@@ -42,12 +42,6 @@ impl Metrics {
         Self::default()
     }
 
-    /// Adds to a registry that is there.
-    #[must_use]
-    pub fn of(registry: Registry) -> Self {
-        Self { registry }
-    }
-
     /// What is served at `/metrics`.
     #[must_use]
     pub fn registry(&self) -> &Registry {

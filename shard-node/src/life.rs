@@ -9,7 +9,7 @@ use crate::event_loop::{End, EventLoop, Inquiry};
 use crate::failpoints::{Failpoints, Reading};
 use crate::inbox::{Inbox, Notice};
 use crate::listen::serve;
-use crate::metrics::NodeMetrics;
+use crate::metrics::{NodeMetrics, PlacementMetrics};
 use crate::node::{Boot, GroupStatus, Node, NodeSettings};
 use crate::server::{Orders, Started};
 use crate::service::Door;
@@ -17,11 +17,10 @@ use crate::storage::{FjallBackend, FjallOptions, Identity as DataIdentity, Stora
 use crate::transport::{Identity, Lives, Network, PeerService, Transport};
 use fulcrum_common::auth::{Guard, Internal};
 use fulcrum_common::entropy::random_u64;
-use fulcrum_common::metrics::Metrics;
 use fulcrum_common::metrics_server::{MetricsServer, Readiness};
 use fulcrum_common::routing::{Backends, Groups, RoutingTable, StreamedGroups};
 use fulcrum_common::sockets::ReservedPort;
-use fulcrum_common::tls::{Dialer, Port};
+use fulcrum_common::tls::{Dialer, Port, Tls};
 use fulcrum_common::{Clock, ClusterId, ClusterMap, Metadata, NodeInfo, StartError};
 use fulcrum_replication::Replica;
 use fulcrum_replication::primary_backup::PrimaryBackup;
@@ -249,10 +248,10 @@ async fn start(
     let port = ReservedPort::at(config.listen).map_err(bind)?;
     let address = port.address().map_err(bind)?;
     let metrics = Arc::new(NodeMetrics::new().map_err(|error| StartError::Config(error.to_string()))?);
-    let registry = metrics.registry().clone();
-    let guard = Guard::open(&config.auth, clock.clone(), &Metrics::of(registry.clone()))?;
+    let registry = metrics.served().registry().clone();
+    let guard = Guard::open(&config.auth, clock.clone(), metrics.served())?;
     guard.warn_if_open(config.listen);
-    let tls = metrics.encryption(&config.tls)?;
+    let tls = Tls::open(&config.tls, metrics.served())?;
     let dialer = Dialer::of(tls.as_ref());
     let inbox = Arc::new(Inbox::new(config.bounds()));
     let (failpoints, reading) = Failpoints::of(config.failpoints.as_deref()).unzip();
@@ -290,9 +289,7 @@ async fn start(
         clock: clock.clone(),
         every: config.times.placement_check,
         dialer: dialer.clone(),
-        metrics: metrics
-            .placement()
-            .map_err(|error| StartError::Config(error.to_string()))?,
+        metrics: PlacementMetrics::new(metrics.served()).map_err(|error| StartError::Config(error.to_string()))?,
     };
     let cluster = Cluster::start(
         metadata,

@@ -12,7 +12,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 
-use crate::deploy::python::{self, Python};
+use crate::deploy::python;
 use crate::etcd;
 use crate::package::{on_path, succeeds};
 use crate::process;
@@ -148,15 +148,9 @@ fn test(only: &[String], values: Option<&Path>) -> Result<u8> {
     if !kubeconfig.is_file() {
         bail!("there is no cluster: start one with `cargo xtask k8s up`");
     }
-    let python = match python::ensure(
-        &root().join("target/deploy"),
-        &root().join("deploy/check/requirements.txt"),
-    )? {
-        Python::There(program) => program,
-        Python::Missing(reason) => {
-            eprintln!("error: {reason}");
-            return Ok(CANNOT);
-        }
+    let (folder_of_python, requirements) = ("target/deploy", "deploy/check/requirements.txt");
+    let Some(python) = python::ensure_or_say(&root().join(folder_of_python), &root().join(requirements))? else {
+        return Ok(CANNOT);
     };
     let mut command = Command::new(python);
     command

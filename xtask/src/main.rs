@@ -19,6 +19,7 @@ mod dashboards;
 mod dataset;
 mod deploy;
 mod etcd;
+mod fences;
 mod http;
 mod image;
 mod interop;
@@ -40,7 +41,8 @@ use clap::{Args, Parser, Subcommand};
 #[command(
     name = "cargo xtask",
     bin_name = "cargo xtask",
-    after_help = "A change is ready when `cargo xtask test` and `cargo xtask verify` pass; `.ci/run` calls both.\n\
+    after_help = "A change is ready when `cargo xtask test` and `cargo xtask verify` pass; `.ci/run` calls both, and\n\
+                  `deploy check` and `interop` where their tools are.\n\
                   Exit code: that of the first command that failed; 130 after Ctrl-C."
 )]
 struct Cli {

@@ -6,7 +6,7 @@
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 
-use crate::deploy::python::{self, Python};
+use crate::deploy::python;
 use crate::process;
 use crate::workspace::{cargo, root};
 
@@ -21,7 +21,7 @@ Examples:
 
 Needs Python 3.10 or newer. pip installs both into target/traces/venv.
 
-Exit codes: 0 all holds, 3 there is no such Python, else that of the tests.";
+Exit codes: 0 all holds, 3 there is no such Python, or what it needs cannot be installed, else that of the tests.";
 
 #[derive(Args)]
 pub(crate) struct TracesArgs {
@@ -39,12 +39,8 @@ enum TracesCommand {
 pub(crate) fn run(args: &TracesArgs) -> Result<u8> {
     let TracesCommand::Check = args.command;
     let folder = root().join("target/traces");
-    let python = match python::ensure(&folder, &root().join("deploy/otel/requirements.txt"))? {
-        Python::There(program) => program,
-        Python::Missing(reason) => {
-            eprintln!("error: {reason}");
-            return Ok(NO_PYTHON);
-        }
+    let Some(python) = python::ensure_or_say(&folder, &root().join("deploy/otel/requirements.txt"))? else {
+        return Ok(NO_PYTHON);
     };
     // The tests start the command line, which only a build of all examples makes.
     if process::run(&mut cargo(&["build", "-p", "fulcrum-services", "--examples"]))? != 0 {

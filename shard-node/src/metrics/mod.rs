@@ -10,12 +10,9 @@ pub(crate) use placement::PlacementMetrics;
 pub(crate) use requests::{Kind, RequestMetrics};
 
 use crate::event::{FailoverPhases, Observation};
-use fulcrum_common::config::ConfigError;
 use fulcrum_common::metrics::{LATENCY_BUCKETS, MetricError, Metrics};
-use fulcrum_common::tls::{Tls, TlsConfig};
 use prometheus::core::Collector;
 use prometheus::{GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
-use std::sync::Arc;
 use std::time::Duration;
 
 const COUNT_BUCKETS: &[f64] = &[
@@ -327,19 +324,9 @@ impl NodeMetrics {
         Ok(metric)
     }
 
-    /// What is served at `/metrics`.
-    pub(crate) fn registry(&self) -> &Registry {
-        self.metrics.registry()
-    }
-
-    /// Those of placement, in the same registry.
-    pub(crate) fn placement(&self) -> Result<PlacementMetrics, MetricError> {
-        PlacementMetrics::new(&self.metrics)
-    }
-
-    /// Encryption as configured, with its metrics in the same registry.
-    pub(crate) fn encryption(&self, config: &TlsConfig) -> Result<Option<Arc<Tls>>, ConfigError> {
-        Tls::open(config, &self.metrics)
+    /// What is served at `/metrics`: others of this node add theirs to it.
+    pub(crate) fn served(&self) -> &Metrics {
+        &self.metrics
     }
 
     pub(crate) fn metadata_call(&self, operation: &str, outcome: &str) {
@@ -442,7 +429,7 @@ mod tests {
             metrics.observe("users", &fact);
         }
         let text = prometheus::TextEncoder::new()
-            .encode_to_string(&metrics.registry().gather())
+            .encode_to_string(&metrics.served().registry().gather())
             .unwrap();
         for line in [
             "fulcrum_shard_node_diverged_entries_total{keyspace=\"users\"} 5",
@@ -488,7 +475,7 @@ mod tests {
         let metrics = NodeMetrics::new().unwrap();
         let text = || {
             let encoder = prometheus::TextEncoder::new();
-            encoder.encode_to_string(&metrics.registry().gather()).unwrap()
+            encoder.encode_to_string(&metrics.served().registry().gather()).unwrap()
         };
         let line = |group: u64, value: u32| {
             format!("fulcrum_shard_node_min_in_sync{{group=\"{group}\",keyspace=\"users\"}} {value}\n")

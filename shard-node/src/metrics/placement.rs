@@ -16,7 +16,7 @@ pub(crate) struct PlacementMetrics {
 }
 
 impl PlacementMetrics {
-    pub(super) fn new(metrics: &Metrics) -> Result<Self, MetricError> {
+    pub(crate) fn new(metrics: &Metrics) -> Result<Self, MetricError> {
         let gauge = |name: &str, help: &str| {
             let gauge = metrics.gauge(&format!("fulcrum_placement_{name}"), help, &[])?;
             Ok::<_, MetricError>(gauge.with_label_values(&[] as &[&str]))

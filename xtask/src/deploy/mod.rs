@@ -2,7 +2,7 @@
 //!
 //! The checks are in Python (`deploy/check`), because Helm's own library and the schemas of Kubernetes can be had there; here is
 //! what they need around them: an environment of their own ([`python`]) and a kubectl ([`kubectl`]), both below
-//! `target/deploy`. None of it is needed to build or test Fulcrum, so it is no part of `.ci/run`.
+//! `target/deploy`. None of it is needed to build or test Fulcrum: `.ci/run` runs it where its tools are, and says so where they are not.
 
 mod kubectl;
 pub(crate) mod python;
@@ -27,7 +27,7 @@ Examples:
 Needs Python 3.10 or newer. pip installs Helm's library and a validator with the schemas into target/deploy/venv;
 FULCRUM_KUBECTL names a kubectl, else that on the path is taken, else apt-get fetches one into target/deploy.
 
-Exit codes: 0 all holds, 1 something is to repair, 3 there is no such Python.";
+Exit codes: 0 all holds, 1 something is to repair, 3 there is no such Python, or what it needs cannot be installed.";
 
 #[derive(Args)]
 pub(crate) struct DeployArgs {
@@ -46,12 +46,8 @@ enum DeployCommand {
 /// `cargo xtask deploy ...`
 pub(crate) fn run(args: &DeployArgs) -> Result<u8> {
     let folder = root().join("target/deploy");
-    let python = match python::ensure(&folder, &root().join("deploy/check/requirements.txt"))? {
-        python::Python::There(program) => program,
-        python::Python::Missing(reason) => {
-            eprintln!("error: {reason}");
-            return Ok(NO_PYTHON);
-        }
+    let Some(python) = python::ensure_or_say(&folder, &root().join("deploy/check/requirements.txt"))? else {
+        return Ok(NO_PYTHON);
     };
     let mut check = Command::new(python);
     check

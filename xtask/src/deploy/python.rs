@@ -20,10 +20,24 @@ pub(crate) enum Python {
 
 const NEEDED: &str = "this needs python3, 3.10 or newer, with its venv module: install it, then run this again";
 
+/// The program of the environment, for a command that ends without it: then it was said on standard error what is missing.
+///
+/// # Errors
+/// The folder cannot be read or written.
+pub(crate) fn ensure_or_say(folder: &Path, requirements: &Path) -> Result<Option<PathBuf>> {
+    Ok(match ensure(folder, requirements)? {
+        Python::There(program) => Some(program),
+        Python::Missing(reason) => {
+            eprintln!("error: {reason}");
+            None
+        }
+    })
+}
+
 /// Makes the environment, unless it is there with the same requirements.
 ///
 /// # Errors
-/// pip cannot install them.
+/// The folder cannot be read or written.
 pub(crate) fn ensure(folder: &Path, requirements: &Path) -> Result<Python> {
     let Some(system) = on_path("python3") else {
         return Ok(Python::Missing(format!("there is no python3 on the path; {NEEDED}")));
@@ -52,7 +66,12 @@ pub(crate) fn ensure(folder: &Path, requirements: &Path) -> Result<Python> {
     }
     let mut pip = Command::new(&program);
     pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"]);
-    succeeds(pip.arg(requirements))?;
+    if let Err(error) = succeeds(pip.arg(requirements)) {
+        return Ok(Python::Missing(format!(
+            "pip cannot install what {} names ({error:#}): is its registry within reach?",
+            requirements.display()
+        )));
+    }
     std::fs::write(&installed, wanted).with_context(|| format!("write {}", installed.display()))?;
     Ok(Python::There(program))
 }

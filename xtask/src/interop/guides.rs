@@ -10,6 +10,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use super::Stage;
+use crate::fences::{Fence, fences};
 use crate::process;
 use crate::report::Report;
 use crate::workspace::root;
@@ -86,20 +87,11 @@ fn command(stage: &Stage, folder: &Path, language: &str, program: &str) -> Resul
     Ok(command)
 }
 
-/// The fenced blocks of a language, without their fences.
+/// The blocks of a language, as they stand.
 fn blocks(text: &str, language: &str) -> Vec<String> {
-    let mut found = Vec::new();
-    let mut lines = text.lines();
-    while let Some(line) = lines.next() {
-        let Some(info) = line.strip_prefix("```") else {
-            continue;
-        };
-        let body: Vec<&str> = lines.by_ref().take_while(|line| !line.starts_with("```")).collect();
-        if info.trim() == language {
-            found.push(body.join("\n") + "\n");
-        }
-    }
-    found
+    let of_language = fences(text).into_iter().filter(|fence| fence.language == language);
+    let block = |fence: Fence<'_>| fence.lines.iter().map(|(_, line)| format!("{line}\n")).collect();
+    of_language.map(block).collect()
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 //! around them: tools below `target/interop` ([`tools`]), a cluster of processes that is ended with the command, the code of the guides in
 //! `docs/clients` ([`guides`]), and a table of what holds where ([`results`]). The protocol buffers are checked, too ([`protos`]).
 //!
-//! None of it is needed to build or test Fulcrum, so it is no part of `.ci/run`.
+//! None of it is needed to build or test Fulcrum: `.ci/run` runs it where its tools are, and says so where they are not.
 
 mod guides;
 mod protos;
@@ -21,6 +21,7 @@ use clap::{Args, ValueEnum};
 
 use crate::cluster::plan::{CLUSTER, Role};
 use crate::cluster::{Cluster, UpArgs};
+use crate::etcd::{self, Etcd};
 use crate::process;
 use crate::report::Report;
 use crate::workspace::root;
@@ -41,7 +42,7 @@ Examples:
 Needs python3 (3.10 or newer) for python, grpclib and their guide; node (20 or newer) and npm for all the rest; etcd, or apt-get to
 fetch one. pip and npm install what tests/interop pins into target/interop, and nowhere else.
 
-Exit codes: 0 all holds, 1 something does not, 3 a tool is missing.";
+Exit codes: 0 all holds, 1 something does not, 3 a tool is missing, or cannot be installed.";
 
 #[derive(Args)]
 pub(crate) struct InteropArgs {
@@ -115,6 +116,13 @@ pub(crate) fn run(args: &InteropArgs) -> Result<u8> {
         .copied()
         .filter(|part| args.what.is_empty() || args.what.contains(part))
         .collect();
+    // The cluster needs it, if there is to be one.
+    if parts.iter().any(|part| *part != Part::Protos)
+        && let Etcd::LeftOut(reason) = etcd::ensure(root())?
+    {
+        eprintln!("error: there is no etcd: {reason}");
+        return Ok(MISSING);
+    }
     let folder = root().join("target/interop");
     std::fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
     let tools = match Tools::ensure(&folder, |tool| parts.iter().any(|part| part.needs().contains(&tool)))? {

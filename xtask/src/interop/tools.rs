@@ -31,7 +31,7 @@ impl Tools {
     /// Installs what is wanted and not there yet; or says what is missing on this machine.
     ///
     /// # Errors
-    /// pip or npm cannot install.
+    /// A folder cannot be read or written.
     pub(super) fn ensure(folder: &Path, wanted: impl Fn(Tool) -> bool) -> Result<Result<Self, String>> {
         let mut tools = Self {
             python: PathBuf::new(),
@@ -142,7 +142,13 @@ fn ensure_node(folder: &Path) -> Result<Option<String>> {
     let mut install = Command::new(npm);
     // No script of a package is run: none is needed.
     install.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]);
-    succeeds(install.current_dir(folder))?;
+    if let Err(error) = succeeds(install.current_dir(folder)) {
+        let reason = format!(
+            "npm cannot install what {} names ({error:#}): is its registry within reach?",
+            lock.display()
+        );
+        return Ok(Some(reason));
+    }
     std::fs::write(&installed, wanted).with_context(|| format!("write {}", installed.display()))?;
     Ok(None)
 }

@@ -10,6 +10,7 @@
 use std::collections::BTreeSet;
 
 use super::{Finding, Tree};
+use crate::fences::fences;
 
 const GUIDES: &str = "docs/clients/";
 const PROTOS: &str = "common/proto/fulcrum/v1/";
@@ -113,18 +114,9 @@ fn snake(word: &str) -> String {
 }
 
 /// The lines of code with their numbers; what is only to be read (`console`) is left out.
-fn code(text: &str) -> Vec<(usize, &str)> {
-    let mut found = Vec::new();
-    let mut language = None;
-    for (index, line) in text.lines().enumerate() {
-        match (line.strip_prefix("```"), language) {
-            (Some(info), None) => language = Some(info),
-            (Some(_), Some(_)) => language = None,
-            (None, Some(info)) if info != "console" => found.push((index + 1, line)),
-            _ => {}
-        }
-    }
-    found
+fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let run = fences(text).into_iter().filter(|fence| fence.language != "console");
+    run.flat_map(|fence| fence.lines)
 }
 
 /// The words of a line that stand where a name of the API may.
