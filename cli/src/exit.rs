@@ -30,6 +30,8 @@ pub enum Exit {
     Violation = 8,
     /// A transaction was aborted at every attempt. Nothing was applied.
     Aborted = 9,
+    /// Stopped by Ctrl-C or SIGTERM before it was done.
+    Interrupted = 130,
 }
 
 /// The table of exit codes, as `--help` shows it.
@@ -44,7 +46,8 @@ Exit codes:
   6  nobody answered in time; nothing was applied
   7  some records of an import were malformed or refused; the others are there
   8  a promise of the store was seen broken (demo)
-  9  a transaction was aborted at every attempt; nothing was applied";
+  9  a transaction was aborted at every attempt; nothing was applied
+  130  stopped by Ctrl-C or SIGTERM before it was done; what that leaves is told";
 
 /// Why a command ended without doing what was asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,6 +100,11 @@ impl Failure {
             Some(remedy) => failure.remedy(remedy),
             None => failure,
         }
+    }
+
+    /// Something was stopped by Ctrl-C or SIGTERM.
+    pub fn interrupted(what: impl Into<String>, why: impl ToString) -> Self {
+        Self::new(Exit::Interrupted, "INTERRUPTED", what, why)
     }
 
     /// Says what can be done.
@@ -272,6 +280,7 @@ mod tests {
             Exit::Partial,
             Exit::Violation,
             Exit::Aborted,
+            Exit::Interrupted,
         ] {
             assert!(EXIT_CODES.contains(&format!("\n  {}  ", exit as u8)), "{exit:?}");
         }

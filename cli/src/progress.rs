@@ -15,8 +15,8 @@ const LINE_EVERY: Duration = Duration::from_secs(5);
 pub struct Progress {
     label: String,
     bar: Option<ProgressBar>,
-    /// The bar counts bytes of a file, and items stand beside it.
-    of_file: bool,
+    /// The bar counts bytes of a file or parts of the whole, and items stand beside it.
+    beside: bool,
     began: Mono,
     state: Mutex<State>,
 }
@@ -38,6 +38,13 @@ impl Progress {
         Self::with(label, template, total, false)
     }
 
+    /// Begins to show progress through so many parts, of whose items nobody knows how many there are.
+    #[must_use]
+    pub fn of_parts(label: &str, parts: u64) -> Self {
+        let template = "{prefix} {bar:40.cyan/dim} {human_pos}/{human_len} {msg} {eta}";
+        Self::with(label, template, Some(parts), true)
+    }
+
     /// Begins to show progress of reading a file of so many bytes.
     #[must_use]
     pub fn of_file(label: &str, bytes: Option<u64>) -> Self {
@@ -52,14 +59,14 @@ impl Progress {
         }
     }
 
-    fn with(label: &str, template: &str, length: Option<u64>, of_file: bool) -> Self {
+    fn with(label: &str, template: &str, length: Option<u64>, beside: bool) -> Self {
         let now = SystemClock.now().mono;
         let bar = io::stderr().is_terminal().then(|| bar(label, template, length));
-        let total = length.filter(|_| !of_file);
+        let total = length.filter(|_| !beside);
         Progress {
             label: label.to_owned(),
             bar,
-            of_file,
+            beside,
             began: now,
             state: Mutex::new(State {
                 done: 0,
@@ -74,7 +81,7 @@ impl Progress {
         let mut state = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         state.done += items;
         match &self.bar {
-            Some(bar) if self.of_file => return bar.set_message(format!("{} records", count(state.done))),
+            Some(bar) if self.beside => return bar.set_message(format!("{} records", count(state.done))),
             Some(bar) => return bar.set_position(state.done),
             None => {}
         }
@@ -90,10 +97,10 @@ impl Progress {
         }
     }
 
-    /// Bytes of the file read so far.
-    pub fn read_so_far(&self, bytes: u64) {
-        if let Some(bar) = self.bar.as_ref().filter(|_| self.of_file) {
-            bar.set_position(bytes);
+    /// Bytes of the file that are read, or parts that are done.
+    pub fn read_so_far(&self, done: u64) {
+        if let Some(bar) = self.bar.as_ref().filter(|_| self.beside) {
+            bar.set_position(done);
         }
     }
 

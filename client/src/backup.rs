@@ -11,8 +11,9 @@ use crate::retry::Retries;
 use crate::rpc;
 use crate::scan::Row;
 use bytes::Bytes;
+use fulcrum_common::entropy::random_u64;
 use fulcrum_common::wire::{Malformed, v1};
-use fulcrum_types::{GroupId, KeyspaceId, LogPosition, MapVersion};
+use fulcrum_types::{CutId, GroupId, KeyspaceId, LogPosition, MapVersion};
 
 /// A cut through all groups, with no transaction on both sides of it. From [`Client::cut`].
 #[derive(Clone)]
@@ -47,16 +48,39 @@ impl Client {
     /// milliseconds as a rule.
     ///
     /// # Errors
-    /// A group has no primary, or not for long enough: nothing is left of it, and another try may do.
+    /// A group has no primary, or not for long enough: nothing is left of it, and another try may do. If the answer got lost
+    /// ([`Refusal::Unknown`](fulcrum_types::Refusal::Unknown)) what is left of it goes within a minute.
     pub async fn cut(&self, keyspaces: &[String]) -> Result<Cut, Error> {
+        self.cut_as(CutId(random_u64()), keyspaces).await
+    }
+
+    /// The same under a name that was drawn before, at random: whoever does not wait for the answer, or lost it, lets go of the cut by its
+    /// name ([`Client::end_cut`]). A name is used once.
+    ///
+    /// # Errors
+    /// As of [`Client::cut`].
+    pub async fn cut_as(&self, name: CutId, keyspaces: &[String]) -> Result<Cut, Error> {
         let request = v1::BeginCutRequest {
             keyspaces: keyspaces.to_vec(),
+            id: name.0,
         };
         // Each attempt holds all groups: how many there are is for who makes the backup to say.
         let shared = &self.shared;
         let made = shared.call_router(request, shared.until(None), Retries::once()).await;
         let wire = made.map_err(|verdict| verdict.error())?;
         Cut::new(self.clone(), wire)
+    }
+
+    /// Lets go of a cut whose answer never came. All groups are told.
+    ///
+    /// # Errors
+    /// No router can be reached: what is left of it goes within a minute.
+    pub async fn end_cut(&self, name: CutId) -> Result<(), Error> {
+        let cut = Some(v1::Cut {
+            id: name.0,
+            ..v1::Cut::default()
+        });
+        self.admin().call(v1::EndCutRequest { cut }).await.map(drop)
     }
 }
 
@@ -86,7 +110,7 @@ impl Cut {
     /// Its name, for messages and logs.
     #[must_use]
     pub fn name(&self) -> String {
-        fulcrum_types::CutId(self.wire.id).to_string()
+        CutId(self.wire.id).to_string()
     }
 
     /// Reads one group from a key on, in key order.

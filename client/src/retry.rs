@@ -36,7 +36,7 @@ pub(crate) enum Verdict {
 pub(crate) struct Retries {
     /// Whether it changes anything.
     write: bool,
-    /// Whether the first refusal is the last word: to repeat it is for the caller.
+    /// Whether the first word, or the first that got lost, is the last: to repeat it is for the caller.
     once: bool,
     /// Whether some attempt may have been applied.
     in_doubt: bool,
@@ -54,7 +54,8 @@ impl Retries {
         }
     }
 
-    /// A request that costs others something each time: it is repeated only as long as nobody has answered.
+    /// A request that costs others something each time, and has a name that is used once: it is repeated only as long as nobody was
+    /// reached.
     pub(crate) fn once() -> Self {
         Self {
             once: true,
@@ -82,6 +83,7 @@ impl Retries {
                 self.not_sent = Some(reason.clone());
                 Next::Again { elsewhere: true }
             }
+            Failure::Lost(reason) if self.once => Next::Fail(Verdict::Unknown(reason.clone())),
             Failure::Lost(_) => {
                 self.in_doubt |= self.write;
                 Next::Again { elsewhere: true }
@@ -133,6 +135,17 @@ mod tests {
 
     fn lost() -> Failure {
         Failure::Lost("reset".into())
+    }
+
+    #[test]
+    fn what_has_a_name_of_its_own_is_not_repeated_once_it_was_sent() {
+        let mut cut = Retries::once();
+        assert_eq!(cut.after(Failure::NotSent("no route".into())), ELSEWHERE);
+        let unknown = Verdict::Unknown("reset".into());
+        assert_eq!(cut.after(lost()), Next::Fail(unknown));
+        let mut cut = Retries::once();
+        let refused = Verdict::Refused(Refusal::NotReady);
+        assert_eq!(cut.after(Failure::Refused(Refusal::NotReady)), Next::Fail(refused));
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Backups at the router's door: a cut through all groups, and what each of them held there.
 //!
 //! The cut is made by the pure core in `fulcrum_two_phase::cut`; here its questions are asked. Nothing of a cut is kept: its client brings
-//! it back with every call, and any router goes on with it. Where the cut has a group's state and the decisions of others apart, both
+//! it back with every call, and any router goes on with it. A cut that nobody waits for any more when it is made is let go of here; one whose
+//! answer got lost later its client ends by the name that it gave it. Where the cut has a group's state and the decisions of others apart, both
 //! are put together here, so that clients see keys with their values.
 
 use crate::admin::{invalid, store_error};
@@ -27,7 +28,7 @@ use serde_json::json;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
@@ -71,8 +72,8 @@ async fn ask(groups: &dyn Groups, at: Participant, cut: CutOperation, within: Du
 }
 
 /// Asks for a cut until it is made or is not.
-async fn make(groups: &Arc<dyn Groups>, through: BTreeSet<Participant>) -> Result<Cut, NotCut> {
-    let (mut cutting, asks) = Cutting::new(CutId(random_u64()), HOLD, through);
+async fn make(groups: &Arc<dyn Groups>, id: CutId, through: BTreeSet<Participant>) -> Result<Cut, NotCut> {
+    let (mut cutting, asks) = Cutting::new(id, HOLD, through);
     let mut under_way = FuturesUnordered::new();
     let begin = |(at, cut): (Participant, CutOperation)| async move {
         let answer = ask(&**groups, at, cut, STEP_WITHIN).await;
@@ -103,6 +104,17 @@ fn tell(groups: &Arc<dyn Groups>, asks: Asks) {
 fn all_of(cut: &Cut, step: CutStep) -> Asks {
     let ask = |at: &Participant| (*at, CutOperation::Step(step));
     cut.points.keys().map(ask).collect()
+}
+
+/// A group that takes no further cut says itself who must act; for all else another try may do.
+fn why_not(why: NotCut) -> Status {
+    match why {
+        NotCut::Refused {
+            refusal: refusal @ Refusal::TooManyCuts { .. },
+            ..
+        } => refused(refusal),
+        why => not_cut(why.to_string()),
+    }
 }
 
 fn not_cut(reason: String) -> Status {
@@ -264,8 +276,14 @@ impl v1::backup_server::Backup for BackupService {
     }
 
     async fn end(&self, request: Request<v1::EndCutRequest>) -> Result<Response<v1::EndCutResponse>, Status> {
-        let cut = cut_of(operators(request)?.cut)?;
-        tell(&self.groups, all_of(&cut, CutStep::End { id: cut.id }));
+        let mut cut = cut_of(operators(request)?.cut)?;
+        if cut.points.is_empty() {
+            // All that its client knows is its name.
+            let map = self.newest_map().await?;
+            let all = through(&map, &wanted(&map, &[])?);
+            cut.points = all.into_iter().map(|at| (at, CutPoint::default())).collect();
+        }
+        self.let_go(&cut);
         Ok(Response::new(v1::EndCutResponse {}))
     }
 }
@@ -288,15 +306,15 @@ impl BackupService {
         if through.is_empty() {
             return Err(invalid("there is no keyspace to back up: see `fulcrum keyspace list`"));
         }
-        let (groups, all) = (self.groups.clone(), through.clone());
+        let id = match request.id {
+            0 => CutId(random_u64()),
+            drawn => CutId(drawn),
+        };
+        let (told, made) = oneshot::channel();
         // To its end even if the client goes away: groups are not to be held for longer than it takes.
-        let made = tokio::spawn(async move { make(&groups, all).await }).await;
-        let made = made.map_err(|error| Status::internal(error.to_string()))?;
-        let cut = made.map_err(|why| not_cut(why.to_string()))?;
-        if let Err(why) = self.is_whole(&named, &through).await {
-            tell(&self.groups, all_of(&cut, CutStep::End { id: cut.id }));
-            return Err(why);
-        }
+        tokio::spawn(self.clone().make(id, named, through, told));
+        let gone = |_| Status::internal("the cut was lost: begin the backup again");
+        let cut = made.await.map_err(gone)??;
         let keyspaces = wanted.iter().filter_map(|name| map.keyspace_by_name(name));
         let keyspaces = keyspaces.map(|keyspace| map::keyspace_to_wire(keyspace, map.groups_of(keyspace.id)));
         Ok(Response::new(v1::Cut {
@@ -306,6 +324,35 @@ impl BackupService {
             keyspaces: keyspaces.collect(),
             groups: points_to_wire(&cut),
         }))
+    }
+
+    /// Makes it, and lets go of it if nobody waits for it any more.
+    async fn make(
+        self,
+        id: CutId,
+        named: Vec<String>,
+        through: BTreeSet<Participant>,
+        told: oneshot::Sender<Result<Cut, Status>>,
+    ) {
+        let made = make(&self.groups, id, through.clone()).await.map_err(why_not);
+        let made = match made {
+            Ok(cut) => match self.is_whole(&named, &through).await {
+                Ok(()) => Ok(cut),
+                Err(why) => {
+                    self.let_go(&cut);
+                    Err(why)
+                }
+            },
+            not_made => not_made,
+        };
+        if let Err(Ok(cut)) = told.send(made) {
+            tracing::info!(cut = %cut.id, "nobody waits for the cut any more: it is let go of");
+            self.let_go(&cut);
+        }
+    }
+
+    fn let_go(&self, cut: &Cut) {
+        tell(&self.groups, all_of(cut, CutStep::End { id: cut.id }));
     }
 
     /// Whether the cut went through all groups that there were at its moment: a transaction may have reached into a keyspace that
@@ -348,12 +395,15 @@ mod tests {
     use fulcrum_common::{EmbeddedMetadata, KeyspaceOptions, NodeInfo, SystemClock};
     use fulcrum_types::{Answered, Epoch, Index, Level, MapVersion, Mode, NodeId, Receipt, Role, StalenessBasis};
     use std::sync::Mutex;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     /// Groups that are held whenever that is asked; and somebody who makes a keyspace meanwhile.
     struct Held {
         store: ClusterStore,
         makes: Mutex<Option<&'static str>>,
         asked: Mutex<Vec<(GroupId, CutOperation)>>,
+        slow: AtomicBool,
+        refuses: Mutex<Option<Refusal>>,
     }
 
     #[async_trait::async_trait]
@@ -366,6 +416,12 @@ mod tests {
             let name = self.makes.lock().unwrap().take();
             if let Some(name) = name {
                 create(&self.store, name).await;
+            }
+            if self.slow.load(Ordering::Relaxed) {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            if let Some(refusal) = self.refuses.lock().unwrap().clone() {
+                return Err(refusal);
             }
             let answer = match cut {
                 CutOperation::Step(CutStep::End { .. }) => CutAnswer::Done,
@@ -422,6 +478,8 @@ mod tests {
             store: store.clone(),
             makes: Mutex::new(makes),
             asked: Mutex::default(),
+            slow: AtomicBool::new(false),
+            refuses: Mutex::default(),
         });
         let service = BackupService {
             groups: groups.clone(),
@@ -453,10 +511,66 @@ mod tests {
         let refused = service.cut(v1::BeginCutRequest::default()).await.unwrap_err();
         assert!(refused.message().contains("were created"), "{refused:?}");
         tokio::time::sleep(Duration::from_millis(20)).await;
+        assert_eq!(ended(&groups).len(), 2, "all are told that nobody will read it");
+    }
+
+    /// What is not wanted any more, where it was said.
+    fn ended(groups: &Held) -> Vec<CutId> {
         let asked = groups.asked.lock().unwrap();
-        let ended = asked
-            .iter()
-            .filter(|(_, cut)| matches!(cut, CutOperation::Step(CutStep::End { .. })));
-        assert_eq!(ended.count(), 2, "all are told that nobody will read it: {asked:?}");
+        let ended = asked.iter().filter_map(|(_, cut)| match cut {
+            CutOperation::Step(CutStep::End { id }) => Some(*id),
+            _ => None,
+        });
+        ended.collect()
+    }
+
+    #[tokio::test]
+    async fn a_cut_that_nobody_waits_for_any_more_is_let_go_of() {
+        let (service, groups) = service(None).await;
+        groups.slow.store(true, Ordering::Relaxed);
+        let wanted = v1::BeginCutRequest {
+            id: 77,
+            ..v1::BeginCutRequest::default()
+        };
+        let begun = tokio::time::timeout(Duration::from_millis(20), service.cut(wanted)).await;
+        assert!(begun.is_err(), "its client goes away meanwhile");
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert_eq!(ended(&groups), [CutId(77), CutId(77)]);
+    }
+
+    #[tokio::test]
+    async fn a_cut_is_ended_by_its_name_alone() {
+        use v1::backup_server::Backup;
+        let (service, groups) = service(None).await;
+        let lossy = KeyspaceOptions::of(Mode::Async, 1);
+        service.store.create_keyspace("stock", lossy).await.unwrap();
+        let mut request = Request::new(v1::EndCutRequest {
+            cut: Some(v1::Cut {
+                id: 78,
+                ..v1::Cut::default()
+            }),
+        });
+        request.extensions_mut().insert(Caller::anyone());
+        service.end(request).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let map = service.store.load_map().await.unwrap();
+        let all = map
+            .keyspaces()
+            .keys()
+            .map(|keyspace| map.participants_of(*keyspace).count())
+            .sum::<usize>();
+        assert_eq!(ended(&groups), vec![CutId(78); all], "in all groups there are");
+    }
+
+    #[tokio::test]
+    async fn groups_that_take_no_further_cut_say_so_themselves() {
+        let (service, groups) = service(None).await;
+        *groups.refuses.lock().unwrap() = Some(Refusal::TooManyCuts {
+            group: GroupId(1),
+            most: 4,
+        });
+        let refused = service.cut(v1::BeginCutRequest::default()).await.unwrap_err();
+        let refusal = status::refusal_from_status(&refused);
+        assert!(matches!(refusal, Refusal::TooManyCuts { most: 4, .. }), "{refusal:?}");
     }
 }

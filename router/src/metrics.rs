@@ -254,6 +254,7 @@ pub(crate) fn cause(refusal: &Refusal) -> &'static str {
         | Refusal::Unauthenticated
         | Refusal::Denied { .. }
         | Refusal::CutGone { .. }
+        | Refusal::TooManyCuts { .. }
         | Refusal::TooOldToTell => "request",
     }
 }

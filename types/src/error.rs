@@ -128,6 +128,13 @@ pub enum Refusal {
         /// The group.
         group: GroupId,
     },
+    /// The group keeps the states of as many cuts as it may: it was not held for another one.
+    TooManyCuts {
+        /// The group.
+        group: GroupId,
+        /// How many it keeps.
+        most: u32,
+    },
     /// A transaction with this id and other contents is known: an id is used once.
     TransactionIdReused {
         /// The id.
@@ -180,6 +187,7 @@ impl Refusal {
             Refusal::HistoryLost { .. }
             | Refusal::Compacted { .. }
             | Refusal::CutGone { .. }
+            | Refusal::TooManyCuts { .. }
             | Refusal::IllegalLevel { .. }
             | Refusal::UnknownKeyspace { .. }
             | Refusal::Invalid { .. }
@@ -220,6 +228,7 @@ impl Refusal {
             Refusal::Locked { .. } => "LOCKED",
             Refusal::BeingCut => "BEING_CUT",
             Refusal::CutGone { .. } => "CUT_GONE",
+            Refusal::TooManyCuts { .. } => "TOO_MANY_CUTS",
             Refusal::TransactionIdReused { .. } => "TRANSACTION_ID_REUSED",
             Refusal::NoTransactions { .. } => "NO_TRANSACTIONS",
             Refusal::Unauthenticated => "UNAUTHENTICATED",
@@ -329,6 +338,10 @@ impl fmt::Display for Refusal {
             Refusal::CutGone { group } => write!(
                 f,
                 "no replica of group {group} that answers has the state of that cut any more: begin the backup again"
+            ),
+            Refusal::TooManyCuts { group, most } => write!(
+                f,
+                "group {group} keeps the states of {most} backups already, nothing was applied: wait until one of them has ended; what a backup that was killed has left goes within a minute"
             ),
             Refusal::TransactionIdReused { id } => write!(
                 f,

@@ -7,10 +7,15 @@ use std::path::PathBuf;
 #[derive(Debug, Subcommand)]
 pub enum BackupCommand {
     /// Write all keys of one moment into a new directory: every transaction is in it as a whole, or not at all
+    ///
+    /// The directory is DIR.partial until all is in it. Stopped by Ctrl-C or SIGTERM, or for want of room, it is removed, and nothing stays held or
+    /// pinned in the cluster. After SIGKILL it stays, shows by its name that it is no backup, and is to be removed.
     Create(BackupCreateArgs),
     /// Check a backup, without a cluster
     Verify(BackupVerifyArgs),
     /// Write a backup into a running cluster, whatever its number of groups
+    ///
+    /// The whole backup is checked first. Stopped by Ctrl-C or SIGTERM it says how far it has come; the same command with --over-existing goes on.
     Restore(BackupRestoreArgs),
 }
 

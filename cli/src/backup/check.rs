@@ -3,7 +3,7 @@
 use super::file::{self, Damage};
 use super::manifest::{FORMAT, FileEntry, GroupEntry, MANIFEST, MANIFEST_SUM, Manifest, checksum};
 use super::reader::DataFile;
-use super::writer::is_unfinished;
+use super::writer::{is_unfinished, unfinished};
 use bytes::Bytes;
 use std::collections::BTreeSet;
 use std::fs;
@@ -36,10 +36,18 @@ fn problem(file: &str, reason: impl ToString, remedy: &'static str) -> Problem {
 /// # Errors
 /// What is wrong with it.
 pub fn manifest(folder: &Path) -> Result<Manifest, Problem> {
-    let read = |name: &str| fs::read(folder.join(name)).map_err(|error| problem(name, error, ANOTHER_COPY));
+    let read = |name: &str| {
+        let path = folder.join(name);
+        plain_size(&path)
+            .and_then(|_| fs::read(path).map_err(cannot_be_read))
+            .map_err(|reason| problem(name, reason, ANOTHER_COPY))
+    };
     if is_unfinished(folder) {
         let reason = "the backup was never finished: it is no backup";
         return Err(problem(MANIFEST, reason, "remove the directory, and make a backup"));
+    }
+    if !folder.exists() {
+        return Err(nothing_there(folder));
     }
     let text = read(MANIFEST)?;
     let sum = read(MANIFEST_SUM)?;
@@ -61,12 +69,43 @@ pub fn manifest(folder: &Path) -> Result<Manifest, Problem> {
     Ok(manifest)
 }
 
-/// Checks all of a backup. `seen` is told of keys that are read.
+/// There is no such directory; perhaps one that nobody finished.
+fn nothing_there(folder: &Path) -> Problem {
+    let reason = "there is no such directory";
+    match unfinished(folder).filter(|partial| partial.exists()) {
+        Some(partial) => problem(
+            MANIFEST,
+            format!("{reason}, only {}: the backup was never finished", partial.display()),
+            "remove that one, unless it is being written, and make a backup",
+        ),
+        None => problem(MANIFEST, reason, "name the directory of a backup"),
+    }
+}
+
+/// How long a file is. What is no plain file is not opened: it may lead elsewhere, or never end.
+fn plain_size(path: &Path) -> Result<u64, String> {
+    let found = fs::symlink_metadata(path).map_err(cannot_be_read)?;
+    if found.is_symlink() {
+        return Err("it is a link to what may lie elsewhere".to_owned());
+    }
+    if !found.is_file() {
+        return Err("it is no file".to_owned());
+    }
+    Ok(found.len())
+}
+
+fn cannot_be_read(error: std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => "it is missing".to_owned(),
+        _ => format!("it cannot be read: {error}"),
+    }
+}
+
+/// Checks all of a backup with this manifest. `seen` is told of keys that are read.
 ///
 /// # Errors
 /// All that is wrong.
-pub fn check(folder: &Path, mut seen: impl FnMut(u64)) -> Result<Manifest, Vec<Problem>> {
-    let manifest = manifest(folder).map_err(|problem| vec![problem])?;
+pub fn check(folder: &Path, manifest: Manifest, mut seen: impl FnMut(u64)) -> Result<Manifest, Vec<Problem>> {
     let mut problems = sums(&manifest);
     if manifest
         .files()
@@ -151,12 +190,7 @@ fn check_file(
     seen: &mut impl FnMut(u64),
 ) -> Result<(), String> {
     let path = folder.join(&entry.name);
-    let size = match fs::symlink_metadata(&path) {
-        Ok(found) if found.is_symlink() => return Err("it is a link to what may lie elsewhere".to_owned()),
-        Ok(found) => found.len(),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err("it is missing".to_owned()),
-        Err(error) => return Err(format!("it cannot be read: {error}")),
-    };
+    let size = plain_size(&path)?;
     let damaged = |damage: Damage| match size.cmp(&entry.size) {
         std::cmp::Ordering::Equal => damage.to_string(),
         _ => format!("{damage} (it has {size} bytes, not {})", entry.size),

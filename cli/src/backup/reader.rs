@@ -3,30 +3,42 @@
 use super::Record;
 use super::file::{self, Block, Damage, HEAD};
 use std::fs::File;
-use std::io::{self, BufReader, Read};
-use std::path::Path;
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::Xxh3;
 
 const BUFFER: usize = 256 * 1024;
 
 /// A data file that is being read.
 pub struct DataFile {
-    input: Hashing<BufReader<File>>,
+    input: Input,
     block: u64,
     keys: u64,
     ended: bool,
 }
 
-/// Passes what is read, and makes the checksum of it.
-struct Hashing<R> {
-    inner: R,
+/// Passes what is read, and makes the checksum of it. Opens the file when it is read on.
+struct Input {
+    path: PathBuf,
+    file: Option<BufReader<File>>,
+    /// Bytes so far.
+    read: u64,
     hasher: Xxh3,
 }
 
-impl<R: Read> Read for Hashing<R> {
+impl Read for Input {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.inner.read(buffer)?;
+        let file = match &mut self.file {
+            Some(file) => file,
+            closed => {
+                let mut file = File::open(&self.path)?;
+                file.seek(SeekFrom::Start(self.read))?;
+                closed.insert(BufReader::with_capacity(BUFFER, file))
+            }
+        };
+        let read = file.read(buffer)?;
         self.hasher.update(&buffer[..read]);
+        self.read += read as u64;
         Ok(read)
     }
 }
@@ -41,9 +53,10 @@ fn io_damage(error: &io::Error) -> Damage {
 impl DataFile {
     /// Opens the file with that number of a group.
     pub fn open(path: &Path, group: u64, number: u32) -> Result<Self, Damage> {
-        let file = File::open(path).map_err(|error| io_damage(&error))?;
-        let mut input = Hashing {
-            inner: BufReader::with_capacity(BUFFER, file),
+        let mut input = Input {
+            path: path.to_owned(),
+            file: None,
+            read: 0,
             hasher: Xxh3::new(),
         };
         let mut head = [0; HEAD];
@@ -79,6 +92,11 @@ impl DataFile {
             }
             Block::End(_) => Err(Damage::Content(self.block)),
         }
+    }
+
+    /// Closes it until it is read on: whoever reads many at once keeps none open.
+    pub fn rest(&mut self) {
+        self.input.file = None;
     }
 
     /// Keys so far.

@@ -1,6 +1,6 @@
 //! What is written reads back, and whatever is changed afterwards is found and named.
 
-use super::check::{Problem, check};
+use super::check::{self, Problem};
 use super::file::Damage;
 use super::manifest::{FORMAT, GroupEntry, KeyspaceEntry, MANIFEST, MANIFEST_SUM, Manifest, Settings, checksum};
 use super::reader::DataFile;
@@ -99,6 +99,11 @@ fn names(folder: &Path) -> Vec<String> {
     names
 }
 
+fn check(folder: &Path, seen: impl FnMut(u64)) -> Result<Manifest, Vec<Problem>> {
+    let manifest = check::manifest(folder).map_err(|problem| vec![problem])?;
+    check::check(folder, manifest, seen)
+}
+
 fn problems(folder: &Path) -> Vec<Problem> {
     check(folder, |_| {}).expect_err("it is no whole backup")
 }
@@ -143,7 +148,7 @@ fn nothing_is_written_over() {
     assert!(Target::create(&other).is_err(), "somebody else is at it");
     let partial = target.folder().to_owned();
     assert!(problems(&partial)[0].reason.contains("never finished"));
-    target.abandon();
+    assert_eq!(target.abandon(), "what was written was removed");
     assert!(!partial.exists() && !other.exists());
 }
 
@@ -177,8 +182,23 @@ fn what_cannot_be_finished_is_removed_and_what_only_lacks_its_name_is_kept() {
     let target = Target::create(&folder).unwrap();
     // As a full disk would: it cannot be written.
     fs::create_dir(target.folder().join(MANIFEST)).unwrap();
-    assert!(target.finish(&manifest(Vec::new())).is_err());
+    let told = target.finish(&manifest(Vec::new())).unwrap_err().to_string();
+    assert!(told.contains(MANIFEST) && told.contains("was removed"), "{told}");
     assert_eq!(names(parent.path()), [""; 0]);
+
+    // A file that was listed is gone, or is another one.
+    for spoil in [
+        |path: &Path| fs::remove_file(path).unwrap(),
+        |path: &Path| fs::write(path, "").unwrap(),
+    ] {
+        let target = Target::create(&folder).unwrap();
+        let group = group(target.folder(), 4, 0..14);
+        spoil(&target.folder().join(&group.files[1].name));
+        let name = group.files[1].name.clone();
+        let told = target.finish(&manifest(vec![group])).unwrap_err().to_string();
+        assert!(told.contains(&name), "{told}");
+        assert_eq!(names(parent.path()), [""; 0]);
+    }
 
     let target = Target::create(&folder).unwrap();
     let partial = target.folder().to_owned();
@@ -207,6 +227,39 @@ fn what_lies_elsewhere_is_not_in_the_backup() {
     std::os::unix::fs::symlink(&aside, &path).unwrap();
     let found = problems(&folder);
     assert!(found[0].file == name && found[0].reason.contains("a link"), "{found:?}");
+    // The manifest, too; and what would never end is not opened.
+    fs::remove_file(&path).unwrap();
+    fs::rename(&aside, &path).unwrap();
+    fs::rename(folder.join(MANIFEST), &aside).unwrap();
+    std::os::unix::fs::symlink(&aside, folder.join(MANIFEST)).unwrap();
+    let found = problems(&folder);
+    assert!(
+        found[0].file == MANIFEST && found[0].reason.contains("a link"),
+        "{found:?}"
+    );
+    fs::remove_file(folder.join(MANIFEST)).unwrap();
+    fs::create_dir(folder.join(MANIFEST)).unwrap();
+    let found = problems(&folder);
+    assert!(
+        found[0].file == MANIFEST && found[0].reason.contains("no file"),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn what_is_not_there_is_told_apart_from_what_was_never_finished() {
+    let parent = tempfile::tempdir().unwrap();
+    let folder = parent.path().join("backup");
+    assert_eq!(problems(&folder)[0].reason, "there is no such directory");
+    let target = Target::create(&folder).unwrap();
+    let found = problems(&folder);
+    assert!(
+        found[0]
+            .reason
+            .contains("backup.partial: the backup was never finished"),
+        "{found:?}"
+    );
+    drop(target);
 }
 
 #[test]

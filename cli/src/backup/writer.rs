@@ -4,10 +4,16 @@ use super::Record;
 use super::file::{self, BLOCK_BYTES};
 use super::manifest::{FileEntry, MANIFEST, MANIFEST_SUM, Manifest, checksum};
 use bytes::BytesMut;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::Xxh3;
+
+/// The same error, and which file it is about.
+fn of(path: &Path) -> impl Fn(io::Error) -> io::Error + '_ {
+    move |error| io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
 
 /// A data file takes no more records once it has so many bytes.
 pub const FILE_BYTES: u64 = 64 * 1024 * 1024;
@@ -19,6 +25,19 @@ const UNFINISHED: &str = "partial";
 #[must_use]
 pub fn is_unfinished(folder: &Path) -> bool {
     folder.extension().is_some_and(|end| end == UNFINISHED)
+}
+
+/// Where a backup of that name is put together.
+#[must_use]
+pub fn unfinished(whole: &Path) -> Option<PathBuf> {
+    whole.file_name().map(|name| partial_of(whole, name))
+}
+
+fn partial_of(whole: &Path, name: &OsStr) -> PathBuf {
+    let mut partial = name.to_owned();
+    partial.push(".");
+    partial.push(UNFINISHED);
+    whole.with_file_name(partial)
 }
 
 /// A backup on its way into a directory.
@@ -47,10 +66,7 @@ impl Target {
             );
             return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
         }
-        let mut partial = name.to_owned();
-        partial.push(".");
-        partial.push(UNFINISHED);
-        let partial = whole.with_file_name(partial);
+        let partial = partial_of(&whole, name);
         for taken in [&whole, &partial] {
             // Also a link that leads nowhere.
             if taken.is_symlink() || taken.try_exists()? {
@@ -61,7 +77,7 @@ impl Target {
                 return Err(io::Error::new(io::ErrorKind::AlreadyExists, reason));
             }
         }
-        fs::create_dir(&partial)?;
+        fs::create_dir(&partial).map_err(of(&partial))?;
         Ok(Target { partial, whole })
     }
 
@@ -73,8 +89,9 @@ impl Target {
 
     /// Removes what was written so far, to begin anew.
     pub fn clear(&self) -> io::Result<()> {
-        for entry in fs::read_dir(&self.partial)? {
-            fs::remove_file(entry?.path())?;
+        for entry in fs::read_dir(&self.partial).map_err(of(&self.partial))? {
+            let path = entry.map_err(of(&self.partial))?.path();
+            fs::remove_file(&path).map_err(of(&path))?;
         }
         Ok(())
     }
@@ -82,21 +99,30 @@ impl Target {
     /// Writes the manifest, and gives the whole its name. What cannot be written to its end is removed.
     pub fn finish(self, manifest: &Manifest) -> io::Result<()> {
         if let Err(error) = self.complete(manifest) {
-            self.abandon();
-            return Err(error);
+            let reason = format!("{error}; {}", self.abandon());
+            return Err(io::Error::new(error.kind(), reason));
         }
         fs::rename(&self.partial, &self.whole).map_err(|error| {
             let all = self.partial.display();
             let reason = format!("{error}; all of it is in {all}: give it another name, then it is a backup");
             io::Error::new(error.kind(), reason)
         })?;
-        match self.whole.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            Some(parent) => sync_folder(parent),
-            None => sync_folder(Path::new(".")),
-        }
+        let parent = self.whole.parent().filter(|parent| !parent.as_os_str().is_empty());
+        sync_folder(parent.unwrap_or(Path::new("."))).map_err(|error| {
+            let all = self.whole.display();
+            let reason = format!("{error}; all of it is in {all}, but a power cut may take the name: run `sync`");
+            io::Error::new(error.kind(), reason)
+        })
     }
 
     fn complete(&self, manifest: &Manifest) -> io::Result<()> {
+        for (_, _, entry) in manifest.files() {
+            let path = self.partial.join(&entry.name);
+            if fs::symlink_metadata(&path).map_err(of(&path))?.len() != entry.size {
+                let reason = format!("{}: somebody else has changed it meanwhile", path.display());
+                return Err(io::Error::other(reason));
+            }
+        }
         let text = serde_json::to_vec_pretty(manifest).map_err(io::Error::other)?;
         write_whole(&self.partial.join(MANIFEST), &text)?;
         let sum = format!("{}\n", checksum(&text));
@@ -104,21 +130,29 @@ impl Target {
         sync_folder(&self.partial)
     }
 
-    /// Removes all of it.
-    pub fn abandon(self) {
-        // What cannot be removed is named .partial, and shows that it is no backup.
-        let _ = fs::remove_dir_all(self.partial);
+    /// Removes all of it; says what became of it.
+    #[must_use]
+    pub fn abandon(self) -> String {
+        match fs::remove_dir_all(&self.partial) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                // Its name shows that it is no backup.
+                let left = self.partial.display();
+                format!("what was written is in {left} and could not be removed ({error}): remove it")
+            }
+            _ => "what was written was removed".to_owned(),
+        }
     }
 }
 
 fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
-    let mut file = File::create_new(path)?;
-    file.write_all(content)?;
-    file.sync_all()
+    let mut file = File::create_new(path).map_err(of(path))?;
+    file.write_all(content).map_err(of(path))?;
+    file.sync_all().map_err(of(path))
 }
 
 fn sync_folder(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
+    let folder = File::open(path).map_err(of(path))?;
+    folder.sync_all().map_err(of(path))
 }
 
 /// Writes the files of one group.
@@ -139,6 +173,7 @@ pub struct GroupWriter {
 
 struct Open {
     name: String,
+    path: PathBuf,
     file: File,
     size: u64,
     keys: u64,
@@ -149,7 +184,7 @@ struct Open {
 
 impl Open {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.file.write_all(bytes)?;
+        self.file.write_all(bytes).map_err(of(&self.path))?;
         self.hasher.update(bytes);
         self.size += bytes.len() as u64;
         Ok(())
@@ -213,7 +248,7 @@ impl GroupWriter {
         };
         open.end_block()?;
         open.append(&file::end(open.keys))?;
-        open.file.sync_all()?;
+        open.file.sync_all().map_err(of(&open.path))?;
         self.done.push(FileEntry {
             name: open.name,
             size: open.size,
@@ -233,9 +268,11 @@ impl GroupWriter {
 fn open(folder: &Path, group: u64, before: usize) -> io::Result<Open> {
     let number = u32::try_from(before + 1).map_err(io::Error::other)?;
     let name = file::name(group, number);
+    let path = folder.join(&name);
     let mut open = Open {
-        file: File::create_new(folder.join(&name))?,
+        file: File::create_new(&path).map_err(of(&path))?,
         name,
+        path,
         size: 0,
         keys: 0,
         hasher: Xxh3::new(),

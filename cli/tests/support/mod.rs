@@ -1,5 +1,6 @@
 //! A cluster of the real binary, and the command line against it.
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -16,6 +17,9 @@ pub struct Dev {
     child: Child,
     /// Where its router listens.
     pub router: String,
+    /// All that it said of itself.
+    #[allow(dead_code, reason = "not every test asks")]
+    pub told: Value,
 }
 
 impl Dev {
@@ -45,7 +49,7 @@ impl Dev {
         let line = line.recv_timeout(START_WITHIN).expect("the cluster starts in time");
         let told: Value = serde_json::from_str(&line).unwrap();
         let router = told["router"].as_str().unwrap().to_owned();
-        Dev { child, router }
+        Dev { child, router, told }
     }
 
     pub fn run(&self, arguments: &[&str]) -> Output {
@@ -67,6 +71,12 @@ impl Dev {
         self.run(arguments).status.code()
     }
 
+    /// Has it stand still, say, and go on.
+    #[allow(dead_code, reason = "not every test does")]
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
     /// As SIGKILL: nothing is handed over, nothing is flushed.
     pub fn kill(mut self) {
         self.child.kill().unwrap();
@@ -81,8 +91,9 @@ impl Drop for Dev {
     }
 }
 
-pub fn fulcrum(router: &str, arguments: &[&str], input: &[u8]) -> Output {
-    let mut child = Command::new(FULCRUM)
+/// The command line, under way.
+pub fn begin(router: &str, arguments: &[&str]) -> Child {
+    Command::new(FULCRUM)
         .args(arguments)
         .env("FULCRUM_ROUTER", router)
         .args(["--deadline", "20s"])
@@ -90,7 +101,11 @@ pub fn fulcrum(router: &str, arguments: &[&str], input: &[u8]) -> Output {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .unwrap();
+        .unwrap()
+}
+
+pub fn fulcrum(router: &str, arguments: &[&str], input: &[u8]) -> Output {
+    let mut child = begin(router, arguments);
     child.stdin.take().unwrap().write_all(input).unwrap();
     child.wait_with_output().unwrap()
 }

@@ -34,7 +34,7 @@ pub fn code(refusal: &Refusal) -> Code {
         | Refusal::NoDataLeft
         | Refusal::ReceiptViolated { .. }
         | Refusal::Unreachable { .. } => Code::Unavailable,
-        Refusal::Overloaded => Code::ResourceExhausted,
+        Refusal::Overloaded | Refusal::TooManyCuts { .. } => Code::ResourceExhausted,
         Refusal::DeadlineExceeded => Code::DeadlineExceeded,
         Refusal::HistoryLost { .. } => Code::DataLoss,
         Refusal::IllegalLevel { .. }
@@ -96,6 +96,10 @@ pub fn refusal_to_wire(refusal: &Refusal) -> v1::Error {
             error.kept_after = kept_after.0;
         }
         Refusal::CutGone { group } => error.group = group.0,
+        Refusal::TooManyCuts { group, most } => {
+            error.group = group.0;
+            error.have = *most;
+        }
         Refusal::IllegalLevel { level, mode } => {
             error.level = Some((*level).into());
             error.mode = v1::Mode::from(*mode).into();
@@ -187,6 +191,10 @@ pub fn refusal_from_wire(error: v1::Error) -> Refusal {
         "BEING_CUT" => Refusal::BeingCut,
         "CUT_GONE" => Refusal::CutGone {
             group: GroupId(error.group),
+        },
+        "TOO_MANY_CUTS" => Refusal::TooManyCuts {
+            group: GroupId(error.group),
+            most: error.have,
         },
         "TRANSACTION_ID_REUSED" => Refusal::TransactionIdReused { id: id() },
         "NO_TRANSACTIONS" => Refusal::NoTransactions {
@@ -314,6 +322,10 @@ mod tests {
             Refusal::BeingCut,
             Refusal::ReceiptViolated { reason: reason() },
             Refusal::CutGone { group: GroupId(4) },
+            Refusal::TooManyCuts {
+                group: GroupId(4),
+                most: 4,
+            },
             Refusal::TransactionIdReused { id },
             Refusal::NoTransactions {
                 keyspace: "sessions".into(),

@@ -2,7 +2,8 @@
 //!
 //! **The promise.** A pin is the state as the hold found it: what was applied later is not in it, whatever the log brings meanwhile. It
 //! lasts for [`PIN_LEASE`] after the hold, or after the log last said that it is still wanted; then it goes, for it keeps the store from
-//! reclaiming what is overwritten. There are [`PINS_MAX`] at most: a further one takes the place of the one that would go next.
+//! reclaiming what is overwritten. There are [`PINS_MAX`] at most: a primary that has as many refuses the next hold. Pins go by each replica's own
+//! clock, so that another replica may have one more left: it does not pin the new one, and readers ask elsewhere. None is taken from who reads it.
 //!
 //! **The protocol.** Steps go through the log, so that every replica pins and lets go alike (`state_machine/cut.rs` says what they mean
 //! to the group). Reads go by the cut's id and the position of its hold, at any replica: one that has not applied the hold yet, or was
@@ -19,6 +20,7 @@ use crate::storage::{Generation, StoreSnapshot};
 use fulcrum_replication::{Proposal, ProposalId};
 use fulcrum_types::{
     Answer, Answered, CutAnswer, CutId, CutOperation, CutPoint, CutStep, Entry, LogPosition, Mono, Payload, Refusal,
+    Role,
 };
 use std::time::Duration;
 
@@ -51,12 +53,14 @@ impl Cuts {
     }
 
     fn add(&mut self, pin: Pin) {
-        if self.pins.len() >= PINS_MAX
-            && let Some((first, _)) = self.pins.iter().enumerate().min_by_key(|(_, pin)| pin.until)
-        {
-            self.pins.remove(first);
+        if self.pins.len() < PINS_MAX {
+            self.pins.push(pin);
         }
-        self.pins.push(pin);
+    }
+
+    /// Whether there is no room for another cut.
+    fn are_full_without(&self, id: CutId) -> bool {
+        self.pins.len() >= PINS_MAX && self.pins.iter().all(|pin| pin.id != id)
     }
 
     fn find(&self, id: CutId, at: LogPosition) -> Option<&Pin> {
@@ -113,6 +117,17 @@ impl Group {
         {
             let reason = format!("a group is held for a cut for up to {} s", HOLD_MAX.as_secs());
             return shared.reply(asked.id, Err(Refusal::Invalid { reason }));
+        }
+        self.cuts.expire(asked.now.mono);
+        if let CutStep::Hold { id, .. } = step
+            && self.view.role == Role::Primary
+            && self.cuts.are_full_without(id)
+        {
+            let refusal = Refusal::TooManyCuts {
+                group: self.id,
+                most: PINS_MAX as u32,
+            };
+            return shared.reply(asked.id, Err(refusal));
         }
         shared.requests.insert(asked.id, self.id, asked.deadline);
         let proposal = Proposal {
@@ -173,6 +188,7 @@ impl Group {
                     generation: self.log.generation(),
                     until,
                 };
+                self.cuts.expire(now);
                 self.cuts.add(pin);
             }
             (CutStep::Keep { id }, _) => {

@@ -1,6 +1,7 @@
 //! Holds a restored keyspace against its backup: both are read in the order of their keys, side by side.
 //!
-//! The backup's groups are merged, since the keyspace's may be others. One block of each group is in memory, and one page of the scan.
+//! The backup's groups are merged, since the keyspace's may be others. One block of each group is in memory, and one page of the scan; no
+//! file stays open from block to block, for there may be more groups than a process may have files.
 
 use super::restore::files;
 use crate::backup::Record;
@@ -166,6 +167,7 @@ impl GroupRecords {
             }
             if let Some((path, file)) = &mut self.open {
                 let next = file.next_block();
+                file.rest();
                 match next.map_err(|damage| format!("{}: {damage}", path.display()))? {
                     Some(records) => self.block = records.into_iter(),
                     None => self.open = None,
@@ -176,7 +178,8 @@ impl GroupRecords {
                 return Ok(());
             };
             let opened = DataFile::open(&path, group, number);
-            let file = opened.map_err(|damage| format!("{}: {damage}", path.display()))?;
+            let mut file = opened.map_err(|damage| format!("{}: {damage}", path.display()))?;
+            file.rest();
             self.open = Some((path, file));
         }
     }
@@ -220,5 +223,54 @@ impl Merged {
         let record = self.groups[number].head.take();
         self.advance(number)?;
         Ok(record)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backup::writer::GroupWriter;
+
+    const GROUPS: u64 = 40;
+    const KEYS: u64 = 400;
+
+    /// Files of a directory that this process has open.
+    fn open_in(folder: &Path) -> usize {
+        let descriptors = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+        let leads_there = |path: PathBuf| std::fs::read_link(path).is_ok_and(|file| file.starts_with(folder));
+        descriptors.filter(|one| leads_there(one.path())).count()
+    }
+
+    #[test]
+    fn many_groups_are_merged_without_a_file_of_each_kept_open() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().canonicalize().unwrap();
+        let mut files = Vec::new();
+        for group in 0..GROUPS {
+            let mut writer = GroupWriter::new(&folder, group);
+            for number in (0..KEYS).filter(|number| number % GROUPS == group) {
+                let record = Record {
+                    key: format!("key {number:04}").into(),
+                    // Several blocks a group.
+                    value: vec![7; 40_000].into(),
+                    expires_at_ms: 0,
+                };
+                writer.add(&record).unwrap();
+            }
+            let written = writer.finish().unwrap();
+            files.push(
+                (1..)
+                    .zip(written)
+                    .map(|(number, file)| (folder.join(file.name), group, number))
+                    .collect(),
+            );
+        }
+        let mut merged = Merged::open(files).unwrap();
+        for number in 0..KEYS {
+            let record = merged.next().unwrap().expect("all keys come");
+            assert_eq!(record.key, format!("key {number:04}"));
+            assert!(open_in(&folder) <= 1, "{} files are open", open_in(&folder));
+        }
+        assert_eq!(merged.next(), Ok(None));
     }
 }

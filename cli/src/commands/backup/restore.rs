@@ -9,6 +9,7 @@ use crate::args::BackupRestoreArgs;
 use crate::backup::Manifest;
 use crate::backup::manifest::KeyspaceEntry;
 use crate::backup::reader::DataFile;
+use crate::commands::dev::Stopping;
 use crate::context::{Context, Ending, note, print};
 use crate::exit::{Exit, Failure};
 use crate::loader::{Attempt, LoadOptions, Loaded, Numbered, load};
@@ -22,6 +23,7 @@ use fulcrum_common::limits::MAX_VALUE_BYTES;
 use fulcrum_types::{Level, Mode, Refusal};
 use futures::TryStreamExt;
 use serde_json::{Value, json};
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,8 +48,51 @@ struct Restored {
     differences: Option<Differences>,
 }
 
+/// How far it has come: what is told if it is stopped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Stage {
+    NothingWritten,
+    Writing(String),
+    ReadingBack(String),
+}
+
+impl Stage {
+    fn interrupted(&self) -> Failure {
+        let again = "the same command with --over-existing goes on; it may be repeated";
+        let (what, why, remedy) = match self {
+            Stage::NothingWritten => (
+                "cannot restore the backup".to_owned(),
+                "it was interrupted, and nothing was written; a keyspace that was made for it is there and empty",
+                "the same command again",
+            ),
+            Stage::Writing(name) => (
+                format!("keyspace '{name}' is restored in part, and those after it are not"),
+                "it was interrupted",
+                again,
+            ),
+            Stage::ReadingBack(name) => (
+                format!(
+                    "keyspace '{name}' is restored, but was not read back to its end, and those after it are not restored"
+                ),
+                "it was interrupted",
+                again,
+            ),
+        };
+        Failure::interrupted(what, why).remedy(remedy)
+    }
+}
+
 /// Restores a backup.
 pub async fn run(context: &Context, args: &BackupRestoreArgs) -> Ending {
+    let mut stopping = Stopping::listen()?;
+    let stage = RefCell::new(Stage::NothingWritten);
+    tokio::select! {
+        ended = restore_all(context, args, &stage) => ended,
+        () = stopping.asked() => Err(stage.borrow().interrupted()),
+    }
+}
+
+async fn restore_all(context: &Context, args: &BackupRestoreArgs, stage: &RefCell<Stage>) -> Ending {
     let (manifest, _) = whole(&args.directory).await?;
     let chosen = choose(&manifest, args)?;
     let client = context.client().await?;
@@ -63,7 +108,7 @@ pub async fn run(context: &Context, args: &BackupRestoreArgs) -> Ending {
         // What was written is what is read back, whichever replica is asked and whatever the keyspace's own level.
         let session = Session::new();
         let keyspace = client.keyspace(name.as_str()).in_session(&session).at(Level::Session);
-        restored.push(restore(args, entry, name, &keyspace).await?);
+        restored.push(restore(args, entry, name, &keyspace, stage).await?);
     }
     tell(context, args, &restored)
 }
@@ -181,8 +226,10 @@ async fn restore(
     entry: &KeyspaceEntry,
     name: &str,
     keyspace: &Keyspace,
+    stage: &RefCell<Stage>,
 ) -> Result<Restored, Failure> {
     let began = SystemClock.now();
+    stage.replace(Stage::Writing(name.to_owned()));
     let (loaded, over) = write(args, entry, name, keyspace).await?;
     if let Some(first) = loaded.refused.first() {
         let what = format!(
@@ -193,6 +240,7 @@ async fn restore(
         return Err(failure.remedy("the same command with --over-existing goes on; it may be repeated"));
     }
     let took = SystemClock.now().mono.since(began.mono);
+    stage.replace(Stage::ReadingBack(name.to_owned()));
     let differences = match args.no_verify {
         true => None,
         false => Some(compare(&args.directory, entry, name, keyspace, began.wall_ms).await?),
@@ -235,7 +283,11 @@ async fn write(
         .map_err(|error| Failure::file("cannot read the backup", error))?;
     match read {
         Ok(over) => Ok((loaded, over)),
-        Err(why) => Err(Failure::file(format!("keyspace '{name}' is restored in part"), why)),
+        Err(why) => {
+            let failure = Failure::file(format!("keyspace '{name}' is restored in part"), why);
+            Err(failure
+                .remedy("`fulcrum backup verify`; when it is whole, the same command with --over-existing goes on"))
+        }
     }
 }
 

@@ -28,12 +28,10 @@ pub async fn run(context: &Context, args: &BackupVerifyArgs) -> Ending {
 
 /// The manifest of a backup all of which was checked.
 pub(super) async fn whole(folder: &Path) -> Result<(Manifest, Duration), Failure> {
-    let keys = manifest(folder)
-        .map(|manifest| manifest.keys())
-        .map_err(|problem| damaged(folder, &[problem]))?;
-    let progress = Arc::new(Progress::start("verify", Some(keys)));
+    let manifest = manifest(folder).map_err(|problem| damaged(folder, &[problem]))?;
+    let progress = Arc::new(Progress::start("verify", Some(manifest.keys())));
     let (shown, of) = (Arc::clone(&progress), folder.to_owned());
-    let checked = tokio::task::spawn_blocking(move || check(&of, |keys| shown.add(keys))).await;
+    let checked = tokio::task::spawn_blocking(move || check(&of, manifest, |keys| shown.add(keys))).await;
     let checked = checked.map_err(|error| Failure::file("cannot check the backup", error))?;
     let took = Arc::into_inner(progress).map(Progress::finish).unwrap_or_default();
     match checked {

@@ -34,10 +34,10 @@ pub use table::TransactionEvent;
 pub(super) use table::Table;
 
 use super::{ApplyOutcome, StateMachine, damaged};
-use crate::storage::{Reader, Space, StateKind, StorageError, Store, state_key};
+use crate::storage::{Generation, Reader, Space, StateKind, StorageError, Store, state_key};
 use bytes::Bytes;
 use fulcrum_types::{
-    Decision, Epoch, Index, ReplicatedTime, TransactionAnswer, TransactionId, TransactionState, Verdict, Vote,
+    Decision, Epoch, GroupId, Index, ReplicatedTime, TransactionAnswer, TransactionId, TransactionState, Verdict, Vote,
 };
 use record::Record;
 use std::sync::Arc;
@@ -60,6 +60,24 @@ enum Age {
     Future,
 }
 
+fn key(group: GroupId, generation: Generation, id: TransactionId) -> Bytes {
+    state_key(group, generation, StateKind::Transaction, &codec::id_key(id))
+}
+
+/// The record of a transaction, in the present state or in a pinned one.
+fn find(
+    state: &impl Reader,
+    group: GroupId,
+    generation: Generation,
+    id: TransactionId,
+) -> Result<Option<Record>, StorageError> {
+    let found = state.get(Space::State, &key(group, generation, id))?;
+    found
+        .map(Record::decode)
+        .transpose()
+        .map_err(|e| damaged("transaction", e))
+}
+
 impl StateMachine {
     fn age(&self, id: TransactionId, now: ReplicatedTime) -> Age {
         let horizon = self.limits.horizon_ms();
@@ -80,15 +98,11 @@ impl StateMachine {
     }
 
     fn transaction_key(&self, id: TransactionId) -> Bytes {
-        state_key(self.group, self.generation, StateKind::Transaction, &codec::id_key(id))
+        key(self.group, self.generation, id)
     }
 
     fn transaction(&self, reader: &impl Reader, id: TransactionId) -> Result<Option<Record>, StorageError> {
-        let found = reader.get(Space::State, &self.transaction_key(id))?;
-        found
-            .map(Record::decode)
-            .transpose()
-            .map_err(|e| damaged("transaction", e))
+        find(reader, self.group, self.generation, id)
     }
 
     fn put_transaction(&self, store: &mut Store, id: TransactionId, record: Bytes) {

@@ -1,26 +1,12 @@
 //! Transactions in the pinned state of a cut: intents, and what their home groups had decided by then.
 
-use super::codec::id_key;
+use super::find;
 use super::intents::decode;
 use super::record::{Committed, Record};
 use crate::state_machine::damaged;
-use crate::storage::{Generation, Reader, Space, StateKind, StorageError, state_key};
+use crate::storage::{Generation, Reader, StorageError};
 use bytes::Bytes;
 use fulcrum_types::{CutIntent, CutVerdict, GroupId, ReplicatedTime, TransactionId};
-
-fn record(
-    state: &impl Reader,
-    group: GroupId,
-    generation: Generation,
-    id: TransactionId,
-) -> Result<Option<Record>, StorageError> {
-    let key = state_key(group, generation, StateKind::Transaction, &id_key(id));
-    let found = state.get(Space::State, &key)?;
-    found
-        .map(Record::decode)
-        .transpose()
-        .map_err(|e| damaged("transaction", e))
-}
 
 /// The intent on a key, as it stands there.
 pub(in crate::state_machine) fn intent(
@@ -32,7 +18,7 @@ pub(in crate::state_machine) fn intent(
     stored: Bytes,
 ) -> Result<CutIntent, StorageError> {
     let (id, becomes) = decode(stored)?;
-    let Some(Record::Prepared(prepared)) = record(state, group, generation, id)? else {
+    let Some(Record::Prepared(prepared)) = find(state, group, generation, id)? else {
         return Err(damaged("intent", "of no prepared transaction"));
     };
     Ok(CutIntent {
@@ -55,7 +41,7 @@ pub(crate) fn verdicts(
     ids: &[TransactionId],
 ) -> Result<Vec<CutVerdict>, StorageError> {
     let one = |id: &TransactionId| {
-        Ok(match record(state, group, generation, *id)? {
+        Ok(match find(state, group, generation, *id)? {
             Some(Record::Committed(Committed { fingerprint, .. })) => CutVerdict::Committed(fingerprint),
             Some(_) => CutVerdict::NotCommitted,
             None if at.0 > id.begun_at_ms.saturating_add(horizon_ms) => CutVerdict::TooOld,

@@ -147,15 +147,42 @@ fn pins_are_few() {
     let mut world = world();
     world.put("a", "1");
     let mut points = Vec::new();
-    for id in 0..=PINS_MAX as u64 {
+    for id in 0..PINS_MAX as u64 {
         points.push(world.hold(id));
         world.release(id);
         world.pass(20);
     }
     let primary = world.primary();
-    assert_eq!(world.nodes[&primary].status().pinned, PINS_MAX);
-    assert_eq!(world.pinned(primary, 0, points[0]), GONE, "the oldest had to go");
-    assert_eq!(world.pinned(primary, 1, points[1]), rows(&[("a", "1")]));
+    let hold = |id| CutStep::Hold {
+        id: CutId(id),
+        hold: HOLD,
+    };
+    let refused = world.ask(primary, step(hold(99)));
+    let full = Refusal::TooManyCuts {
+        group: GROUP,
+        most: PINS_MAX as u32,
+    };
+    assert_eq!(
+        refused.map(|answered| answered.answer),
+        Err(full),
+        "none is taken from who reads it"
+    );
+    assert_eq!(
+        world.step(primary, hold(0)),
+        CutAnswer::Lapsed,
+        "a step that comes again is no new pin"
+    );
+    for (id, point) in (0..).zip(&points) {
+        assert_eq!(world.pinned(primary, id, *point), rows(&[("a", "1")]));
+    }
+    // No room is lost: once one is let go of, and once nobody has wanted them for as long as a pin lasts.
+    world.step(primary, CutStep::End { id: CutId(1) });
+    let point = world.hold(99);
+    world.release(99);
+    assert_eq!(world.pinned(primary, 99, point), rows(&[("a", "1")]));
+    world.pass(PIN_LEASE.as_millis() as u64 + 1_000);
+    world.hold(100);
+    assert_eq!(world.nodes[&primary].status().pinned, 1);
 }
 
 #[test]

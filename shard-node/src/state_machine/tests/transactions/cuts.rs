@@ -111,6 +111,50 @@ fn steps_that_come_twice_find_what_was_done() {
     );
 }
 
+/// Two backups at once, step by step in between each other. One record is kept, of the last cut: the other one is never told that it was
+/// held when it was not, and what it does late harms nobody.
+#[test]
+fn of_two_cuts_that_interleave_neither_is_told_of_the_others_hold() {
+    const OTHER: CutId = CutId(71);
+    let end = |id| Command::Cut(CutStep::End { id });
+    let mut bench = bench();
+    assert_eq!(bench.hold(T, CUT), held(1, T));
+    assert_eq!(bench.hold(T, OTHER), BEING_CUT);
+    // What the refused one says then is not the other's end.
+    assert_eq!(bench.release(T, OTHER), LAPSED);
+    assert_eq!(bench.command(T, end(OTHER)), DONE);
+    assert_eq!(bench.transact(T, id(1), part().put("a", "1")), BEING_CUT);
+    assert_eq!(bench.release(T, CUT), held(1, T));
+    // Released here, and not yet elsewhere: the other one may hold, and the first one's record is gone.
+    assert_eq!(bench.hold(T, OTHER), held(7, T));
+    assert_eq!(bench.release(T, CUT), LAPSED, "an answer that was lost is not made up");
+    assert_eq!(bench.command(T, end(CUT)), DONE);
+    assert_eq!(bench.transact(T, id(1), part().put("a", "1")), BEING_CUT);
+    assert_eq!(bench.hold(T, CUT), BEING_CUT);
+    assert_eq!(bench.release(T, OTHER), held(7, T));
+    // A hold that was long under way begins anew, elsewhere in the log: no release passes for that of the first.
+    assert_eq!(bench.hold(T + 1, CUT), held(13, T + 1));
+    assert_eq!(bench.release(T + 1, OTHER), LAPSED);
+    assert_eq!(bench.release(T + 1, CUT), held(13, T + 1));
+    assert_eq!(
+        bench.transact(T + 1, id(1), part().put("a", "1")),
+        one_group_commit(id(1), 16)
+    );
+}
+
+/// A hold that lapsed and was followed by another cut's.
+#[test]
+fn a_lapsed_cut_is_not_found_again_behind_another_one() {
+    const OTHER: CutId = CutId(71);
+    let mut bench = bench();
+    assert_eq!(bench.hold(T, CUT), held(1, T));
+    assert_eq!(bench.hold(T + 101, OTHER), held(2, T + 101));
+    assert_eq!(bench.release(T + 101, CUT), LAPSED);
+    bench.reopen();
+    assert_eq!(bench.release(T + 102, CUT), LAPSED);
+    assert_eq!(bench.release(T + 102, OTHER), held(2, T + 101));
+}
+
 #[test]
 fn pages_have_values_and_intents_of_the_same_keys_once_each() {
     let mut bench = bench();
