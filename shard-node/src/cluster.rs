@@ -267,7 +267,8 @@ async fn follow(mut store: watch::Receiver<Option<ClusterStore>>, inbox: Arc<Inb
                 followers.table.set_configuration(group, &configuration);
                 inbox.event(Event::Configuration { group, configuration });
             }
-            ClusterEvent::Tokens(tokens) => followers.guard.learn(&tokens),
+            ClusterEvent::Tokens { table, asked } => followers.guard.hear(&table, asked),
+            ClusterEvent::TokensUnreadable(error) => followers.guard.cannot_read(&error),
         }
     }
 }

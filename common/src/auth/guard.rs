@@ -8,16 +8,20 @@ use super::text::{self, INTERNAL, ROOT, Secret, SecretHash};
 use super::token::{TokenId, TokenTable};
 use crate::clock::Clock;
 use crate::error::StartError;
-use crate::metadata::Revision;
-use crate::metrics::Metrics;
+use crate::metadata::{Revision, StoreError};
+use crate::metrics::{MetricError, Metrics};
 use fulcrum_types::Refusal;
+use prometheus::IntGauge;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// How often expired tokens are looked for: what runs under one ends so much later at most.
 const EXPIRY_CHECK: Duration = Duration::from_millis(500);
+/// How often it is said again that tokens cannot be read, in such looks.
+const LOOKS_UNTIL_SAID_AGAIN: u32 = 120;
 const SCHEME: &str = "Bearer ";
 
 /// Recognises callers, for one service.
@@ -29,6 +33,8 @@ pub struct Guard {
     known: RwLock<Known>,
     clock: Clocked,
     refused: Arc<Refused>,
+    /// 1 while newer tokens than those known cannot be read.
+    unreadable: IntGauge,
 }
 
 /// A clock, of which `Debug` has nothing to say.
@@ -44,7 +50,11 @@ impl std::fmt::Debug for Clocked {
 #[derive(Debug, Default)]
 struct Known {
     revision: Option<Revision>,
+    /// When the store answered the call of which they are, and not the watch.
+    answered: Option<Instant>,
     tokens: HashMap<TokenId, Arc<InForce>>,
+    /// Why newer ones are not known.
+    unreadable: Option<String>,
 }
 
 /// What came with a call.
@@ -66,7 +76,10 @@ impl Guard {
         let root = root.map(|path| text::hash_in_file("auth.root_token_file", path, ROOT));
         let internal = config.internal_secret_file.as_deref();
         let internal = internal.map(|path| text::secret_in_file("auth.internal_secret_file", path, INTERNAL));
-        let refused = Refused::new(metrics, clock.clone()).map_err(|error| StartError::Config(error.to_string()))?;
+        let twice = |error: MetricError| StartError::Config(error.to_string());
+        let refused = Refused::new(metrics, clock.clone()).map_err(twice)?;
+        let help = "1 while the metadata store holds tokens that this process cannot read: it goes by those that it knew before.";
+        let unreadable = metrics.gauge("fulcrum_auth_tokens_unreadable", help, &[]);
         Ok(Arc::new(Self {
             required: config.required,
             root: root.transpose()?,
@@ -74,6 +87,7 @@ impl Guard {
             known: RwLock::default(),
             clock: Clocked(clock),
             refused: Arc::new(refused),
+            unreadable: unreadable.map_err(twice)?.with_label_values(&[] as &[&str]),
         }))
     }
 
@@ -93,12 +107,55 @@ impl Guard {
         }
     }
 
-    /// Takes in a table, unless it is older than the one known. What runs under tokens that are gone or changed is ended.
+    /// Takes in a table that the store answered to a call, unless it is older than the one known. What runs under tokens that are gone or
+    /// changed is ended.
     pub fn learn(&self, table: &TokenTable) {
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        if known.revision.is_some_and(|revision| revision >= table.revision) {
-            return;
+        if known.revision.is_none_or(|revision| revision < table.revision) {
+            known.answered = Some(Instant::now());
+            self.replace(&mut known, table);
         }
+    }
+
+    /// The same of the watch. A change counts unless it is older than what is known; but what a store that was `asked` says it holds takes the
+    /// place of all that was known by then, whatever its revision: a store that was restored from a snapshot begins to count again from there.
+    /// Only what the store has answered to others since it was asked may be newer.
+    pub fn hear(&self, table: &TokenTable, asked: Option<Instant>) {
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        let is_older = known.revision.is_some_and(|revision| revision > table.revision);
+        let is_known = known.revision == Some(table.revision);
+        let (takes, went_back) = match asked {
+            None => (!is_older && !is_known, false),
+            Some(asked) => {
+                let answered_since = known.answered.is_some_and(|answered| answered > asked);
+                (!(is_older && answered_since), is_older && !answered_since)
+            }
+        };
+        if went_back {
+            tracing::warn!(
+                known = ?known.revision,
+                found = %table.revision,
+                "the metadata store holds older tokens than before, as if restored from a snapshot; they are in force now: \
+                 look through `fulcrum token list`, and revoke again what was revoked since (docs/security-tokens.md)"
+            );
+        }
+        if takes {
+            self.replace(&mut known, table);
+        }
+    }
+
+    /// The store holds tokens that cannot be read. Those known before stay in force: nobody can make or revoke any meanwhile, and to let nobody in
+    /// would help none but who broke them. Said loudly, and again and again.
+    pub fn cannot_read(&self, error: &StoreError) {
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        known.unreadable = Some(error.to_string());
+        self.unreadable.set(1);
+        say_unreadable(&known);
+    }
+
+    fn replace(&self, known: &mut Known, table: &TokenTable) {
+        known.unreadable = None;
+        self.unreadable.set(0);
         let mut before = std::mem::take(&mut known.tokens);
         for (id, record) in &table.tokens {
             let kept = before.remove(id).filter(|old| {
@@ -119,8 +176,11 @@ impl Guard {
     pub async fn end_expired(self: Arc<Self>) {
         let mut looks = tokio::time::interval(EXPIRY_CHECK);
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
+        for look in 1.. {
             looks.tick().await;
+            if look % LOOKS_UNTIL_SAID_AGAIN == 0 {
+                say_unreadable(&self.known.read().unwrap_or_else(PoisonError::into_inner));
+            }
             self.end_those_expired_by(self.clock.0.now().wall_ms);
         }
     }
@@ -195,5 +255,16 @@ impl Guard {
         let id = id.filter(|id| [ROOT, INTERNAL].contains(id) || text::id_of(id).is_some());
         self.refused.note(reason, id, shown.peer, shown.path);
         Refusal::Unauthenticated
+    }
+}
+
+fn say_unreadable(known: &Known) {
+    if let Some(error) = &known.unreadable {
+        tracing::error!(
+            %error,
+            known = ?known.revision,
+            "the tokens in the metadata store cannot be read: those known before stay in force, and none can be made or revoked; restore \
+             their key, or remove it, which revokes all (docs/security-tokens.md)"
+        );
     }
 }

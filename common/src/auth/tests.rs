@@ -22,6 +22,8 @@ use tonic::body::Body;
 use tonic::codegen::Service;
 use tonic::{Code, Status};
 
+mod store;
+
 /// Answers with whatever comes, as long as it comes; tells who called.
 #[derive(Clone)]
 struct Echo(mpsc::Sender<Option<Caller>>);

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 
 /// Attempts to change the map before others' changes are said to be in the way.
@@ -91,8 +92,15 @@ pub enum ClusterEvent {
     Map(Arc<ClusterMap>),
     /// A newer configuration of a group is in force.
     Configuration(GroupId, GroupConfiguration),
-    /// Other tokens are in force: all of them.
-    Tokens(Arc<TokenTable>),
+    /// These tokens are in force, and no others.
+    Tokens {
+        /// All of them.
+        table: Arc<TokenTable>,
+        /// When the store was asked for what it holds. None: it told a change.
+        asked: Option<Instant>,
+    },
+    /// The store holds tokens that this release cannot read.
+    TokensUnreadable(StoreError),
 }
 
 /// A node's registration. The node is taken for alive while it is kept.
@@ -342,8 +350,8 @@ impl ClusterStore {
     }
 
     /// Everything in force now, then every change, without end: lists again after an interruption or compaction and tells
-    /// only what is newer than what it has told. Of several changes of one thing it may tell only the last. Values that
-    /// cannot be read are logged and passed over. Must be called within a runtime; ends when the stream is dropped.
+    /// only what is newer than what it has told; the tokens in any case, for a store that was restored from a snapshot holds older ones.
+    /// Of several changes of one thing it may tell only the last. Values that cannot be read are logged and passed over, but for tokens. Must be called within a runtime; ends when the stream is dropped.
     #[must_use]
     pub fn watch(&self) -> BoxStream<'static, ClusterEvent> {
         let (sender, receiver) = mpsc::channel(EVENTS_BUFFERED);
@@ -403,6 +411,7 @@ impl Watcher {
     /// Runs until the watch is interrupted, and says why.
     async fn list_and_follow(&mut self, pause: &mut Duration) -> Result<String, Hushed> {
         let prefix = self.store.prefix.clone();
+        let asked = Some(Instant::now());
         let listing = match self.store.metadata.list(&prefix).await {
             Ok(listing) => listing,
             Err(error) => return Ok(error.to_string()),
@@ -413,17 +422,17 @@ impl Watcher {
         let removed = self.told.contains_key(&tokens_key) && !is_there(&tokens_key) && is_there(&map_key);
         self.told.retain(|key, _| is_there(key));
         if removed {
-            let none = TokenTable {
+            let table = Arc::new(TokenTable {
                 revision: listing.revision,
                 ..TokenTable::default()
-            };
-            let told = self.sender.send(ClusterEvent::Tokens(Arc::new(none))).await;
+            });
+            let told = self.sender.send(ClusterEvent::Tokens { table, asked }).await;
             told.map_err(|_| Hushed)?;
         }
         // The map goes first: a configuration is of use only to who knows the group.
         let (maps, others): (Vec<_>, Vec<_>) = listing.entries.into_iter().partition(|kv| kv.key == map_key);
         for found in maps.iter().chain(&others) {
-            self.tell(found).await?;
+            self.tell(found, asked).await?;
         }
         let mut changes = match self.store.metadata.watch(&prefix, listing.revision.next()).await {
             Ok(changes) => changes,
@@ -435,7 +444,7 @@ impl Watcher {
                 change = changes.next() => change,
             };
             match change {
-                Some(Ok(WatchEvent::Put(found))) => self.tell(&found).await?,
+                Some(Ok(WatchEvent::Put(found))) => self.tell(&found, None).await?,
                 Some(Ok(WatchEvent::Delete { key, .. })) if key == self.store.tokens_key() => {
                     *pause = FIRST_PAUSE;
                     return Ok("the tokens were removed: what else is gone?".to_owned());
@@ -454,20 +463,22 @@ impl Watcher {
         }
     }
 
-    async fn tell(&mut self, found: &KeyValue) -> Result<(), Hushed> {
-        if self
-            .told
-            .get(&found.key)
-            .is_some_and(|told| *told >= found.mod_revision)
-        {
+    /// `asked`: the store was asked for all that it holds then, and this is of its answer.
+    async fn tell(&mut self, found: &KeyValue, asked: Option<Instant>) -> Result<(), Hushed> {
+        let told = self.told.get(&found.key);
+        let is_old = told.is_some_and(|told| *told >= found.mod_revision);
+        let is_of_tokens = found.key == self.store.tokens_key();
+        if is_old && !(is_of_tokens && asked.is_some()) {
             return Ok(());
         }
         let event = if found.key == self.store.map_key() {
             self.store.decode_map(found).map(|map| ClusterEvent::Map(Arc::new(map)))
         } else if let Some(group) = self.store.group_of_key(&found.key) {
             configuration_from(found).map(|config| ClusterEvent::Configuration(group, config))
-        } else if found.key == self.store.tokens_key() {
-            tokens_from(found).map(|tokens| ClusterEvent::Tokens(Arc::new(tokens)))
+        } else if is_of_tokens {
+            let tokens = tokens_from(found).map(Arc::new);
+            let told = tokens.map(|table| ClusterEvent::Tokens { table, asked });
+            Ok(told.unwrap_or_else(ClusterEvent::TokensUnreadable))
         } else {
             return Ok(());
         };

@@ -22,9 +22,14 @@ pub async fn follow(
                 table.set_map(map);
             }
             ClusterEvent::Configuration(group, configuration) => table.set_configuration(group, &configuration),
-            ClusterEvent::Tokens(tokens) => {
+            ClusterEvent::Tokens { table, asked } => {
                 if let Some(guard) = &guard {
-                    guard.learn(&tokens);
+                    guard.hear(&table, asked);
+                }
+            }
+            ClusterEvent::TokensUnreadable(error) => {
+                if let Some(guard) = &guard {
+                    guard.cannot_read(&error);
                 }
             }
         }

@@ -16,12 +16,12 @@ pub fn to_wire(context: Option<TraceContext>) -> Bytes {
     }
 }
 
-/// From a batch. What makes no sense is no context: no request fails for its trace.
+/// From a batch. What makes no sense is no context: no request fails for its trace. Nor is what is not recorded, whoever sends it along.
 #[must_use]
 pub fn from_wire(bytes: &[u8]) -> Option<TraceContext> {
     match bytes {
         [] => None,
-        bytes => TraceContext::from_bytes(bytes),
+        bytes => TraceContext::from_bytes(bytes).and_then(TraceContext::if_sampled),
     }
 }
 
@@ -76,5 +76,7 @@ mod tests {
         };
         assert!(to_wire(Some(unsampled)).is_empty() && to_wire(None).is_empty());
         assert_eq!((from_wire(b""), from_wire(b"nonsense")), (None, None));
+        let brought = from_wire(&unsampled.to_bytes());
+        assert_eq!(brought, None, "whoever sends it, what is not recorded is not followed");
     }
 }

@@ -86,7 +86,7 @@ async fn a_watcher_is_told_of_every_change() {
     let mut events = store.watch();
     let mut next = async || {
         loop {
-            if let ClusterEvent::Tokens(table) = events.next().await.unwrap() {
+            if let ClusterEvent::Tokens { table, .. } = events.next().await.unwrap() {
                 return table;
             }
         }
@@ -106,7 +106,7 @@ async fn tokens_that_were_removed_by_hand_are_good_for_nothing() {
     let mut events = store.watch();
     let mut next = async || {
         loop {
-            if let ClusterEvent::Tokens(table) = events.next().await.unwrap() {
+            if let ClusterEvent::Tokens { table, .. } = events.next().await.unwrap() {
                 return table;
             }
         }
