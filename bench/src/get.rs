@@ -121,7 +121,7 @@ async fn bare(echo: &BareEcho, time: Duration) -> Result<Load> {
     .await
 }
 
-async fn unary(keyspace: &Keyspace, time: Duration) -> Result<Load> {
+pub(crate) async fn unary(keyspace: &Keyspace, time: Duration) -> Result<Load> {
     among(keyspace, FEW_KEYS, CALLERS, time).await
 }
 
@@ -138,7 +138,7 @@ pub(crate) async fn among(keyspace: &Keyspace, keys: u64, callers: usize, time: 
 }
 
 /// One submitter that keeps a window of requests under way.
-async fn pipelined(pipeline: &Pipeline, keyspace: &Keyspace, time: Duration) -> Result<Load> {
+pub(crate) async fn pipelined(pipeline: &Pipeline, keyspace: &Keyspace, time: Duration) -> Result<Load> {
     let mut pending: VecDeque<Pending<Got>> = VecDeque::with_capacity(WINDOW);
     let mut draw = Draw::new(0);
     let stopwatch = Stopwatch::start();

@@ -2,13 +2,14 @@
 
 use crate::process::cpu_seconds;
 use anyhow::Result;
+use serde::{Deserialize, Serialize};
 use std::future::Future;
 use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 /// What one round came to.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Load {
     pub(crate) per_second: f64,
     pub(crate) p50_us: f64,

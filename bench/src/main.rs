@@ -15,6 +15,7 @@ mod failover;
 mod get;
 mod million;
 mod put;
+mod traces;
 mod txn;
 
 use anyhow::{Context, Result, bail};
@@ -31,7 +32,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[derive(Parser)]
 #[command(name = "cargo xtask bench", bin_name = "cargo xtask bench")]
 struct Options {
-    /// Only these scenarios: get, put, txn, million, failover.
+    /// Only these scenarios: get, put, txn, million, failover; and traces, which is left out unless it is named.
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
     /// Rounds of each way; medians are taken.
@@ -49,6 +50,8 @@ struct Options {
     /// Exit with 1 if a bar is missed.
     #[arg(long)]
     enforce: bool,
+    #[command(flatten)]
+    traced: traces::Way,
 }
 
 /// What every scenario is told.
@@ -60,11 +63,21 @@ struct Plan {
 }
 
 const SCENARIOS: [&str; 5] = ["get", "put", "txn", "million", "failover"];
+/// No bar is set for it, and five clusters take their time.
+const IF_NAMED: &str = "traces";
 
 fn main() -> Result<ExitCode> {
     let options = Options::parse();
-    if let Some(unknown) = options.only.iter().find(|name| !SCENARIOS.contains(&name.as_str())) {
-        bail!("no scenario '{unknown}': there are {}", SCENARIOS.join(", "));
+    if options.traced.way {
+        runtime()?.block_on(traces::serve(&options.traced))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let is_known = |name: &str| name == IF_NAMED || SCENARIOS.contains(&name);
+    if let Some(unknown) = options.only.iter().find(|name| !is_known(name)) {
+        bail!(
+            "no scenario '{unknown}': there are {}, {IF_NAMED}",
+            SCENARIOS.join(", ")
+        );
     }
     let rows = match options.only.as_slice() {
         [one] => run(one, &options)?,
@@ -86,18 +99,22 @@ fn run(name: &str, options: &Options) -> Result<Vec<Row>> {
         round: Duration::from_millis(options.round_ms),
         keys: options.keys,
     };
-    // Client and server on one thread each (DESIGN section 13).
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let rows = runtime.block_on(async {
+    let rows = runtime()?.block_on(async {
         match name {
             "get" => get::run(plan).await,
             "put" => put::run(plan).await,
             "txn" => txn::run(plan).await,
             "million" => million::run(plan).await,
+            "traces" => traces::run(plan).await,
             _ => failover::run().await,
         }
     });
     rows.with_context(|| format!("scenario {name}"))
+}
+
+/// Client and server on one thread each (DESIGN section 13).
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
 }
 
 /// Each scenario in a process of its own: memory and threads of one do not disturb the next.

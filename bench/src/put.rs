@@ -110,7 +110,7 @@ fn rows(rounds: &[Round]) -> Vec<Row> {
     ]
 }
 
-async fn unary(keyspace: &Keyspace, time: Duration) -> Result<Load> {
+pub(crate) async fn unary(keyspace: &Keyspace, time: Duration) -> Result<Load> {
     let value = scenario::value();
     closed_loop(CALLERS, time, |caller| {
         let (keyspace, value, mut draw) = (keyspace.clone(), value.clone(), Draw::new(caller));
@@ -122,7 +122,7 @@ async fn unary(keyspace: &Keyspace, time: Duration) -> Result<Load> {
     .await
 }
 
-async fn pipelined(pipeline: &Pipeline, keyspace: &Keyspace, time: Duration) -> Result<Load> {
+pub(crate) async fn pipelined(pipeline: &Pipeline, keyspace: &Keyspace, time: Duration) -> Result<Load> {
     let value = scenario::value();
     let mut pending: VecDeque<Pending<Written>> = VecDeque::with_capacity(WINDOW);
     let mut draw = Draw::new(0);

@@ -2,10 +2,12 @@
 
 use crate::client::Shared;
 use crate::error::Error;
-use crate::retry::{Next, Retries};
+use crate::retry::{Next, Retries, Verdict};
 use crate::rpc;
 use crate::transport::Transport;
 use fulcrum_common::routing::Failure;
+use fulcrum_common::trace::Span;
+use fulcrum_types::TraceContext;
 use std::future::Future;
 use tokio::time::Instant;
 use tonic::{Response, Status, Streaming};
@@ -16,6 +18,7 @@ pub(crate) struct Pages<T> {
     until: Instant,
     retries: Retries,
     stream: Option<Streaming<T>>,
+    span: Span,
 }
 
 impl<T> Pages<T> {
@@ -25,7 +28,23 @@ impl<T> Pages<T> {
             until,
             retries: Retries::new(false),
             stream: None,
+            span: Span::none(),
         }
+    }
+
+    /// The same on behalf of a span, from the first page to the last.
+    pub(crate) fn under(self, span: Span) -> Self {
+        Self { span, ..self }
+    }
+
+    /// In which span pages are asked for, if that is recorded.
+    pub(crate) fn context(&self) -> Option<TraceContext> {
+        self.span.context()
+    }
+
+    /// That was the last one.
+    pub(crate) fn end(&mut self) {
+        std::mem::take(&mut self.span).end(None);
     }
 
     /// The wait for the next one begins anew.
@@ -68,17 +87,24 @@ impl<T> Pages<T> {
 
     async fn recover(&mut self, shared: &Shared, failure: Failure) -> Result<(), Error> {
         self.stream = None;
+        self.span.event(|| format!("an attempt failed: {failure:?}").into());
         match self.retries.after(failure) {
-            Next::Fail(verdict) => return Err(verdict.error()),
+            Next::Fail(verdict) => return Err(self.fail(verdict)),
             Next::Again { .. } => {
                 let pause = shared.backoff.pause(self.retries.failed());
                 if Instant::now() + pause >= self.until {
-                    return Err(self.retries.out_of_time().error());
+                    let verdict = self.retries.out_of_time();
+                    return Err(self.fail(verdict));
                 }
                 tokio::time::sleep(pause).await;
             }
         }
         Ok(())
+    }
+
+    fn fail(&mut self, verdict: Verdict) -> Error {
+        verdict.end(std::mem::take(&mut self.span));
+        verdict.error()
     }
 }
 

@@ -10,6 +10,8 @@ use crate::keyspace::{Choices, IntoBytes, Keyspace, deadline, levels};
 use crate::pages::Pages;
 use crate::rpc;
 use bytes::Bytes;
+use fulcrum_common::trace::Span;
+use fulcrum_common::wire::trace::into_metadata;
 use fulcrum_common::wire::{Malformed, v1};
 use fulcrum_types::{Level, Receipt, Versioned};
 use futures::stream::{self, Stream, TryStreamExt};
@@ -157,10 +159,15 @@ impl Scan {
 
     /// The pages, with their receipts and resume tokens. The deadline bounds the wait for each page, not the whole.
     pub fn pages(self) -> impl Stream<Item = Result<Page, Error>> + Send + 'static {
+        let shared = &self.keyspace.client.shared;
+        let span = match self.limit {
+            Some(0) => Span::none(),
+            _ => shared.begin(Some("fulcrum.v1.Kv/Scan")),
+        };
         let reading = Reading {
             left: self.limit,
             finished: self.limit == Some(0),
-            pages: Pages::new(self.keyspace.client.shared.until(self.choices.deadline)),
+            pages: Pages::new(shared.until(self.choices.deadline)).under(span),
             scan: self,
         };
         stream::try_unfold(reading, |mut reading| async move {
@@ -193,8 +200,10 @@ impl Reading {
             resume_token: scan.resume.clone(),
             options: scan.choices.read_options(),
         };
+        let trace = self.pages.context();
         let open = |router, until: Instant| {
             let mut request = Request::new(request.clone());
+            into_metadata(trace, request.metadata_mut());
             request.set_timeout(until.saturating_duration_since(Instant::now()));
             async move { rpc::kv(router).scan(request).await }
         };
@@ -215,6 +224,9 @@ impl Reading {
             None => self.finished = true,
         }
         self.finished |= self.left == Some(0);
+        if self.finished {
+            self.pages.end();
+        }
         let deadline = self.scan.choices.deadline;
         self.pages.renew(self.scan.keyspace.client.shared.until(deadline));
         Ok(page)

@@ -6,11 +6,12 @@
 
 use crate::error::Error;
 use crate::keyspace::{IntoBytes, Keyspace};
-use crate::retry::{Next, Retries};
+use crate::retry::{Next, Retries, Verdict};
 use crate::rpc;
 use crate::scan::Row;
 use bytes::Bytes;
 use fulcrum_common::routing::Failure;
+use fulcrum_common::wire::trace::into_metadata;
 use fulcrum_common::wire::{Malformed, v1};
 use fulcrum_types::{
     Change, Cursor, GroupId, MapVersion, NodeId, ReplicatedTime, Selection, WatchPosition, WatchToken,
@@ -256,15 +257,27 @@ impl Watching {
 
     async fn open(&self) -> Result<Streaming<v1::WatchResponse>, Failure> {
         let shared = &self.watch.keyspace.client.shared;
-        let request = Request::new(self.watch.request(self.with_token(|token| token.clone())));
+        // Of the opening: a watch is as long as its caller likes.
+        let mut span = shared.begin(Some("fulcrum.v1.Kv/Watch"));
+        let mut request = Request::new(self.watch.request(self.with_token(|token| token.clone())));
+        into_metadata(span.context(), request.metadata_mut());
         let chosen = shared.routers.choose();
         let mut client = rpc::kv(chosen.channel.clone());
         let deadline = shared.config.default_deadline();
         let opened = match tokio::time::timeout(deadline, client.watch(request)).await {
-            Ok(Ok(response)) => return Ok(response.into_inner()),
+            Ok(Ok(response)) => {
+                span.end(None);
+                return Ok(response.into_inner());
+            }
             Ok(Err(status)) => rpc::failure(&status),
             Err(_) => Failure::Lost("no answer came in time".into()),
         };
+        span.event(|| format!("an attempt failed: {opened:?}").into());
+        let verdict = match &opened {
+            Failure::Refused(refusal) => Verdict::Refused(refusal.clone()),
+            Failure::NotSent(reason) | Failure::Lost(reason) => Verdict::Unreachable(reason.clone()),
+        };
+        verdict.end(span);
         if !matches!(opened, Failure::Refused(_)) {
             shared.routers.failed(&chosen);
         }

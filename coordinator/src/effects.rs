@@ -6,6 +6,7 @@ use crate::traces::Traces;
 use foldhash::fast::RandomState;
 use fulcrum_common::budget::Share;
 use fulcrum_common::routing::{Groups, Question};
+use fulcrum_common::trace::Span;
 use fulcrum_two_phase::{AskId, Effect, Ended, Input, Observation, Reply, RequestId, Status};
 use fulcrum_types::{Answered, Mono, Operation, Participant, Refusal, TransactionOperation};
 use std::collections::HashMap;
@@ -105,7 +106,11 @@ impl Effects {
                 to,
                 operation,
                 deadline,
-            } => self.ask(now, ask, to, operation, deadline),
+                request,
+            } => {
+                let span = self.traces.asks(to, &operation, request);
+                self.ask(now, ask, to, operation, deadline, span);
+            }
             Effect::Reply { request, result } => {
                 self.traces.replied(now, request, &result);
                 if let Some(waiter) = self.waiters.remove(&request) {
@@ -118,9 +123,16 @@ impl Effects {
     }
 
     /// Asks in the background. Exactly one end comes, about at the deadline at the latest.
-    fn ask(&mut self, now: Mono, ask: AskId, to: Participant, operation: TransactionOperation, deadline: Mono) {
+    fn ask(
+        &mut self,
+        now: Mono,
+        ask: AskId,
+        to: Participant,
+        operation: TransactionOperation,
+        deadline: Mono,
+        span: Span,
+    ) {
         let ends = self.ends.clone();
-        let span = self.traces.asks(to, &operation);
         let trace = span.context();
         let told = move |result: Result<Answered, Refusal>| {
             span.end(result.as_ref().err());
@@ -185,6 +197,7 @@ mod tests {
                 to: Participant::default(),
                 operation: TransactionOperation::List { limit: 1 },
                 deadline: Mono(0) + Duration::from_secs(1),
+                request: None,
             };
             effects.run(Mono(0), ask);
         }

@@ -1,7 +1,8 @@
 //! Followed transactions: a span for what a client asks, and under it one for every question to a group.
 //!
-//! The core knows nothing of traces. Questions name the transaction that they are about, and by that they find its span: also those that
-//! come after the client was answered, when participants are told of the decision.
+//! The core knows nothing of traces. Questions of reads and look-ups come with the request that they are asked for, the others name the
+//! transaction that they are about, and by that they find its span: also those that come after the client was answered, when participants
+//! are told of the decision.
 
 use crate::event::Wanted;
 use foldhash::fast::RandomState;
@@ -79,13 +80,15 @@ impl Traces {
         }
     }
 
-    /// A group is asked: the span that is told to it.
-    pub(crate) fn asks(&self, to: Participant, operation: &TransactionOperation) -> Span {
+    /// A group is asked, perhaps for one request alone: the span that is told to it.
+    pub(crate) fn asks(&self, to: Participant, operation: &TransactionOperation, request: Option<RequestId>) -> Span {
         if self.transactions.is_empty() {
             return Span::none();
         }
-        let followed = self.about(operation).and_then(|id| self.transactions.get(&id));
-        let asked_by = followed.and_then(|followed| followed.context);
+        let asked_by = match request {
+            Some(request) => self.spans.get(&request).and_then(|(_, span)| span.context()),
+            None => self.about(operation).and_then(|id| self.transactions.get(&id)?.context),
+        };
         let mut span = trace::follow(Kind::Client, operation.name(), asked_by);
         span.set_rpc("fulcrum.internal.v1.Shard", "Exchange");
         span.set("fulcrum.group", to.group.0);
@@ -100,10 +103,9 @@ impl Traces {
             Op::Transact(request) => Some(request.id),
             Op::Prepare(request) => Some(request.id),
             Op::Decide(decide) => Some(decide.id),
-            Op::LookUp(id) => Some(*id),
             Op::Resolve(all) => all.iter().map(|one| one.id).find(followed),
             Op::Forget(ids) => ids.iter().copied().find(followed),
-            Op::Read { .. } | Op::Validate { .. } | Op::Heartbeat(_) | Op::List { .. } => None,
+            Op::Read { .. } | Op::Validate { .. } | Op::LookUp(_) | Op::Heartbeat(_) | Op::List { .. } => None,
         }
     }
 

@@ -12,8 +12,9 @@ use bytes::Bytes;
 use fulcrum_common::Keyspace;
 use fulcrum_common::limits;
 use fulcrum_common::routing::Kind;
+use fulcrum_common::trace::Span;
 use fulcrum_common::wire::{status, v1};
-use fulcrum_types::{Answer, GroupId, MapVersion, Query, Receipt, Refusal, Versioned};
+use fulcrum_types::{Answer, GroupId, MapVersion, Query, Receipt, Refusal, TraceContext, Versioned};
 use futures::future::try_join_all;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -29,8 +30,14 @@ const BYTES_PER_GROUP: u32 = 1024 * 1024;
 /// one message if nothing else is set.
 const PAGE_BYTES: usize = 3 * 1024 * 1024;
 
+/// Of how many pages of a scan it is followed what they ask of groups: the whole of a large keyspace would be a trace that nobody can read.
+const PAGES_FOLLOWED: u64 = 8;
+
 /// First byte of a resume token: its version.
 const TOKEN_VERSION: u8 = 1;
+
+/// Where pages go, or why there are no more.
+type Pages = mpsc::Sender<Result<v1::ScanPage, Status>>;
 
 /// One scan under way.
 pub(crate) struct Scan {
@@ -42,6 +49,7 @@ pub(crate) struct Scan {
     /// Rows left to give out.
     left: u64,
     until: Instant,
+    span: Span,
 }
 
 struct Part {
@@ -68,34 +76,53 @@ impl Scan {
             end,
             left,
             until,
+            span: Span::none(),
         })
     }
 
-    pub(crate) async fn run(mut self, pages: mpsc::Sender<Result<v1::ScanPage, Status>>) {
+    /// The same on behalf of a span, which ends with the scan.
+    pub(crate) fn under(self, span: Span) -> Self {
+        Self { span, ..self }
+    }
+
+    pub(crate) async fn run(mut self, pages: Pages) {
         let seen = self
             .reading
             .session
             .as_ref()
             .map_or(MapVersion::ZERO, |token| token.map_version);
         if let Err(refusal) = self.service.catch_up(seen, self.until).await {
-            let _ = pages.send(Err(status::refusal_to_status(&refusal))).await;
-            return;
+            return self.end(0, Err(refusal), &pages).await;
         }
-        loop {
-            let page = self.page().await.map_err(|refusal| status::refusal_to_status(&refusal));
-            let last = page
-                .as_ref()
-                .map_or(true, |page| page.resume_token.is_empty() || self.left == 0);
-            if pages.send(page).await.is_err() || last {
-                return;
+        for given in 0.. {
+            let page = self.page(given).await;
+            let goes_on = |page: &v1::ScanPage| !page.resume_token.is_empty() && self.left > 0;
+            match page {
+                Ok(page) if goes_on(&page) => {
+                    // Its span was cancelled, as the scan.
+                    if pages.send(Ok(page)).await.is_err() {
+                        return;
+                    }
+                }
+                last => return self.end(given + 1, last, &pages).await,
             }
         }
     }
 
-    async fn page(&mut self) -> Result<v1::ScanPage, Refusal> {
+    /// The last page, or why there is none. The span ends before its asker's can.
+    async fn end(mut self, asked: u64, last: Result<v1::ScanPage, Refusal>, pages: &Pages) {
+        self.span.set("fulcrum.pages", asked);
+        self.span.end(last.as_ref().err());
+        let last = last.map_err(|refusal| status::refusal_to_status(&refusal));
+        // The client may have gone.
+        let _ = pages.send(last).await;
+    }
+
+    async fn page(&mut self, number: u64) -> Result<v1::ScanPage, Refusal> {
         let groups: BTreeSet<GroupId> = self.keyspace_groups();
         let limit = u32::try_from(self.left).unwrap_or(u32::MAX).clamp(1, ROWS_PER_GROUP);
-        let parts = try_join_all(groups.into_iter().map(|group| self.part(group, limit))).await?;
+        let asked_by = self.span.context().filter(|_| number < PAGES_FOLLOWED);
+        let parts = try_join_all(groups.into_iter().map(|group| self.part(group, limit, asked_by))).await?;
         let receipts = parts.iter().map(|part| part.receipt.clone().into()).collect();
         let (mut rows, mut complete) = merge(parts);
         let fits = usize::try_from(self.left).unwrap_or(usize::MAX).min(fitting(&rows));
@@ -130,7 +157,7 @@ impl Scan {
         view.map.groups_of(self.keyspace.id).collect()
     }
 
-    async fn part(&self, group: GroupId, limit: u32) -> Result<Part, Refusal> {
+    async fn part(&self, group: GroupId, limit: u32, asked_by: Option<TraceContext>) -> Result<Part, Refusal> {
         let query = Query::Scan {
             start: self.start.clone(),
             end: self.end.clone(),
@@ -148,7 +175,7 @@ impl Scan {
             pass_on: false,
             in_doubt: false,
         };
-        let answered = self.service.dispatch.ask(order, None).await?;
+        let answered = self.service.dispatch.ask(order, asked_by).await?;
         match answered.answer {
             Answer::Rows { rows, complete } if complete || !rows.is_empty() => Ok(Part {
                 rows,

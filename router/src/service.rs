@@ -245,19 +245,26 @@ impl v1::kv_server::Kv for KvService {
     type ScanStream = ReceiverStream<Result<v1::ScanPage, Status>>;
 
     async fn scan(&self, request: Request<v1::ScanRequest>) -> Result<Response<Self::ScanStream>, Status> {
+        let span = begin(&request, "fulcrum.v1.Kv/Scan", "Scan");
         let until = until(&request, self.default_deadline);
         let (pages, stream) = mpsc::channel(PAGES_AHEAD);
-        let scan = scan::Scan::new(self.clone(), permitted(request)?, until)
-            .map_err(|refusal| status::refusal_to_status(&refusal))?;
-        tokio::spawn(scan.run(pages));
-        Ok(Response::new(ReceiverStream::new(stream)))
+        let scan = match scan::Scan::new(self.clone(), permitted(request)?, until) {
+            Ok(scan) => scan,
+            Err(refusal) => return end(span, Err(refusal)),
+        };
+        let context = span.context();
+        tokio::spawn(scan.under(span).run(pages));
+        wire::trace::told_in(context, Ok(Response::new(ReceiverStream::new(stream))))
     }
 
     type WatchStream = ReceiverStream<Result<v1::WatchResponse, Status>>;
 
     async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        // Of its opening: nobody knows when it ends, and what comes then is no answer to this call.
+        let span = begin(&request, "fulcrum.v1.Kv/Watch", "Watch");
         let ends = timeout::asked(&request).map(|time| Instant::now() + time);
-        reply(watch::open(self, permitted(request)?, ends).await)
+        let opened = watch::open(self, permitted(request)?, ends, span.context()).await;
+        end(span, opened)
     }
 
     type PipelineStream = BoxStream<'static, Result<PipelineResponse, Status>>;

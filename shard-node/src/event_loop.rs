@@ -96,6 +96,7 @@ impl EventLoop {
 
     fn turn(&mut self, waiting: &mut Waiting) -> Option<End> {
         self.metrics.turns.inc();
+        self.effects.traces().turn_begins();
         self.metrics.turn_operations.observe(waiting.len() as f64);
         let mut now = self.clock.now();
         let before = self.effects.waiting() + waiting.requests.len();

@@ -75,6 +75,23 @@ pub(crate) enum Question {
     LookUp(RequestId, usize),
 }
 
+impl Question {
+    /// The one request that it is asked for, unless it is asked for a transaction.
+    fn request(&self) -> Option<RequestId> {
+        match self {
+            Question::Read(request, _)
+            | Question::Intent(request, ..)
+            | Question::Cleared(request, _)
+            | Question::LookUp(request, _) => Some(*request),
+            Question::Vote(..)
+            | Question::Home(_)
+            | Question::Tell(..)
+            | Question::Forget(..)
+            | Question::Heartbeat(_) => None,
+        }
+    }
+}
+
 impl TwoPhase {
     /// A coordinator with nothing under way: a restarted one has forgotten everything.
     #[must_use]
@@ -186,12 +203,14 @@ impl TwoPhase {
     ) -> AskId {
         let ask = AskId(self.next_ask);
         self.next_ask += 1;
+        let request = question.request();
         self.questions.insert(ask, question);
         self.effects.push(Effect::Ask {
             ask,
             to,
             operation,
             deadline,
+            request,
         });
         ask
     }

@@ -10,7 +10,7 @@
 //! first, whose news are the newest, and to any other replica when that fails.
 //!
 //! **Left out.** Moving slots between groups: a change of owner will end a group's part and begin the other's. Sharing one
-//! group's log among many watches of one router: each reads for itself.
+//! group's log among many watches of one router: each reads for itself. Following more of a watch in traces than its opening.
 
 mod current;
 mod follow;
@@ -25,7 +25,7 @@ use fulcrum_common::routing::Kind;
 use fulcrum_common::wire::{status, v1};
 use fulcrum_types::{
     Answer, ChangesQuery, Cursor, GroupId, Level, Mode, Operation, Query, ReadRequest, Refusal, Selection,
-    WatchPosition, WatchToken,
+    TraceContext, WatchPosition, WatchToken,
 };
 use futures::StreamExt;
 use futures::future::try_join_all;
@@ -86,6 +86,7 @@ pub(crate) async fn open(
     service: &KvService,
     request: v1::WatchRequest,
     ends: Option<Instant>,
+    asked_by: Option<TraceContext>,
 ) -> Result<ReceiverStream<Result<v1::WatchResponse, Status>>, Refusal> {
     let until = Instant::now() + service.default_deadline;
     let from = request.from.map(WatchToken::from);
@@ -104,7 +105,7 @@ pub(crate) async fn open(
     let positions = match (from, request.include_current) {
         (Some(token), _) => positions_of(token, &groups)?,
         (None, true) => groups.iter().map(|group| (*group, to_load())).collect(),
-        (None, false) => positions_now(service, &keyspace, &groups, until).await?,
+        (None, false) => positions_now(service, &keyspace, &groups, until, asked_by).await?,
     };
     let (responses, stream) = mpsc::channel(AHEAD);
     let watch = Watch {
@@ -163,6 +164,7 @@ async fn positions_now(
     keyspace: &Arc<Keyspace>,
     groups: &[GroupId],
     until: Instant,
+    asked_by: Option<TraceContext>,
 ) -> Result<BTreeMap<GroupId, WatchPosition>, Refusal> {
     let level = match keyspace.options.mode {
         Mode::Sync => Level::Linearizable,
@@ -176,7 +178,7 @@ async fn positions_now(
             wait: Duration::ZERO,
         };
         let order = order(keyspace, *group, level, Query::Changes(query), until);
-        let answered = service.dispatch.ask(order, None).await?;
+        let answered = service.dispatch.ask(order, asked_by).await?;
         match answered.answer {
             Answer::Changes { reached: cursor, .. } => Ok((*group, WatchPosition { cursor, loading: None })),
             other => Err(unexpected(&other)),

@@ -5,12 +5,13 @@ mod collector;
 mod support;
 
 use collector::{Collector, Seen};
-use fulcrum_client::{Client, Config, Error, Level, TraceContext};
+use fulcrum_client::{Client, Config, Error, Level, Range, TraceContext, WatchEvent};
 use fulcrum_common::telemetry::{self, TelemetryConfig};
 use fulcrum_common::trace::{self, Kind};
 use std::cell::Cell;
 use std::collections::BTreeMap;
-use support::{World, until};
+use support::{PATIENCE, World, until};
+use tokio_stream::StreamExt;
 
 const ROUTER: &str = "fulcrum-router";
 const NODE: &str = "fulcrum-shard-node";
@@ -78,11 +79,18 @@ async fn a_request_leaves_one_trace_and_others_leave_none() {
         a_refusal(&client, &collector).await,
     ];
     traces.extend(two_of_many(&client, &collector).await);
+    traces.extend(a_watch(&client, &collector).await);
+    traces.push(a_snapshot(&client, &collector).await);
+    traces.push(a_scan(&world, &client, &collector).await);
+    traces.push(a_long_scan(&client, &collector).await);
     traces.push(a_command(&world, &collector, &endpoint).await);
     // With a ratio of 0 nothing else was ever begun, and all that was begun has been seen by now.
     let wanted = traces.iter().map(|id| id.to_be_bytes().to_vec()).collect();
     assert_eq!(collector.traces(), wanted);
 }
+
+/// What a read that is not answered at once has.
+const WAIT: &str = "fulcrum-shard-node wait";
 
 /// Waits for a trace to have so many spans of these names.
 async fn seen(collector: &Collector, id: u128, names: &[(&str, &str, usize)]) -> Vec<Seen> {
@@ -95,12 +103,14 @@ async fn seen(collector: &Collector, id: u128, names: &[(&str, &str, usize)]) ->
         for seen in collector.trace(id) {
             *counts.entry(seen.named()).or_insert(0) += 1;
         }
+        // Whether a read has to wait is up to the machine, too.
+        counts.remove(WAIT);
         counts
     };
     let begun = support::now();
     while counted() != wanted {
         assert!(
-            support::now().since(begun) < support::PATIENCE,
+            support::now().since(begun) < PATIENCE,
             "{:#?} is not {wanted:#?}",
             counted()
         );
@@ -177,6 +187,15 @@ const WRITE: [(&str, &str, usize); 7] = [
     (NODE, "append", 2),
 ];
 
+const READ: [(&str, &str, usize); 6] = [
+    ("test", "test", 1),
+    ("test", "fulcrum.v1.Kv/Get", 1),
+    (ROUTER, "fulcrum.v1.Kv/Get", 1),
+    (ROUTER, "forward", 1),
+    (NODE, "read", 1),
+    (NODE, "queue", 1),
+];
+
 async fn a_put(client: &Client, collector: &Collector) -> u128 {
     let orders = client.keyspace("orders");
     let (id, written_) = in_a_trace(orders.put("k", "v").send()).await;
@@ -216,16 +235,7 @@ async fn a_read(client: &Client, collector: &Collector) -> u128 {
     let orders = client.keyspace("orders");
     let (id, got) = in_a_trace(orders.get("k").at(Level::Linearizable).send()).await;
     assert_eq!(got.unwrap().value.unwrap().value, "v");
-    let call = "fulcrum.v1.Kv/Get";
-    let names = [
-        ("test", "test", 1),
-        ("test", call, 1),
-        (ROUTER, call, 1),
-        (ROUTER, "forward", 1),
-        (NODE, "read", 1),
-        (NODE, "queue", 1),
-    ];
-    let spans = seen(collector, id, &names).await;
+    let spans = seen(collector, id, &READ).await;
     let read = one(&spans, NODE, "read");
     chain(&[one(&spans, ROUTER, "forward"), read, one(&spans, NODE, "queue")]);
     assert_eq!(read.attribute("fulcrum.level").as_deref(), Some("linearizable"));
@@ -326,6 +336,145 @@ async fn two_of_many(client: &Client, collector: &Collector) -> Vec<u128> {
         written(&spans, forward, one(&spans, NODE, "write"));
     }
     followed
+}
+
+/// Its opening is followed, and nothing that comes after.
+async fn a_watch(client: &Client, collector: &Collector) -> [u128; 2] {
+    let orders = client.keyspace("orders");
+    let mut events = orders.watch().key("watched").events();
+    let (id, begun) = in_a_trace(events.next()).await;
+    assert!(matches!(begun, Some(Ok(WatchEvent::Progress(_)))), "{begun:?}");
+    let call = "fulcrum.v1.Kv/Watch";
+    let names = [
+        ("test", "test", 1),
+        ("test", call, 1),
+        (ROUTER, call, 1),
+        (ROUTER, "forward", 1),
+        (NODE, "watch", 1),
+        (NODE, "queue", 1),
+    ];
+    let spans = seen(collector, id, &names).await;
+    let watch = one(&spans, NODE, "watch");
+    chain(&[
+        one(&spans, "test", "test"),
+        one(&spans, "test", call),
+        one(&spans, ROUTER, call),
+        one(&spans, ROUTER, "forward"),
+        watch,
+        one(&spans, NODE, "queue"),
+    ]);
+    assert_eq!(watch.attribute("fulcrum.keyspace").as_deref(), Some("orders"));
+    orders.put("watched", "v").await.unwrap();
+    let is_change = |event: &Option<Result<WatchEvent, Error>>| matches!(event, Some(Ok(WatchEvent::Change { .. })));
+    while !is_change(&events.next().await) {}
+    // What the same processes send later comes later: if anything else had been followed it would be here by then.
+    let later = a_read(client, collector).await;
+    assert_eq!(collector.trace(id).len(), spans.len());
+    [id, later]
+}
+
+/// Two groups and two rounds: what was read, and whether it still holds.
+async fn a_snapshot(client: &Client, collector: &Collector) -> u128 {
+    let keys = [("orders", "t"), ("stock", "t")];
+    let (id, values) = in_a_trace(client.transactions().snapshot(keys)).await;
+    assert!(values.unwrap().values.iter().all(Option::is_some));
+    let call = "fulcrum.v1.Transactions/Read";
+    let names = [
+        ("test", "test", 1),
+        ("test", call, 1),
+        (ROUTER, call, 1),
+        (ROUTER, "read", 1),
+        (ROUTER, "transaction_read", 2),
+        (ROUTER, "validate", 2),
+        (NODE, "transaction_read", 2),
+        (NODE, "validate", 2),
+        (NODE, "queue", 4),
+    ];
+    let spans = seen(collector, id, &names).await;
+    let read = one(&spans, ROUTER, "read");
+    chain(&[
+        one(&spans, "test", "test"),
+        one(&spans, "test", call),
+        one(&spans, ROUTER, call),
+        read,
+    ]);
+    for round in ["transaction_read", "validate"] {
+        let mut groups = Vec::new();
+        for served in all(&spans, NODE, round) {
+            let mut asked = all(&spans, ROUTER, round).into_iter();
+            let asked = asked.find(|asked| served.is_child_of(asked)).unwrap();
+            chain(&[read, asked, served]);
+            assert_eq!(asked.attribute("fulcrum.group"), served.attribute("fulcrum.group"));
+            groups.push(served.attribute("fulcrum.group"));
+        }
+        assert_ne!(groups[0], groups[1], "{round}");
+    }
+    id
+}
+
+/// Every group is asked, and each says which it is.
+async fn a_scan(world: &World, client: &Client, collector: &Collector) -> u128 {
+    world.ok(&["keyspace", "create", "wide", "--groups", "2"]);
+    until("all nodes are ready", || world.all_ready()).await;
+    let wide = client.keyspace("wide").within(PATIENCE);
+    wide.put("one", "row").await.unwrap();
+    let rows = || async { wide.scan(Range::all()).rows().collect::<Result<Vec<_>, _>>().await };
+    // Both groups answer by now.
+    rows().await.unwrap();
+    let (id, rows) = in_a_trace(rows()).await;
+    assert_eq!(rows.unwrap().len(), 1);
+    let call = "fulcrum.v1.Kv/Scan";
+    let names = [
+        ("test", "test", 1),
+        ("test", call, 1),
+        (ROUTER, call, 1),
+        (ROUTER, "forward", 2),
+        (NODE, "scan", 2),
+        (NODE, "queue", 2),
+    ];
+    let spans = seen(collector, id, &names).await;
+    let served = one(&spans, ROUTER, call);
+    chain(&[one(&spans, "test", "test"), one(&spans, "test", call), served]);
+    assert_eq!(served.attribute("fulcrum.pages").as_deref(), Some("1"));
+    let mut groups = Vec::new();
+    for scan in all(&spans, NODE, "scan") {
+        let mut forwards = all(&spans, ROUTER, "forward").into_iter();
+        let forward = forwards.find(|forward| scan.is_child_of(forward)).unwrap();
+        chain(&[served, forward, scan]);
+        assert_eq!(forward.attribute("db.operation.name").as_deref(), Some("scan"));
+        groups.push(scan.attribute("fulcrum.group"));
+    }
+    assert_ne!(groups[0], groups[1]);
+    id
+}
+
+/// Of many pages the first ones are followed, and the rest is counted.
+async fn a_long_scan(client: &Client, collector: &Collector) -> u128 {
+    const FOLLOWED: usize = 8;
+    let stock = client.keyspace("stock").within(PATIENCE);
+    let value = "v".repeat(600 * 1024);
+    for number in 0..2 * FOLLOWED + 2 {
+        stock.put(format!("large/{number}"), value.clone()).await.unwrap();
+    }
+    let range = Range::prefix("large/");
+    let pages = async { stock.scan(range).pages().collect::<Result<Vec<_>, _>>().await };
+    let (id, pages) = in_a_trace(pages).await;
+    let pages = pages.unwrap().len();
+    assert!(pages > FOLLOWED, "{pages} pages");
+    let call = "fulcrum.v1.Kv/Scan";
+    let names = [
+        ("test", "test", 1),
+        ("test", call, 1),
+        (ROUTER, call, 1),
+        (ROUTER, "forward", FOLLOWED),
+        (NODE, "scan", FOLLOWED),
+        (NODE, "queue", FOLLOWED),
+    ];
+    let spans = seen(collector, id, &names).await;
+    let served = one(&spans, ROUTER, call);
+    assert_eq!(served.attribute("fulcrum.pages"), Some(pages.to_string()));
+    assert_eq!(served.attribute("fulcrum.outcome").as_deref(), Some("ok"));
+    id
 }
 
 /// `fulcrum --trace` says which trace it was.

@@ -42,6 +42,11 @@ impl Traces {
         self.requests.is_empty() && self.entries.is_empty()
     }
 
+    /// A turn begins.
+    pub(crate) fn turn_begins(&mut self) {
+        self.requests.turn_begins();
+    }
+
     /// A request of a trace has its turn.
     pub(crate) fn taken(
         &mut self,

@@ -9,7 +9,7 @@ use fulcrum_common::trace::{self, Failed, Kind, Record, Value};
 use fulcrum_common::wire::internal::TracedEntry;
 use fulcrum_common::wire::trace::to_wire;
 use fulcrum_types::{
-    Answered, GroupId, GroupRequest, Index, LogPosition, Mono, NodeId, Operation, Receipt, Refusal, TraceContext,
+    Answered, GroupId, GroupRequest, Index, LogPosition, Mono, NodeId, Operation, Query, Receipt, Refusal, TraceContext,
 };
 use std::collections::{BTreeMap, HashMap};
 use std::ops::RangeInclusive;
@@ -22,6 +22,8 @@ struct Followed {
     group: GroupId,
     arrived: Mono,
     taken: Mono,
+    /// In which turn it was taken.
+    turn: u64,
     entry: Option<Entry>,
     /// It may be ordered, sooner or later.
     writes: bool,
@@ -47,6 +49,8 @@ pub(super) struct Requests {
     followed: HashMap<RequestId, Followed>,
     /// Whose entry stands where. What was answered before its backups had it stays until they have.
     places: BTreeMap<(GroupId, Index), Place>,
+    /// How many turns there were.
+    turn: u64,
 }
 
 enum Place {
@@ -57,6 +61,10 @@ enum Place {
 impl Requests {
     pub(super) fn is_empty(&self) -> bool {
         self.followed.is_empty() && self.places.is_empty()
+    }
+
+    pub(super) fn turn_begins(&mut self) {
+        self.turn += 1;
     }
 
     pub(super) fn taken(
@@ -77,6 +85,7 @@ impl Requests {
             group: request.group,
             arrived,
             taken: now,
+            turn: self.turn,
             entry: None,
             writes: match &request.operation {
                 Operation::Write { .. } | Operation::Joint(_) => true,
@@ -201,6 +210,10 @@ impl Requests {
         };
         let anchor = Anchor::now();
         followed.record(&anchor, keyspace_of(followed.group), result, now);
+        if followed.has_waited(self.turn) {
+            let wait = Piece::part_of(followed.context, "wait", followed.taken, now);
+            trace::record(wait.into_record(&anchor));
+        }
         let Followed {
             context, group, entry, ..
         } = followed;
@@ -234,6 +247,11 @@ impl Requests {
 }
 
 impl Followed {
+    /// Whether it is a read that could not be answered in the turn in which it was taken.
+    fn has_waited(&self, turn: u64) -> bool {
+        !self.writes && self.turn != turn
+    }
+
     fn record(&self, anchor: &Anchor, keyspace: &str, result: &Result<Answered, Refusal>, now: Mono) {
         let mut attributes: Vec<(&'static str, Value)> = vec![
             ("db.system.name", "fulcrum".into()),
@@ -311,7 +329,11 @@ fn of_receipt(receipt: &Receipt) -> [(&'static str, Value); 6] {
 
 fn name(operation: &Operation) -> &'static str {
     match operation {
-        Operation::Read(_) => "read",
+        Operation::Read(read) => match read.query {
+            Query::Get(_) | Query::Joint(_) => "read",
+            Query::Scan { .. } => "scan",
+            Query::Changes(_) => "watch",
+        },
         Operation::Write { .. } | Operation::Joint(_) => "write",
         Operation::Outcome(_) => "outcome",
         Operation::Cut(_) => "cut",

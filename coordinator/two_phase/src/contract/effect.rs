@@ -25,6 +25,8 @@ pub enum Effect {
         operation: TransactionOperation,
         /// When an answer is of no use any more.
         deadline: Mono,
+        /// The request that it is asked for, of a read or a look-up. What belongs to a transaction names that itself.
+        request: Option<RequestId>,
     },
     /// Answer a client: once for each request that was not cancelled.
     Reply {

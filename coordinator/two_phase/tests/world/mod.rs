@@ -144,6 +144,7 @@ impl World {
                 to,
                 operation,
                 deadline,
+                request: _,
             } => self.flights.push(Flight {
                 from: Source::Core(name, life),
                 ask,

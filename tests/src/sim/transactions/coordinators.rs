@@ -227,6 +227,7 @@ impl World {
                 to,
                 operation,
                 deadline,
+                request: _,
             } => {
                 let coordinator = &self.transactions.coordinators[number];
                 let span = coordinator.clock.true_span(deadline.since(now).as_nanos() as Time);
