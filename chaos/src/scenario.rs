@@ -306,6 +306,20 @@ pub const ALL: &[Scenario] = &[
             machine_drain,
         )
     },
+    Scenario {
+        bars: Bars {
+            pause: Some(ms(200)),
+            no_failure: true,
+            ..NONE
+        },
+        ..scenario(
+            "rollout",
+            "all nodes are replaced in turn, then all routers, as by an upgrade",
+            &[Ability::Rollouts],
+            NONE,
+            rollout,
+        )
+    },
 ];
 
 const CUT: &[Ability] = &[Ability::Cut];
@@ -548,6 +562,17 @@ fn machine_restart(rng: &mut Rng, _: &Shape) -> Plan {
 fn machine_drain(rng: &mut Rng, _: &Shape) -> Plan {
     let fault = Fault::Machine(MachineFault::Drain);
     once(rng, fault, Whom::Primary, ms(4_000), ms(14_000))
+}
+
+fn rollout(rng: &mut Rng, _: &Shape) -> Plan {
+    let mut plan = once(rng, Fault::RollOut, Whom::Nodes, ms(1_000), ms(14_000));
+    // Begins when the nodes are done, however long that takes.
+    plan.events.push(Event {
+        at: about(rng, ms(4_000)),
+        whom: Whom::Router,
+        ..plan.events[0]
+    });
+    plan
 }
 
 fn random(rng: &mut Rng, shape: &Shape) -> Plan {

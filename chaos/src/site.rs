@@ -96,6 +96,7 @@ impl Site {
                     name: options.release_name.clone(),
                 },
                 nodes: options.nodes,
+                any_router: scenario.needs.contains(&Ability::Rollouts),
             }),
         })
     }
@@ -134,7 +135,7 @@ mod tests {
             refused.collect()
         };
         let (namespaces, proxies) = (Site::Process(Links::Namespaces), Site::Process(Links::Proxies));
-        let machines = ["machine-pause", "machine-restart", "machine-drain"];
+        let machines = ["machine-pause", "machine-restart", "machine-drain", "rollout"];
         let and_machines = |skipped: &[&'static str]| [skipped, &machines].concat();
         assert_eq!(skipped(&namespaces, &[]), machines);
         assert_eq!(

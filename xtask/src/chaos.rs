@@ -1,14 +1,14 @@
 //! `cargo xtask chaos`: builds the services and the fault tool, finds an etcd, and hands over.
 //!
-//! For containers the services and etcd are in images: then only the tool is built, and the image of etcd if there is none. Pods are there already.
+//! For containers the services and etcd are in images, of which that of etcd is built if there is none; pods are there already. The tool is built with all other
+//! programs there, too.
 
-use anyhow::{Result, bail};
-use std::path::PathBuf;
+use anyhow::Result;
 
 use crate::compose;
 use crate::etcd;
 use crate::process;
-use crate::workspace::{cargo, root};
+use crate::workspace::{self, root};
 
 const RELEASE: &str = "--release";
 /// What changes nothing, and needs no cluster.
@@ -21,20 +21,7 @@ const TELLS_ONLY: [&str; 3] = ["--list", "--help", "-h"];
 pub(crate) fn run(flags: &[String]) -> Result<u8> {
     let release = flags.iter().any(|flag| flag == RELEASE);
     let (in_containers, in_pods) = (asks_for(flags, "docker"), asks_for(flags, "kind"));
-    let mut build = cargo(&["build", "--quiet", "--locked", "-p", "fulcrum-chaos"]);
-    match in_containers || in_pods {
-        true => build.args(["--bin", "fulcrum-chaos"]),
-        false => build.args(["-p", "fulcrum-services", "--bins"]),
-    };
-    if release {
-        build.arg(RELEASE);
-    }
-    match process::run(&mut build)? {
-        0 => {}
-        code => bail!("the programs could not be built: cargo ended with {code}"),
-    }
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-    let programs = target.join(if release { "release" } else { "debug" });
+    let programs = workspace::programs(release)?;
     let mut chaos = std::process::Command::new(programs.join("fulcrum-chaos"));
     chaos
         .current_dir(root())

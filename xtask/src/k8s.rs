@@ -12,6 +12,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 
+use crate::dashboards::check::prometheus_program;
 use crate::deploy::python;
 use crate::etcd;
 use crate::package::{on_path, succeeds};
@@ -25,11 +26,11 @@ pub(crate) const HELP: &str = "\
 Examples:
   cargo xtask image --binaries target/release   the image that the cluster will run
   cargo xtask k8s up                            builds Kubernetes 1.20 (30 minutes, once), starts 3 nodes, loads the image
-  cargo xtask k8s test                          install, upgrade under load, drain, kill, pause, scale, reinstall
+  cargo xtask k8s test                          install, upgrade under load, drain, kill, pause, scale, reinstall; the same with encryption and tokens
   cargo xtask k8s status
   cargo xtask k8s down                          ends and removes what `up` made; the programs stay in target/k8s/bin
 
-Needs root, docker, kubectl, python3 (3.10 or newer, with venv), openssl and ip; for the first build Debian 12's apt-get, make and gcc,
+Needs root, docker, kubectl, python3 (3.10 or newer, with venv), openssl, ip and Prometheus (else apt-get fetches Debian's into target/prometheus); for the first build Debian 12's apt-get, make and gcc,
 and 5 GB in target/k8s, of which 400 MB stay. It touches this machine: docker gets a network, containers, volumes and images named fulcrum-k8s-*, and
 this machine routes to pods. All but the images is gone after `down`.
 
@@ -158,6 +159,7 @@ fn test(only: &[String], values: Option<&Path>) -> Result<u8> {
         .args(["--root".as_ref(), root().as_os_str()])
         .args(["--image", &image()])
         .args(["--fulcrum".as_ref(), command_line_tool()?.as_os_str()])
+        .args(["--prometheus".as_ref(), prometheus_program(root())?.as_os_str()])
         .env("KUBECONFIG", kubeconfig)
         .env("PYTHONDONTWRITEBYTECODE", "1");
     if !only.is_empty() {
@@ -182,7 +184,7 @@ fn command_line_tool() -> Result<PathBuf> {
     let target = root().join("target");
     let built = ["release", "debug"].map(|profile| target.join(profile).join("fulcrum"));
     let found = built.iter().find(|path: &&PathBuf| Path::is_file(path)).cloned();
-    found.context("the load needs the command line tool: cargo build --release -p fulcrum-cli")
+    found.context("the load needs the command line tool: cargo build --release -p fulcrum-services -p fulcrum-cli -p fulcrum-chaos --bins")
 }
 
 #[cfg(test)]
@@ -196,7 +198,14 @@ mod tests {
 
     #[test]
     fn scripts_are_where_they_are_looked_for() {
-        for name in ["build.sh", "cluster.sh", "test.py"] {
+        for name in [
+            "build.sh",
+            "cluster.sh",
+            "test.py",
+            "ground.py",
+            "plain.py",
+            "encrypted.py",
+        ] {
             assert!(folder().join(name).is_file(), "{name}");
         }
     }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
 use crate::process;
@@ -23,6 +23,27 @@ pub(crate) fn cargo(arguments: &[&str]) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root()).args(arguments);
     command
+}
+
+/// Who is built together. Which features a dependency gets is up to all packages of a build: with fewer of them most of what lies in `target` would be
+/// built again, and again with the next command that names others.
+const TOGETHER: [&str; 3] = ["fulcrum-services", "fulcrum-cli", "fulcrum-chaos"];
+
+/// Builds all programs, and says in which folder they are.
+pub(crate) fn programs(release: bool) -> Result<PathBuf> {
+    let mut build = cargo(&["build", "--locked", "--bins"]);
+    for package in TOGETHER {
+        build.args(["-p", package]);
+    }
+    if release {
+        build.arg("--release");
+    }
+    match process::run(&mut build)? {
+        0 => {}
+        code => bail!("the programs could not be built: cargo ended with {code}"),
+    }
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    Ok(target.join(if release { "release" } else { "debug" }))
 }
 
 /// The part of `cargo metadata` that the policy needs.

@@ -94,6 +94,8 @@ pub enum Ability {
     Unheard,
     /// The machines that members are on can be hurt.
     Machines,
+    /// All members of a kind can be replaced in turn, as by an upgrade.
+    Rollouts,
 }
 
 impl fmt::Display for Ability {
@@ -105,6 +107,7 @@ impl fmt::Display for Ability {
             Ability::Failpoints => "failpoints",
             Ability::Unheard => "cut links that stay so when a member is killed",
             Ability::Machines => "machines that can be hurt",
+            Ability::Rollouts => "replacing all members of a kind in turn",
         })
     }
 }
@@ -162,6 +165,8 @@ impl Offer {
 
 /// Why most places offer no machines.
 pub(crate) const NO_MACHINES: &str = "all members are on this machine; --backend kind has others";
+/// Why most places offer no rollouts.
+pub(crate) const NO_ROLLOUTS: &str = "nobody looks after members here; --backend kind has a cluster that does";
 
 /// All members of a cluster, in the order in which they start.
 pub(crate) fn all(nodes: u64, routers: u64) -> Vec<Member> {
@@ -298,6 +303,11 @@ pub trait Backend: Send {
     /// Sees whether the fault is there.
     async fn machine_condition(&mut self, member: Member, _: MachineFault) -> Result<MachineCondition> {
         bail!("{member} has no machine of its own: {NO_MACHINES}")
+    }
+
+    /// Has all members of this one's kind replaced in turn, as an upgrade does it, and sees that each is another one.
+    async fn roll_out(&mut self, like: Member) -> Result<()> {
+        bail!("{like} is not replaced: {NO_ROLLOUTS}")
     }
 
     /// Keeps what members have logged, for people.

@@ -43,6 +43,8 @@ pub enum Whom {
     Same,
     /// This node.
     Node(NodeId),
+    /// All nodes: the first one stands for them.
+    Nodes,
     /// The router that tellers speak to first.
     Router,
     /// etcd.
@@ -56,6 +58,7 @@ impl fmt::Display for Whom {
             Whom::Backup => f.write_str("a backup"),
             Whom::Same => f.write_str("the same node"),
             Whom::Node(node) => write!(f, "node-{}", node.0),
+            Whom::Nodes => f.write_str("all nodes"),
             Whom::Router => f.write_str("a router"),
             Whom::Etcd => f.write_str("etcd"),
         }
@@ -115,6 +118,8 @@ pub enum Fault {
     JumpClock(i64),
     /// The machine that it is on is hurt.
     Machine(MachineFault),
+    /// It and all others of its kind are replaced in turn, as by an upgrade. That ends by itself.
+    RollOut,
 }
 
 impl fmt::Display for Fault {
@@ -148,6 +153,7 @@ impl fmt::Display for Fault {
             Fault::Machine(MachineFault::Pause) => f.write_str("its machine stands still"),
             Fault::Machine(MachineFault::Restart) => f.write_str("its machine breaks down"),
             Fault::Machine(MachineFault::Drain) => f.write_str("its machine is emptied"),
+            Fault::RollOut => f.write_str("it and all of its kind replaced in turn"),
         }
     }
 }
@@ -238,6 +244,7 @@ impl Striker<'_> {
             Fault::FailSync => self.fail_sync(node_of(member)?).await,
             Fault::JumpClock(seconds) => self.jump_clock(node_of(member)?, seconds).await,
             Fault::Machine(how) => self.hurt_machine(member, how).await,
+            Fault::RollOut => self.backend.roll_out(member).await,
         }
         .with_context(what)?;
         Ok(struck)
@@ -261,6 +268,7 @@ impl Striker<'_> {
             Fault::Cut(..) | Fault::Slow(_) => self.mend(&struck.links).await,
             Fault::FillDisk => self.unfill(node_of(member)?).await,
             Fault::Machine(how) => self.heal_machine(member, how).await,
+            Fault::RollOut => self.start(member).await,
             Fault::StallSync | Fault::FailSync | Fault::JumpClock(_) => self.clear_failpoints(node_of(member)?).await,
         }
         .with_context(what)
@@ -271,6 +279,7 @@ impl Striker<'_> {
             Whom::Etcd => return Ok((Member::Etcd, BTreeSet::new())),
             Whom::Router => return Ok((Member::Router(1), BTreeSet::new())),
             Whom::Node(node) => Some(node),
+            Whom::Nodes => Some(NodeId(1)),
             Whom::Same => self.last,
             Whom::Primary | Whom::Backup => None,
         };
@@ -297,7 +306,10 @@ impl Striker<'_> {
             (None, _) => up.into_iter().max_by_key(|node| (modes(*node), led(*node).count())),
         };
         let node = node.with_context(|| format!("nobody is {whom}"))?;
-        let groups: BTreeSet<GroupId> = led(node).map(|group| group.id).collect();
+        let groups: BTreeSet<GroupId> = match whom {
+            Whom::Nodes => ours.iter().map(|group| group.id).collect(),
+            _ => led(node).map(|group| group.id).collect(),
+        };
         if whom == Whom::Primary && groups.is_empty() {
             bail!("nobody leads a group");
         }

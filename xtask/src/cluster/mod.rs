@@ -22,8 +22,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 
 use crate::etcd;
-use crate::process;
-use crate::workspace::{cargo, root};
+use crate::workspace::{self, root};
 pub(crate) use ledger::Ledger;
 pub(crate) use ledger::Started;
 pub(crate) use patience::until;
@@ -155,24 +154,7 @@ fn programs(args: &UpArgs) -> Result<PathBuf> {
             .canonicalize()
             .with_context(|| format!("look into {}", built.display()));
     }
-    let mut build = cargo(&[
-        "build",
-        "--locked",
-        "-p",
-        "fulcrum-services",
-        "-p",
-        "fulcrum-cli",
-        "--bins",
-    ]);
-    if args.release {
-        build.arg("--release");
-    }
-    match process::run(&mut build)? {
-        0 => {}
-        code => bail!("the programs could not be built: cargo ended with {code}"),
-    }
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-    Ok(target.join(if args.release { "release" } else { "debug" }))
+    workspace::programs(args.release)
 }
 
 /// Nothing of it runs: what is left of the last time goes, unless it is to be kept. Logs go in any case.

@@ -86,6 +86,7 @@ pub(crate) fn offered(cut: Result<(), String>) -> Offer {
         (Ability::Failpoints, Ok(())),
         (Ability::Unheard, Ok(())),
         (Ability::Machines, Err(super::NO_MACHINES.to_owned())),
+        (Ability::Rollouts, Err(super::NO_ROLLOUTS.to_owned())),
     ])
 }
 

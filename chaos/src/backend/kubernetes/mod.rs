@@ -12,6 +12,7 @@
 //! | cut links | rules in the machines (`network`) | datagrams between the pods' networks |
 //! | a lost disk | its volume's directory is emptied (`disks`) | it is empty |
 //! | failpoints | a file in the volume, if the release's settings name it | what the node says |
+//! | all members of a kind replaced in turn | `kubectl rollout restart` (`rollout`) | every pod is another one, and ready |
 //! | a machine stands still, breaks down, is emptied | `docker pause`, `docker kill`, `kubectl drain` (`machines`) | another machine gets no answer |
 //!
 //! Left out: slow links (no `netem` in these kernels, and no proxy between pods), full disks (volumes are directories of a disk that machines share), and a kill that
@@ -24,6 +25,7 @@ mod lives;
 mod machines;
 mod network;
 mod pods;
+mod rollout;
 
 pub use command::Release;
 
@@ -37,7 +39,7 @@ use fulcrum_types::NodeId;
 use futures::future::try_join_all;
 use lives::Lives;
 use network::Network;
-use pods::{only, pods_of};
+use pods::{Pods, only, pods_of};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Stdio;
@@ -58,6 +60,8 @@ pub struct Setup {
     pub release: Release,
     /// Shard-nodes that it must have.
     pub nodes: u64,
+    /// Clients get in at every machine and are led to some router, as by the release's own Service: for scenarios in which routers move.
+    pub any_router: bool,
 }
 
 /// Why links are not slow.
@@ -76,6 +80,7 @@ pub fn offer() -> Offer {
         (Ability::Failpoints, Ok(())),
         (Ability::Unheard, Err(no_unheard.to_owned())),
         (Ability::Machines, Ok(())),
+        (Ability::Rollouts, Ok(())),
     ])
 }
 
@@ -88,6 +93,7 @@ pub struct Kubernetes {
     numbers: BTreeMap<Member, usize>,
     claims: BTreeMap<NodeId, String>,
     routers: Vec<String>,
+    any_router: bool,
     network: Network,
     lives: Lives,
     /// Members whose machine suffers, and which that is.
@@ -109,6 +115,7 @@ impl Kubernetes {
             numbers: BTreeMap::new(),
             claims: BTreeMap::new(),
             routers: Vec::new(),
+            any_router: setup.any_router,
             network: Network::default(),
             lives,
             machine_of: BTreeMap::new(),
@@ -136,8 +143,16 @@ impl Kubernetes {
             .await?;
         made.has_failpoints = settings.contains(FAILPOINTS_PATH);
         made.bring_probe().await?;
-        made.routers = door::open(&made.release, &made.machines, &pods).await?;
+        made.open_door(&pods).await?;
         Ok(made)
+    }
+
+    async fn open_door(&mut self, pods: &Pods) -> Result<()> {
+        self.routers = match self.any_router {
+            true => door::open_to_any(&self.release, &self.machines).await?,
+            false => door::open(&self.release, &self.machines, pods).await?,
+        };
+        Ok(())
     }
 
     /// Ends whatever a command may have left: idempotent, and done first and last.
@@ -405,9 +420,13 @@ impl Backend for Kubernetes {
             self.machine_of.remove(&member);
             // A router may have gone elsewhere meanwhile.
             let pods = pods::list(&self.release).await?;
-            self.routers = door::open(&self.release, &self.machines, &pods).await?;
+            self.open_door(&pods).await?;
         }
         Ok(condition)
+    }
+
+    async fn roll_out(&mut self, like: Member) -> Result<()> {
+        rollout::run(&self.release, like).await
     }
 
     async fn keep_logs(&mut self, into: &Path) -> Result<()> {

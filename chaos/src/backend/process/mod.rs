@@ -130,6 +130,7 @@ pub fn offer(links: Links) -> Offer {
         (Ability::Failpoints, Ok(())),
         (Ability::Unheard, Ok(())),
         (Ability::Machines, Err(super::NO_MACHINES.to_owned())),
+        (Ability::Rollouts, Err(super::NO_ROLLOUTS.to_owned())),
     ])
 }
 

@@ -116,7 +116,7 @@ fn pictures(answered: &[verdict::Answered]) -> Result<u8> {
 }
 
 /// The system's, or one that is fetched.
-fn prometheus_program(root: &Path) -> Result<PathBuf> {
+pub(crate) fn prometheus_program(root: &Path) -> Result<PathBuf> {
     if let Some(program) = on_path("prometheus").filter(|_| on_path("promtool").is_some()) {
         return Ok(program);
     }
