@@ -268,7 +268,9 @@ async fn follow(mut store: watch::Receiver<Option<ClusterStore>>, inbox: Arc<Inb
                 inbox.event(Event::Configuration { group, configuration });
             }
             ClusterEvent::Tokens { table, asked } => followers.guard.hear(&table, asked),
-            ClusterEvent::TokensUnreadable(error) => followers.guard.cannot_read(&error),
+            ClusterEvent::TokensUnreadable { error, revision, asked } => {
+                followers.guard.cannot_read(&error, revision, asked);
+            }
         }
     }
 }

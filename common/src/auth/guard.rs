@@ -57,6 +57,28 @@ struct Known {
     unreadable: Option<String>,
 }
 
+/// What a table is to what is known.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum News {
+    None,
+    Newer,
+    /// The store has gone back to it.
+    OfAnEarlierTime,
+}
+
+impl Known {
+    fn news(&self, revision: Revision, asked: Option<Instant>) -> News {
+        let is_older = self.revision.is_some_and(|known| known > revision);
+        let answered_since = asked.is_some_and(|asked| self.answered.is_some_and(|answered| answered > asked));
+        match asked {
+            None if is_older || self.revision == Some(revision) => News::None,
+            Some(_) if is_older && answered_since => News::None,
+            Some(_) if is_older => News::OfAnEarlierTime,
+            _ => News::Newer,
+        }
+    }
+}
+
 /// What came with a call.
 pub(super) struct Shown<'a> {
     pub(super) authorization: Option<&'a [u8]>,
@@ -122,16 +144,8 @@ impl Guard {
     /// Only what the store has answered to others since it was asked may be newer.
     pub fn hear(&self, table: &TokenTable, asked: Option<Instant>) {
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        let is_older = known.revision.is_some_and(|revision| revision > table.revision);
-        let is_known = known.revision == Some(table.revision);
-        let (takes, went_back) = match asked {
-            None => (!is_older && !is_known, false),
-            Some(asked) => {
-                let answered_since = known.answered.is_some_and(|answered| answered > asked);
-                (!(is_older && answered_since), is_older && !answered_since)
-            }
-        };
-        if went_back {
+        let news = known.news(table.revision, asked);
+        if news == News::OfAnEarlierTime {
             tracing::warn!(
                 known = ?known.revision,
                 found = %table.revision,
@@ -139,15 +153,19 @@ impl Guard {
                  look through `fulcrum token list`, and revoke again what was revoked since (docs/security-tokens.md)"
             );
         }
-        if takes {
+        if news != News::None {
             self.replace(&mut known, table);
         }
     }
 
     /// The store holds tokens that cannot be read. Those known before stay in force: nobody can make or revoke any meanwhile, and to let nobody in
     /// would help none but who broke them. Said loudly, and again and again.
-    pub fn cannot_read(&self, error: &StoreError) {
+    pub fn cannot_read(&self, error: &StoreError, revision: Revision, asked: Option<Instant>) {
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        // What repairs them is newer than they are, and may be older than those known before.
+        if known.news(revision, asked) != News::None {
+            known.revision = Some(revision);
+        }
         known.unreadable = Some(error.to_string());
         self.unreadable.set(1);
         say_unreadable(&known);

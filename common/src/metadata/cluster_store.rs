@@ -100,7 +100,14 @@ pub enum ClusterEvent {
         asked: Option<Instant>,
     },
     /// The store holds tokens that this release cannot read.
-    TokensUnreadable(StoreError),
+    TokensUnreadable {
+        /// Why.
+        error: StoreError,
+        /// Of which revision they are.
+        revision: Revision,
+        /// As of [`ClusterEvent::Tokens`].
+        asked: Option<Instant>,
+    },
 }
 
 /// A node's registration. The node is taken for alive while it is kept.
@@ -418,9 +425,12 @@ impl Watcher {
         };
         let is_there = |key: &String| listing.entries.binary_search_by(|kv| kv.key.cmp(key)).is_ok();
         let (map_key, tokens_key) = (self.store.map_key(), self.store.tokens_key());
-        // Somebody removed them by hand. A store without even a map has lost all that it knew, and says nothing of tokens.
-        let removed = self.told.contains_key(&tokens_key) && !is_there(&tokens_key) && is_there(&map_key);
-        self.told.retain(|key, _| is_there(key));
+        // Somebody removed them by hand, or the store is of a time before them. A store without even a map has lost all that it knew, and says
+        // nothing of tokens: what it says once it has one is held against what was told before.
+        let has_map = is_there(&map_key);
+        let removed = self.told.contains_key(&tokens_key) && !is_there(&tokens_key) && has_map;
+        self.told
+            .retain(|key, _| is_there(key) || (*key == tokens_key && !has_map));
         if removed {
             let table = Arc::new(TokenTable {
                 revision: listing.revision,
@@ -478,7 +488,11 @@ impl Watcher {
         } else if is_of_tokens {
             let tokens = tokens_from(found).map(Arc::new);
             let told = tokens.map(|table| ClusterEvent::Tokens { table, asked });
-            Ok(told.unwrap_or_else(ClusterEvent::TokensUnreadable))
+            Ok(told.unwrap_or_else(|error| ClusterEvent::TokensUnreadable {
+                error,
+                revision: found.mod_revision,
+                asked,
+            }))
         } else {
             return Ok(());
         };

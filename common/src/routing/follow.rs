@@ -27,9 +27,9 @@ pub async fn follow(
                     guard.hear(&table, asked);
                 }
             }
-            ClusterEvent::TokensUnreadable(error) => {
+            ClusterEvent::TokensUnreadable { error, revision, asked } => {
                 if let Some(guard) = &guard {
-                    guard.cannot_read(&error);
+                    guard.cannot_read(&error, revision, asked);
                 }
             }
         }

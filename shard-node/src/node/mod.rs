@@ -102,6 +102,8 @@ pub struct Node {
     entropy: Box<dyn FnMut() -> u64 + Send>,
     clean: bool,
     next_sync: Mono,
+    /// So many; who has a turn is told by it.
+    ticks: u64,
     fatal: Option<String>,
 }
 
@@ -154,6 +156,7 @@ impl Node {
             entropy: Box::new(entropy),
             clean: boot.clean,
             next_sync,
+            ticks: 0,
             fatal: None,
         })
     }
@@ -262,11 +265,15 @@ impl Node {
     fn tick(&mut self, now: Now, disk_healthy: bool) {
         self.expire(now);
         let sweep = self.shared.settings.sweep_records;
+        self.ticks = self.ticks.wrapping_add(1);
+        let (tick, groups) = (self.ticks, self.groups.len());
         self.each(now, |group, shared| {
             group.step(shared, now, Input::Tick { disk_healthy })?;
             group.refresh(shared, now);
             group.tend_transactions(shared, now);
-            group.let_time_go_on(shared, now)?;
+            if idle::has_turn(tick, group.id, groups) {
+                group.let_time_go_on(shared, now)?;
+            }
             group.end_waits(shared, now)?;
             group.cuts.expire(now.mono);
             group.log.sweep(&mut shared.store, sweep)?;

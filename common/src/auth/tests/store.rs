@@ -157,6 +157,44 @@ async fn a_token_that_a_restored_store_does_not_hold_is_good_for_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_store_that_was_empty_before_it_was_restored_leaves_no_token_good_that_it_does_not_hold() {
+    let world = World::new(true);
+    let (metadata, _store) = world.followed().await;
+    // It says nothing of tokens as long as it has not even a map.
+    metadata.restore(memory());
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    world.until(true).await;
+    let snapshot = memory();
+    open(snapshot.clone()).await;
+    metadata.restore(snapshot);
+    world.until(false).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_repairs_the_unreadable_tokens_of_a_restored_store_counts_though_its_number_is_low() {
+    let world = World::new(true);
+    let (metadata, store) = world.followed().await;
+    let before = store.tokens().await.unwrap().revision;
+    let snapshot = memory();
+    open(snapshot.clone()).await;
+    let key = "/fulcrum/test/tokens".to_owned();
+    let garbage = Op::put(key.clone(), Bytes::from_static(b"garbage"));
+    snapshot.txn(vec![], vec![garbage]).await.unwrap();
+    metadata.restore(snapshot);
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_eq!(world.unreadable(), "1");
+    let none = memory();
+    let other = open(none.clone()).await;
+    other.create_token(APP, world.record(), 0).await.unwrap();
+    other.revoke_token("app").await.unwrap();
+    let empty = none.get(&key).await.unwrap().unwrap().value;
+    metadata.txn(vec![], vec![Op::put(key, empty)]).await.unwrap();
+    assert!(store.tokens().await.unwrap().revision < before);
+    world.until(false).await;
+    assert_eq!(world.unreadable(), "0");
+}
+
+#[tokio::test(start_paused = true)]
 async fn tokens_that_cannot_be_read_leave_those_known_before_and_are_told_loudly() {
     let world = World::new(true);
     let (metadata, store) = world.followed().await;
