@@ -6,10 +6,11 @@
 
 use super::config::{TlsConfig, check_server_name};
 use super::material::{Contents, Material, wall};
-use super::refusals::{Pace, Refusals};
+use super::refusals::Refusals;
 use super::role::RoleName;
 use super::serve::{Acceptor, Port};
 use crate::config::{ConfigError, Validate, invalid};
+use crate::few_lines::Pace;
 use crate::metrics::Metrics;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ServerConfig};

@@ -3,8 +3,8 @@
 //! A certificate of the authority is not enough to act as a part of the cluster: clients have those, too. It must carry the role as a DNS
 //! name. The role has no dots, so that no wildcard (`*.example.com`) can stand for it.
 
-use super::refusals::Pace;
 use super::serve::ConnectionInfo;
+use crate::few_lines::Pace;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::client::verify_server_name;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
