@@ -45,9 +45,10 @@ impl Tls {
             return Ok(None);
         }
         let contents = read(config)?;
-        let material = Material::of(config, &contents)?;
+        let role = RoleName::new(&config.service_name).map_err(|reason| invalid("tls.service_name", reason))?;
+        let material = Material::of(config, &role, &contents)?;
         let tls = Arc::new(Self {
-            role: RoleName::new(&config.service_name).map_err(|reason| invalid("tls.service_name", reason))?,
+            role,
             config: config.clone(),
             material: RwLock::new(Arc::new(material)),
             warned: Mutex::default(),
@@ -188,7 +189,7 @@ async fn keep_up(tls: Weak<Tls>, fingerprint: u128) {
 fn look(tls: &Tls, found: &mut Found, contents: Result<Contents, ConfigError>) {
     let (fingerprint, made) = match &contents {
         Ok(contents) if contents.fingerprint() == found.in_force => return found.takes(found.in_force),
-        Ok(contents) => (contents.fingerprint(), Material::of(&tls.config, contents)),
+        Ok(contents) => (contents.fingerprint(), Material::of(&tls.config, &tls.role, contents)),
         Err(error) => (xxh3_128(error.to_string().as_bytes()), Err(error.clone())),
     };
     match made {
