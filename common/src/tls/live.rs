@@ -12,6 +12,7 @@ use super::serve::{Acceptor, Port};
 use crate::config::{ConfigError, Validate, invalid};
 use crate::few_lines::Pace;
 use crate::metrics::Metrics;
+use crate::secret_files::warn_if_open;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ServerConfig};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
@@ -45,6 +46,9 @@ impl Tls {
             return Ok(None);
         }
         let contents = read(config)?;
+        if let Some(key) = &config.key {
+            warn_if_open("tls.key", key);
+        }
         let role = RoleName::new(&config.service_name).map_err(|reason| invalid("tls.service_name", reason))?;
         let material = Material::of(config, &role, &contents)?;
         let tls = Arc::new(Self {
