@@ -5,6 +5,7 @@
 //! never see this: they are given small option structs.
 
 use crate::error::StartError;
+use crate::tls::TlsConfig;
 use config::{Config, Environment, File, FileFormat, Map};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -160,6 +161,20 @@ pub fn check_listen(key: &str, address: SocketAddr, protected: bool) -> Result<(
          tls.metrics = true), or set insecure_listen = true"
     );
     Err(invalid(key, reason))
+}
+
+/// The same of a service's port and of that of its metrics, with its encryption.
+pub fn check_ports(
+    listen: SocketAddr,
+    metrics: Option<SocketAddr>,
+    insecure: bool,
+    tls: &TlsConfig,
+) -> Result<(), ConfigError> {
+    check_listen("listen", listen, insecure || tls.is_on())?;
+    match metrics {
+        Some(metrics) => check_listen("metrics_listen", metrics, insecure || tls.metrics),
+        None => Ok(()),
+    }
 }
 
 /// Refuses a deadline that no request could keep.

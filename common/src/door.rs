@@ -1,4 +1,5 @@
-//! What every service has at its door beside its own API: the standard health service, reflection, and answers in time ([`InTime`]).
+//! What every service has at its door beside its own API: the standard health service, reflection, answers in time ([`InTime`]), and bounds on
+//! connections ([`Bound`]).
 //!
 //! Health names what is served, and the whole by the empty name, as the standard wants it. A service that stops says so under every
 //! name, and ends the streams of those who watch: they would hold up its end, for they never end by themselves.
@@ -6,8 +7,11 @@
 //! Reflection comes in both versions that clients ask for (`v1`, and `v1alpha` of older tools), and lists what is served here and
 //! nothing else, though the messages of all services are described.
 
+mod bound;
 mod in_time;
 
+pub(crate) use bound::Place;
+pub use bound::{Bound, ConnectionsConfig};
 pub use in_time::InTime;
 
 use crate::wire::DESCRIPTORS;

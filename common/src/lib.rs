@@ -32,6 +32,7 @@ pub mod error;
 pub mod lifecycle;
 pub mod metrics;
 pub mod metrics_server;
+pub mod secret_files;
 pub mod sockets;
 pub mod telemetry;
 pub mod tls;

@@ -110,8 +110,8 @@ async fn accept(listener: TcpListener, endpoint: Arc<Endpoint>) {
         let endpoint = Arc::clone(&endpoint);
         tokio::spawn(async move {
             let connection = match &endpoint.acceptor {
-                Some(acceptor) => acceptor.greet(stream, peer).await,
-                None => Some(Connection::Plain(stream)),
+                Some(acceptor) => acceptor.greet(stream, peer, None).await,
+                None => Some(Connection::Plain(stream, None)),
             };
             if let Some(connection) = connection {
                 serve(connection, endpoint).await;

@@ -2,7 +2,8 @@
 
 use fulcrum_common::audit::AuditConfig;
 use fulcrum_common::auth::AuthConfig;
-use fulcrum_common::config::{ConfigError, Validate, check_deadline, check_listen, check_most, duration};
+use fulcrum_common::config::{ConfigError, Validate, check_deadline, check_most, check_ports, duration};
+use fulcrum_common::door::ConnectionsConfig;
 use fulcrum_common::tls::TlsConfig;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -23,6 +24,8 @@ pub struct CoordinatorConfig {
     pub default_deadline: Duration,
     /// Transactions under way at once; more are refused as overload.
     pub transactions_max: u32,
+    /// How many may connect, and when one that is gone is given up.
+    pub connections: ConnectionsConfig,
     /// Who is let in: a section of its own in what operators write.
     #[serde(skip)]
     pub auth: AuthConfig,
@@ -42,6 +45,7 @@ impl Default for CoordinatorConfig {
             insecure_listen: false,
             default_deadline: Duration::from_secs(5),
             transactions_max: 4_000,
+            connections: ConnectionsConfig::default(),
             auth: AuthConfig::default(),
             audit: AuditConfig::default(),
             tls: TlsConfig::default(),
@@ -51,10 +55,8 @@ impl Default for CoordinatorConfig {
 
 impl Validate for CoordinatorConfig {
     fn validate(&self) -> Result<(), ConfigError> {
-        check_listen("listen", self.listen, self.insecure_listen || self.tls.is_on())?;
-        if let Some(address) = self.metrics_listen {
-            check_listen("metrics_listen", address, self.insecure_listen || self.tls.metrics)?;
-        }
+        check_ports(self.listen, self.metrics_listen, self.insecure_listen, &self.tls)?;
+        self.connections.validate()?;
         check_deadline("default_deadline", self.default_deadline)?;
         check_most("transactions_max", self.transactions_max, "transaction")
     }

@@ -6,7 +6,7 @@ use crate::metrics::Metrics;
 use crate::service::TransactionsService;
 use fulcrum_common::audit::Audit;
 use fulcrum_common::auth::{Gate, Guard};
-use fulcrum_common::door::{self, Health, InTime};
+use fulcrum_common::door::{self, Bound, Health, InTime};
 use fulcrum_common::lifecycle::Lifecycle;
 use fulcrum_common::metadata::{ClusterStore, StoreError};
 use fulcrum_common::metrics::Metrics as Registry;
@@ -23,7 +23,6 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tonic::server::NamedService;
 use tonic::service::Routes;
-use tonic::transport::Server;
 
 /// A coordinator told to stop lets calls under way end for so long. What is under way then is left to the groups.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -49,6 +48,7 @@ struct Parts {
     audit: Audit,
     life: Lifecycle,
     tls: Option<Arc<Tls>>,
+    bound: Bound,
 }
 
 impl RunningCoordinator {
@@ -76,6 +76,8 @@ impl RunningCoordinator {
         let life = Lifecycle::of("coordinator");
         let (scraped, ready) = (registry.registry().clone(), life.readiness());
         let metrics_server = MetricsServer::start_if(config.metrics_listen, tls.as_ref(), scraped, ready).await?;
+        let bound = Bound::of(&config.connections, &registry);
+        let bound = bound.map_err(|error| StartError::Config(error.to_string()))?;
         let parts = Parts {
             config,
             store,
@@ -86,6 +88,7 @@ impl RunningCoordinator {
             audit,
             life: life.clone(),
             tls,
+            bound,
         };
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::Builder::new()
@@ -181,13 +184,14 @@ async fn serve(
     let (health, health_service) = Health::serving(SERVICES).await;
     let (reflection, older_reflection) = door::reflection(SERVICES)?;
     let acceptor = parts.tls.map(|tls| tls.acceptor(Port::Services));
-    let incoming = connections(TcpListener::from_std(listener)?, acceptor);
+    let incoming = connections(TcpListener::from_std(listener)?, acceptor, parts.bound);
     let (drain, draining) = oneshot::channel::<()>();
     let services = Routes::new(health_service)
         .add_service(reflection)
         .add_service(older_reflection)
         .add_service(Gate::for_clients(&parts.guard, transactions.into_server()));
-    let serving = Server::builder().serve_with_incoming_shutdown(InTime::new(services.prepare()), incoming, async {
+    let server = parts.config.connections.server();
+    let serving = server.serve_with_incoming_shutdown(InTime::new(services.prepare()), incoming, async {
         let _ = draining.await;
     });
     let told = async {

@@ -2,7 +2,7 @@
 
 use crate::coordinator::Coordinator;
 use crate::pipeline;
-use fulcrum_common::audit::{Asked, Audit};
+use fulcrum_common::audit::Audit;
 use fulcrum_common::auth::{Caller, Verb};
 use fulcrum_common::lifecycle::Lifecycle;
 use fulcrum_common::limits::MAX_MESSAGE_BYTES;
@@ -180,9 +180,9 @@ impl Transactions for TransactionsService {
         let wanted = ResolveRequest::try_from(*request.get_ref());
         let wanted = wanted.map_err(|malformed| status::refusal_to_status(&malformed.into()))?;
         let arguments = json!({"transaction": wanted.id.to_string(), "home_group": wanted.home.0});
-        let asked = Asked::by(&request, Verb::ResolveTransaction, arguments)?;
-        let permitted = asked.permitted(None);
         let resolve = async { respond(self.coordinator.resolve(wanted, until).await) };
-        self.audit.perform(asked, permitted, resolve).await
+        self.audit
+            .verb(&request, Verb::ResolveTransaction, arguments, None, resolve)
+            .await
     }
 }

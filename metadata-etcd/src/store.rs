@@ -10,6 +10,7 @@ use fulcrum_common::config::ConfigError;
 use fulcrum_common::metadata::{
     Compare, KeyValue, LeaseId, Listing, Metadata, MetadataError, Op, Revision, TxnOutcome, WatchStream, check_txn,
 };
+use fulcrum_common::secret_files::warn_if_open;
 use std::time::Duration;
 
 /// An answer that has the whole cluster map and every configuration.
@@ -28,6 +29,9 @@ impl EtcdMetadata {
     /// # Errors
     /// A setting that cannot be, or a file that it names.
     pub fn new(config: EtcdConfig) -> Result<Self, ConfigError> {
+        if let Some(key) = &config.key_file {
+            warn_if_open("etcd.key_file", key);
+        }
         let members = Members::new(config)?;
         Ok(Self { members })
     }

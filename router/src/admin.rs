@@ -335,8 +335,6 @@ impl v1::admin_server::Admin for AdminService {
         let (name, spec) = (&request.get_ref().name, request.get_ref().spec.clone());
         let spec: KeyspaceSpec = spec.unwrap_or_default().into();
         let arguments = json!({"name": name, "spec": chosen(request.get_ref().spec.as_ref())});
-        let asked = Asked::by(&request, Verb::CreateKeyspace, arguments)?;
-        let permitted = asked.permitted(Some(name));
         let work = async {
             let options = spec.resolve().map_err(|error| invalid(error.to_string()))?;
             let (id, created) = self.store.create_keyspace(name, options).await.map_err(store_error)?;
@@ -346,7 +344,9 @@ impl v1::admin_server::Admin for AdminService {
                 .ok_or_else(|| invalid("the keyspace was dropped at once"))?;
             Ok(Response::new(map::keyspace_to_wire(keyspace, created.groups_of(id))))
         };
-        self.audit.perform(asked, permitted, work).await
+        self.audit
+            .verb(&request, Verb::CreateKeyspace, arguments, Some(name), work)
+            .await
     }
 
     async fn list_keyspaces(
@@ -378,14 +378,14 @@ impl v1::admin_server::Admin for AdminService {
     ) -> Result<Response<v1::DropKeyspaceResponse>, Status> {
         let until = until(&request, self.default_deadline);
         let name = &request.get_ref().name;
-        let asked = Asked::by(&request, Verb::DropKeyspace, json!({"name": name}))?;
-        let permitted = asked.permitted(Some(name));
         let work = async {
             let dropped = self.store.drop_keyspace(name).await.map_err(store_error)?;
             self.wait_for_map(dropped.version(), until).await;
             Ok(Response::new(v1::DropKeyspaceResponse {}))
         };
-        self.audit.perform(asked, permitted, work).await
+        self.audit
+            .verb(&request, Verb::DropKeyspace, json!({"name": name}), Some(name), work)
+            .await
     }
 
     async fn status(&self, request: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {
@@ -487,13 +487,11 @@ impl v1::admin_server::Admin for AdminService {
         let until = until(&request, self.default_deadline);
         let order = *request.get_ref();
         let arguments = json!({"node": order.node, "abort": order.abort});
-        let asked = Asked::by(&request, Verb::DrainNode, arguments)?;
-        let permitted = asked.permitted(None);
         let work = async {
             let drained = tokio::time::timeout_at(until, self.drain(order)).await;
             drained.map_err(|_| late())?.map(Response::new)
         };
-        self.audit.perform(asked, permitted, work).await
+        self.audit.verb(&request, Verb::DrainNode, arguments, None, work).await
     }
 
     async fn placement(
@@ -516,9 +514,9 @@ impl v1::admin_server::Admin for AdminService {
             "balance_pause_ms": wanted.balance_pause_ms,
             "calm_ms": wanted.calm_ms,
         });
-        let asked = Asked::by(&request, Verb::SetPlacement, arguments)?;
-        let permitted = asked.permitted(None);
-        self.audit.perform(asked, permitted, work).await
+        self.audit
+            .verb(&request, Verb::SetPlacement, arguments, None, work)
+            .await
     }
 
     async fn force_start(
@@ -545,18 +543,18 @@ impl v1::admin_server::Admin for AdminService {
             "rights": tokens::shown(&wanted.rights),
             "expires_in_ms": wanted.expires_in_ms,
         });
-        let asked = Asked::by(&request, Verb::CreateToken, arguments)?;
-        let permitted = asked.permitted(None);
-        self.audit.perform(asked, permitted, self.make_token(wanted)).await
+        self.audit
+            .verb(&request, Verb::CreateToken, arguments, None, self.make_token(wanted))
+            .await
     }
 
     async fn list_tokens(
         &self,
         request: Request<v1::ListTokensRequest>,
     ) -> Result<Response<v1::ListTokensResponse>, Status> {
-        let asked = Asked::by(&request, Verb::ListTokens, json!({}))?;
-        let permitted = asked.permitted(None);
-        self.audit.perform(asked, permitted, self.all_tokens()).await
+        self.audit
+            .verb(&request, Verb::ListTokens, json!({}), None, self.all_tokens())
+            .await
     }
 
     async fn set_token_rights(
@@ -565,9 +563,15 @@ impl v1::admin_server::Admin for AdminService {
     ) -> Result<Response<v1::Token>, Status> {
         let wanted = request.get_ref();
         let arguments = json!({"token": wanted.token, "rights": tokens::shown(&wanted.rights)});
-        let asked = Asked::by(&request, Verb::SetTokenRights, arguments)?;
-        let permitted = asked.permitted(None);
-        self.audit.perform(asked, permitted, self.give_rights(wanted)).await
+        self.audit
+            .verb(
+                &request,
+                Verb::SetTokenRights,
+                arguments,
+                None,
+                self.give_rights(wanted),
+            )
+            .await
     }
 
     async fn revoke_token(
@@ -575,9 +579,15 @@ impl v1::admin_server::Admin for AdminService {
         request: Request<v1::RevokeTokenRequest>,
     ) -> Result<Response<v1::RevokeTokenResponse>, Status> {
         let token = &request.get_ref().token;
-        let asked = Asked::by(&request, Verb::RevokeToken, json!({"token": token}))?;
-        let permitted = asked.permitted(None);
-        self.audit.perform(asked, permitted, self.take_back(token)).await
+        self.audit
+            .verb(
+                &request,
+                Verb::RevokeToken,
+                json!({"token": token}),
+                None,
+                self.take_back(token),
+            )
+            .await
     }
 }
 

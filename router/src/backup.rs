@@ -10,7 +10,7 @@ use crate::order::unknown_keyspace;
 use crate::service::unexpected;
 use fulcrum_common::ClusterMap;
 use fulcrum_common::audit::{Asked, Audit};
-use fulcrum_common::auth::{Caller, Scope, Verb};
+use fulcrum_common::auth::Verb;
 use fulcrum_common::entropy::random_u64;
 use fulcrum_common::limits::MAX_TRANSACTION_KEYS;
 use fulcrum_common::metadata::ClusterStore;
@@ -20,7 +20,6 @@ use fulcrum_common::wire::{Malformed, map, status, v1};
 use fulcrum_two_phase::cut::{Asks, Cutting, NotCut, Unsettled, Verdicts};
 use fulcrum_types::{
     Answer, Cut, CutAnswer, CutId, CutOperation, CutPage, CutPoint, CutStep, GroupId, Operation, Participant, Refusal,
-    Right,
 };
 use futures::future::try_join_all;
 use futures::stream::{FuturesUnordered, StreamExt};
@@ -227,12 +226,6 @@ impl Reading {
     }
 }
 
-/// What only who may make backups may say of one.
-fn operators<T>(request: Request<T>) -> Result<T, Status> {
-    let permitted = Caller::of(&request)?.may(Right::Admin, Scope::ALL);
-    permitted.map(|()| request.into_inner()).map_err(refused)
-}
-
 /// What a client brings back of a cut.
 fn cut_of(wire: Option<v1::Cut>) -> Result<Cut, Status> {
     let wire = wire.ok_or_else(|| malformed(Malformed::missing("cut")))?;
@@ -267,24 +260,36 @@ impl v1::backup_server::Backup for BackupService {
     }
 
     async fn keep(&self, request: Request<v1::KeepCutRequest>) -> Result<Response<v1::KeepCutResponse>, Status> {
-        let cut = cut_of(operators(request)?.cut)?;
-        let told = all_of(&cut, CutStep::Keep { id: cut.id })
-            .into_iter()
-            .map(|(at, keep)| ask(&*self.groups, at, keep, READ_WITHIN));
-        try_join_all(told).await.map_err(refused)?;
-        Ok(Response::new(v1::KeepCutResponse {}))
+        let arguments = json!({"cut": request.get_ref().cut.as_ref().map(|cut| cut.id)});
+        let asked = Asked::by(&request, Verb::KeepBackup, arguments)?;
+        let permitted = asked.permitted(None);
+        let work = async {
+            let cut = cut_of(request.into_inner().cut)?;
+            let told = all_of(&cut, CutStep::Keep { id: cut.id })
+                .into_iter()
+                .map(|(at, keep)| ask(&*self.groups, at, keep, READ_WITHIN));
+            try_join_all(told).await.map_err(refused)?;
+            Ok(Response::new(v1::KeepCutResponse {}))
+        };
+        self.audit.perform(asked, permitted, work).await
     }
 
     async fn end(&self, request: Request<v1::EndCutRequest>) -> Result<Response<v1::EndCutResponse>, Status> {
-        let mut cut = cut_of(operators(request)?.cut)?;
-        if cut.points.is_empty() {
-            // All that its client knows is its name.
-            let map = self.newest_map().await?;
-            let all = through(&map, &wanted(&map, &[])?);
-            cut.points = all.into_iter().map(|at| (at, CutPoint::default())).collect();
-        }
-        self.let_go(&cut);
-        Ok(Response::new(v1::EndCutResponse {}))
+        let arguments = json!({"cut": request.get_ref().cut.as_ref().map(|cut| cut.id)});
+        let asked = Asked::by(&request, Verb::EndBackup, arguments)?;
+        let permitted = asked.permitted(None);
+        let work = async {
+            let mut cut = cut_of(request.into_inner().cut)?;
+            if cut.points.is_empty() {
+                // All that its client knows is its name.
+                let map = self.newest_map().await?;
+                let all = through(&map, &wanted(&map, &[])?);
+                cut.points = all.into_iter().map(|at| (at, CutPoint::default())).collect();
+            }
+            self.let_go(&cut);
+            Ok(Response::new(v1::EndCutResponse {}))
+        };
+        self.audit.perform(asked, permitted, work).await
     }
 }
 

@@ -12,7 +12,7 @@ use crate::watch::Watches;
 use fulcrum_common::audit::Audit;
 use fulcrum_common::auth::{Gate, Guard};
 use fulcrum_common::clock::Clock;
-use fulcrum_common::door::{self, Health, InTime};
+use fulcrum_common::door::{self, Bound, Health, InTime};
 use fulcrum_common::error::StartError;
 use fulcrum_common::lifecycle::Lifecycle;
 use fulcrum_common::limits;
@@ -36,7 +36,6 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tonic::server::NamedService;
 use tonic::service::Routes;
-use tonic::transport::Server;
 
 /// A router told to stop lets calls under way end for so long. Pipelines and watches, which could last for ever, end by themselves.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -147,6 +146,8 @@ impl Router {
         let (scraped, ready) = (registry.registry().clone(), life.readiness());
         let metrics_server = MetricsServer::start_if(config.metrics_listen, tls.as_ref(), scraped, ready).await?;
         let acceptor = tls.map(|tls| tls.acceptor(Port::Clients));
+        let bound = Bound::of(&config.connections, &registry);
+        let bound = bound.map_err(|error| StartError::Config(error.to_string()))?;
         let (stop, stopped) = oneshot::channel::<Stop>();
         let of_thread = life.clone();
         let thread = std::thread::Builder::new()
@@ -162,6 +163,7 @@ impl Router {
                     audit,
                     life: of_thread,
                     acceptor,
+                    bound,
                 };
                 run(parts, listener, stopped);
             })
@@ -196,6 +198,7 @@ struct Parts {
     audit: Audit,
     life: Lifecycle,
     acceptor: Option<Acceptor>,
+    bound: Bound,
 }
 
 fn run(parts: Parts, listener: std::net::TcpListener, stopped: oneshot::Receiver<Stop>) {
@@ -237,6 +240,7 @@ async fn serve(
         audit,
         life,
         acceptor,
+        bound,
     } = parts;
     let default_deadline = config.default_deadline;
     let bounds = Bounds {
@@ -272,7 +276,7 @@ async fn serve(
     };
     let (health, health_service) = Health::serving(SERVICES).await;
     let (reflection, older_reflection) = door::reflection(SERVICES)?;
-    let incoming = connections(TcpListener::from_std(listener)?, acceptor);
+    let incoming = connections(TcpListener::from_std(listener)?, acceptor, bound);
     let (drain, draining) = oneshot::channel::<()>();
     let services = Routes::new(health_service)
         .add_service(reflection)
@@ -287,7 +291,8 @@ async fn serve(
             &guard,
             BackupServer::new(backup).max_decoding_message_size(limits::MAX_MESSAGE_BYTES),
         ));
-    let serving = Server::builder().serve_with_incoming_shutdown(InTime::new(services.prepare()), incoming, async {
+    let server = config.connections.server();
+    let serving = server.serve_with_incoming_shutdown(InTime::new(services.prepare()), incoming, async {
         let _ = draining.await;
     });
     let told = async {

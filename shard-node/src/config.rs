@@ -6,7 +6,8 @@
 use crate::inbox::Bounds;
 use fulcrum_common::ClusterId;
 use fulcrum_common::auth::AuthConfig;
-use fulcrum_common::config::{ConfigError, Validate, check_listen, duration, invalid};
+use fulcrum_common::config::{ConfigError, Validate, check_ports, duration, invalid};
+use fulcrum_common::door::ConnectionsConfig;
 use fulcrum_common::tls::TlsConfig;
 use fulcrum_types::NodeId;
 use serde::{Deserialize, Serialize};
@@ -41,6 +42,8 @@ pub struct ShardNodeConfig {
     pub limits: LimitsConfig,
     /// How long things may take.
     pub times: TimesConfig,
+    /// How many may connect, and when one that is gone is given up.
+    pub connections: ConnectionsConfig,
     /// Who is let in: a section of its own in what operators write.
     #[serde(skip)]
     pub auth: AuthConfig,
@@ -112,6 +115,7 @@ impl Default for ShardNodeConfig {
             failpoints: None,
             limits: LimitsConfig::default(),
             times: TimesConfig::default(),
+            connections: ConnectionsConfig::default(),
             auth: AuthConfig::default(),
             tls: TlsConfig::default(),
         }
@@ -176,10 +180,7 @@ impl Validate for ShardNodeConfig {
             return Err(invalid("node", "0 means no node: use 1 or more"));
         }
         self.cluster()?;
-        check_listen("listen", self.listen, self.insecure_listen || self.tls.is_on())?;
-        if let Some(metrics) = self.metrics_listen {
-            check_listen("metrics_listen", metrics, self.insecure_listen || self.tls.metrics)?;
-        }
+        check_ports(self.listen, self.metrics_listen, self.insecure_listen, &self.tls)?;
         if self.listen.ip().is_unspecified() && self.advertise.is_none() {
             let reason = format!(
                 "others cannot connect to {}: set advertise to an address that they can reach",
@@ -188,6 +189,7 @@ impl Validate for ShardNodeConfig {
             return Err(invalid("listen", reason));
         }
         self.limits.validate()?;
+        self.connections.validate()?;
         self.times.validate()
     }
 }

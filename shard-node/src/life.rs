@@ -16,6 +16,7 @@ use crate::service::Door;
 use crate::storage::{FjallBackend, FjallOptions, Identity as DataIdentity, StorageError, Store};
 use crate::transport::{Identity, Lives, Network, PeerService, Transport};
 use fulcrum_common::auth::{Guard, Internal};
+use fulcrum_common::door::Bound;
 use fulcrum_common::entropy::random_u64;
 use fulcrum_common::metrics_server::{MetricsServer, Readiness};
 use fulcrum_common::routing::{Backends, Groups, RoutingTable, StreamedGroups};
@@ -252,6 +253,8 @@ async fn start(
     let guard = Guard::open(&config.auth, clock.clone(), metrics.served())?;
     guard.warn_if_open(config.listen);
     let tls = Tls::open(&config.tls, metrics.served())?;
+    let bound = Bound::of(&config.connections, metrics.served());
+    let bound = bound.map_err(|error| StartError::Config(error.to_string()))?;
     let dialer = Dialer::of(tls.as_ref());
     let inbox = Arc::new(Inbox::new(config.bounds()));
     let (failpoints, reading) = Failpoints::of(config.failpoints.as_deref()).unzip();
@@ -339,8 +342,10 @@ async fn start(
     let closing = CancellationToken::new();
     let listener = port.listen().map_err(bind)?;
     let acceptor = tls.map(|tls| tls.acceptor(Port::Services));
+    let bounds = (config.connections.clone(), bound);
+    let serving = serve(listener, acceptor, bounds, guard.clone(), door, peers, closing.clone());
     let tasks = [
-        tokio::spawn(serve(listener, acceptor, guard.clone(), door, peers, closing.clone())),
+        tokio::spawn(serving),
         tokio::spawn(guard.end_expired()),
         tokio::spawn(tick(inbox.clone(), map, config.times.tick)),
     ];

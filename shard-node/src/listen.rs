@@ -3,24 +3,19 @@
 use crate::service::{Door, KvService, ShardService};
 use crate::transport::PeerService;
 use fulcrum_common::auth::{Gate, Guard};
-use fulcrum_common::door::{self, Health, InTime};
+use fulcrum_common::door::{self, Bound, ConnectionsConfig, Health, InTime};
 use fulcrum_common::limits::MAX_MESSAGE_BYTES;
 use fulcrum_common::tls::{Acceptor, OnlyServices, connections};
 use fulcrum_common::wire::internal::peer_server::PeerServer;
 use fulcrum_common::wire::internal::shard_server::ShardServer;
 use fulcrum_common::wire::v1::kv_server::KvServer;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::server::NamedService;
 use tonic::service::Routes;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::Server;
 
-/// A client that answers no ping for the sum of these is taken for gone.
-const PING_EVERY: Duration = Duration::from_secs(10);
-const PONG_WITHIN: Duration = Duration::from_secs(10);
 /// Unary calls that one connection may have open; the next one waits at the client.
 const CALLS_PER_CONNECTION: u32 = 4096;
 const SERVICES: &[&str] = &[
@@ -34,6 +29,7 @@ const SERVICES: &[&str] = &[
 pub(crate) async fn serve(
     listener: TcpListener,
     acceptor: Option<Acceptor>,
+    (config, bound): (ConnectionsConfig, Bound),
     guard: Arc<Guard>,
     door: Door,
     peers: PeerService,
@@ -45,10 +41,7 @@ pub(crate) async fn serve(
     let shard = ShardServer::new(ShardService { door }).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let peers = PeerServer::new(peers).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let (health, health_service) = Health::serving(SERVICES).await;
-    let server = Server::builder()
-        .http2_keepalive_interval(Some(PING_EVERY))
-        .http2_keepalive_timeout(Some(PONG_WITHIN))
-        .max_concurrent_streams(Some(CALLS_PER_CONNECTION));
+    let server = config.server().max_concurrent_streams(Some(CALLS_PER_CONNECTION));
     let mut services = Routes::new(Gate::for_clients(&guard, kv))
         .add_service(InterceptedService::new(Gate::for_services(&guard, shard), role.clone()))
         .add_service(InterceptedService::new(Gate::for_services(&guard, peers), role))
@@ -62,7 +55,8 @@ pub(crate) async fn serve(
         health.stops().await;
     };
     let services = InTime::new(services.prepare());
-    let serving = server.serve_with_incoming_shutdown(services, connections(listener, acceptor), told);
+    let incoming = connections(listener, acceptor, bound);
+    let serving = server.serve_with_incoming_shutdown(services, incoming, told);
     if let Err(error) = serving.await {
         tracing::error!(%error, "the server ended");
     }

@@ -79,6 +79,11 @@ impl Line {
     }
 }
 
+/// That so many refusals more are not written down each by itself.
+pub(super) fn left_out(time_ms: u64, refused: u64) -> Value {
+    json!({"time_ms": time_ms, "phase": "left_out", "refused": refused})
+}
+
 /// Arguments, and messages that repeat them, are what clients say: as long as they like.
 fn bounded(value: Value) -> Value {
     match value {

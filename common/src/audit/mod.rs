@@ -4,6 +4,8 @@
 //! if one is named, and always in the log (target `fulcrum::audit`). So a crash, or a client that goes away in between, leaves the first
 //! line without a second, or with one that says `abandoned`. What is refused for want of a right is one line. Lines are on disk before the caller is answered.
 //!
+//! **Refusals** can be had by whoever has any token, as often as it likes: so many are written down in some time, and how many more there were.
+//!
 //! **When a line cannot be written** (a full disk) the verb is refused before it is begun, unless `audit.required` is off; an outcome that
 //! cannot be written is answered all the same, for it has happened, and the log has it.
 //!
@@ -20,16 +22,23 @@ use crate::auth::{Caller, Verb};
 use crate::clock::Clock;
 use crate::entropy::random_u64;
 use crate::error::StartError;
+use crate::few_lines::FewLines;
 use crate::tls::ConnectionInfo;
 use crate::wire::status::{refusal_from_status, refusal_to_status};
 use file::Writer;
-use fulcrum_types::{Mono, Refusal};
+use fulcrum_types::{Mono, Now, Refusal};
 use line::{Line, Phase};
 use serde_json::Value;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tonic::{Request, Status};
+
+/// Refusals that are written down in so much time: a burst is told in full, and a day of them is some megabytes.
+const REFUSALS: u64 = 100;
+const REFUSALS_IN: Duration = Duration::from_secs(10 * 60);
 
 /// Writes down what operators do, for one service.
 #[derive(Clone)]
@@ -37,7 +46,15 @@ pub struct Audit {
     writer: Option<Writer>,
     /// A verb that cannot be written down is not begun.
     required: bool,
+    refusals: Arc<Refusals>,
     clock: Arc<dyn Clock>,
+}
+
+/// What of refusals is written down.
+struct Refusals {
+    lines: Mutex<FewLines>,
+    /// How many were not, since that was told last.
+    left_out: AtomicU64,
 }
 
 /// A verb as it is asked for: by whom, from where, with which arguments.
@@ -82,8 +99,29 @@ impl Audit {
         Ok(Self {
             writer,
             required: config.required,
+            refusals: Arc::new(Refusals {
+                lines: Mutex::new(FewLines::new(REFUSALS, REFUSALS_IN)),
+                left_out: AtomicU64::new(0),
+            }),
             clock,
         })
+    }
+
+    /// A verb that a request asks for, in this keyspace or in what belongs to none: done if its caller may, and written down.
+    ///
+    /// # Errors
+    /// As for [`Self::perform`]; or there is no gate before this service.
+    pub async fn verb<R: Sync, T>(
+        &self,
+        request: &Request<R>,
+        verb: Verb,
+        arguments: Value,
+        keyspace: Option<&str>,
+        work: impl Future<Output = Result<T, Status>>,
+    ) -> Result<T, Status> {
+        let asked = Asked::by(request, verb, arguments)?;
+        let permitted = asked.permitted(keyspace);
+        self.perform(asked, permitted, work).await
     }
 
     /// Does what is asked if it is permitted, and writes down what became of it.
@@ -99,10 +137,7 @@ impl Audit {
         let begun = self.clock.now();
         let line = Line::new(&asked, random_u64());
         if let Err(refusal) = permitted {
-            let outcome = (refusal.code(), refusal.to_string());
-            let refused = line.to_json(begun.wall_ms, Phase::Refused, Some(outcome), None);
-            // It is refused anyway; that it was not written down is in the log.
-            let _ = self.write_refusal(refused).await;
+            self.refused(&line, begun, &refusal).await;
             return Err(refusal_to_status(&refusal));
         }
         let begin = line.to_json(begun.wall_ms, Phase::Begin, None, None);
@@ -113,7 +148,7 @@ impl Audit {
             begun: begun.mono,
             told: false,
         };
-        if let Err(reason) = self.write(begin).await
+        if let Err(reason) = self.write(begin, Phase::Begin).await
             && self.required
         {
             let reason = format!("the audit log cannot be written ({reason}), so nothing was done: make room for it");
@@ -132,29 +167,37 @@ impl Audit {
         };
         let end = open.end(outcome);
         // It has happened: the caller is told so, and the log has the line.
-        let _ = self.write(end).await;
+        let _ = self.write(end, Phase::End).await;
         result
     }
 
-    /// To the log, and to the file if there is one. Says why the file does not have it.
-    async fn write(&self, line: Value) -> Result<(), String> {
-        let line = told(line);
-        match &self.writer {
-            Some(writer) => writer.write(line).await.inspect_err(|reason| cannot(writer, reason)),
-            None => Ok(()),
+    /// Writes down a refusal, or counts it. The first one that is only counted sees to it that the count is written.
+    async fn refused(&self, line: &Line, at: Now, refusal: &Refusal) {
+        let lines = &self.refusals.lines;
+        let (shown, _) = lines.lock().unwrap_or_else(PoisonError::into_inner).one_more(at.mono);
+        if shown {
+            let outcome = (refusal.code(), refusal.to_string());
+            // It is refused anyway; that it was not written down is in the log.
+            let line = line.to_json(at.wall_ms, Phase::Refused, Some(outcome), None);
+            let _ = self.write(line, Phase::Refused).await;
+        } else if self.refusals.left_out.fetch_add(1, Ordering::Relaxed) == 0 {
+            let owed = Owed(self.clone());
+            tokio::spawn(async move {
+                tokio::time::sleep(REFUSALS_IN).await;
+                drop(owed);
+            });
         }
     }
 
-    /// The same for what is refused: if too many of them wait, only the log has it.
-    async fn write_refusal(&self, line: Value) -> Result<(), String> {
+    /// To the log, and to the file if there is one. Says why the file does not have it: of what is refused few lines may wait, others do more.
+    async fn write(&self, line: Value, phase: Phase) -> Result<(), String> {
         let line = told(line);
-        match &self.writer {
-            Some(writer) => writer
-                .write_refusal(line)
-                .await
-                .inspect_err(|reason| cannot(writer, reason)),
-            None => Ok(()),
-        }
+        let Some(writer) = &self.writer else { return Ok(()) };
+        let written = match phase {
+            Phase::Refused => writer.write_refusal(line).await,
+            Phase::Begin | Phase::End => writer.write(line).await,
+        };
+        written.inspect_err(|reason| cannot(writer, reason))
     }
 
     /// The same, and nobody waits for it.
@@ -175,6 +218,16 @@ fn told(line: Value) -> String {
 
 fn cannot(writer: &Writer, reason: &str) {
     tracing::error!(%reason, file = %writer.path(), "the audit log cannot be written: make room for it, or name another file");
+}
+
+/// A count of refusals that are not written down. It is once time is up, or when the service ends.
+struct Owed(Audit);
+
+impl Drop for Owed {
+    fn drop(&mut self) {
+        let count = self.0.refusals.left_out.swap(0, Ordering::Relaxed);
+        self.0.write_later(line::left_out(self.0.clock.now().wall_ms, count));
+    }
 }
 
 /// A verb that is begun: if its client goes away, that is written down, too.

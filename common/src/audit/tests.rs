@@ -108,7 +108,7 @@ async fn a_client_that_goes_away_leaves_a_trace() {
     let _ = tokio::time::timeout(std::time::Duration::from_millis(50), &mut never_done).await;
     drop(never_done);
     // The thread writes in order.
-    audit.write(json!({})).await.unwrap();
+    audit.write(json!({}), Phase::End).await.unwrap();
     assert_eq!(lines(&path)[1]["outcome"], "abandoned");
 }
 
@@ -128,7 +128,7 @@ async fn a_client_that_goes_away_at_once_leaves_an_end_too() {
     );
     drop(leaving);
     // The thread writes in order.
-    audit.write(json!({})).await.unwrap();
+    audit.write(json!({}), Phase::End).await.unwrap();
     let written = lines(&path);
     assert_eq!(
         (&written[0]["phase"], &written[1]["outcome"]),
@@ -152,4 +152,34 @@ async fn what_cannot_be_written_down_is_not_done_unless_that_is_allowed() {
     let lenient = audit(Some(full), false);
     let done = lenient.perform(asked(Verb::DrainNode), Ok(()), async { Ok(1) }).await;
     assert_eq!(done.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn refusals_fill_no_disk_and_those_left_out_are_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("audit");
+    let audit = audit(Some(&path), true);
+    for _ in 0..150 {
+        let denied = Refusal::Denied {
+            scope: "orders".into(),
+            right: fulcrum_types::Right::Admin,
+        };
+        let never = async { unreachable_work("it is refused") };
+        let refused = audit.perform(asked(Verb::DropKeyspace), Err(denied), never).await;
+        refused.unwrap_err();
+    }
+    assert_eq!(lines(&path).len(), 100, "the first ones are written down");
+    audit
+        .perform(asked(Verb::DropKeyspace), Ok(()), async { Ok(()) })
+        .await
+        .unwrap();
+    assert_eq!(lines(&path).len(), 102, "what is permitted is, whatever was refused");
+
+    tokio::time::pause();
+    tokio::time::sleep(std::time::Duration::from_secs(601)).await;
+    tokio::time::resume();
+    // The thread writes in order.
+    audit.write(json!({}), Phase::End).await.unwrap();
+    let told = &lines(&path)[102];
+    assert_eq!((&told["phase"], &told["refused"]), (&json!("left_out"), &json!(50)));
 }

@@ -4,6 +4,7 @@
 
 use super::token::TokenId;
 use crate::error::StartError;
+use crate::secret_files::warn_if_open;
 use ring::digest::{SHA256, digest};
 use ring::rand::{SecureRandom, SystemRandom};
 use std::fmt;
@@ -108,6 +109,7 @@ pub(super) fn hash_in_file(key: &str, path: &std::path::Path, id: &str) -> Resul
     if let Some(hash) = text.strip_prefix(HASHED).and_then(SecretHash::from_hex) {
         return Ok(hash);
     }
+    warn_if_open(key, path);
     secret_in(&text, id).map(|secret| secret.hash()).ok_or_else(|| {
         StartError::Config(format!(
             "{key}: {} holds neither a secret `{PREFIX}{id}_...` nor `{HASHED}...`: make one with `fulcrum token generate {id}`",
@@ -121,6 +123,7 @@ pub(super) fn hash_in_file(key: &str, path: &std::path::Path, id: &str) -> Resul
 /// # Errors
 /// As above.
 pub(super) fn secret_in_file(key: &str, path: &std::path::Path, id: &str) -> Result<Secret, StartError> {
+    warn_if_open(key, path);
     secret_in(&read(path)?, id).ok_or_else(|| {
         StartError::Config(format!(
             "{key}: {} holds no secret `{PREFIX}{id}_...`: make one with `fulcrum token generate {id}`, the same for all services",

@@ -21,6 +21,10 @@ pub enum Verb {
     BeginBackup,
     /// Reads a group of a cut.
     ReadBackup,
+    /// Has a cut kept for longer.
+    KeepBackup,
+    /// Has it kept no longer.
+    EndBackup,
     /// Makes a token.
     CreateToken,
     /// Lists the tokens.
@@ -33,7 +37,7 @@ pub enum Verb {
 
 impl Verb {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::CreateKeyspace,
         Self::DropKeyspace,
         Self::Promote,
@@ -43,6 +47,8 @@ impl Verb {
         Self::ResolveTransaction,
         Self::BeginBackup,
         Self::ReadBackup,
+        Self::KeepBackup,
+        Self::EndBackup,
         Self::CreateToken,
         Self::ListTokens,
         Self::SetTokenRights,
@@ -62,6 +68,8 @@ impl Verb {
             Verb::ResolveTransaction => "txn.resolve",
             Verb::BeginBackup => "backup.begin",
             Verb::ReadBackup => "backup.read",
+            Verb::KeepBackup => "backup.keep",
+            Verb::EndBackup => "backup.end",
             Verb::CreateToken => "token.create",
             Verb::ListTokens => "token.list",
             Verb::SetTokenRights => "token.rights",
@@ -80,6 +88,8 @@ impl Verb {
             | Verb::ResolveTransaction
             | Verb::BeginBackup
             | Verb::ReadBackup
+            | Verb::KeepBackup
+            | Verb::EndBackup
             | Verb::CreateToken
             | Verb::ListTokens
             | Verb::SetTokenRights

@@ -217,3 +217,80 @@ impl Tls {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::door::{Bound, ConnectionsConfig, Health};
+    use crate::metrics::Metrics;
+    use crate::tls::{Port, TlsConfig, connections};
+    use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+    use std::path::Path;
+    use tonic::service::Routes;
+
+    /// An authority, and processes that have a certificate by it.
+    struct Authority {
+        folder: tempfile::TempDir,
+        issuer: Issuer<'static, KeyPair>,
+    }
+
+    impl Authority {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let mut params = CertificateParams::new(Vec::new()).unwrap();
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+            let key = KeyPair::generate().unwrap();
+            write(&folder.path().join("ca.pem"), &params.self_signed(&key).unwrap().pem());
+            let issuer = Issuer::new(params, key);
+            Self { folder, issuer }
+        }
+
+        /// A process of that role.
+        fn process(&self, role: &str) -> Arc<Tls> {
+            let file = |name: &str| self.folder.path().join(format!("{role}-{name}"));
+            let mut params = CertificateParams::new([role.to_owned(), "127.0.0.1".to_owned()]).unwrap();
+            params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+            let key = KeyPair::generate().unwrap();
+            write(&file("cert.pem"), &params.signed_by(&key, &self.issuer).unwrap().pem());
+            write(&file("key.pem"), &key.serialize_pem());
+            let config = TlsConfig {
+                cert: Some(file("cert.pem")),
+                key: Some(file("key.pem")),
+                ca: Some(self.folder.path().join("ca.pem")),
+                service_name: role.to_owned(),
+                ..TlsConfig::default()
+            };
+            Tls::open(&config, &Metrics::new()).unwrap().unwrap()
+        }
+    }
+
+    fn write(path: &Path, text: &str) {
+        std::fs::write(path, text).unwrap();
+    }
+
+    /// Lets in whoever has a certificate by the authority; where.
+    async fn serving(tls: &Arc<Tls>) -> Endpoint {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = Endpoint::from_shared(format!("http://{}", listener.local_addr().unwrap())).unwrap();
+        let config = ConnectionsConfig::default();
+        let bound = Bound::of(&config, &Metrics::new()).unwrap();
+        let (_health, service) = Health::serving(&[]).await;
+        let incoming = connections(listener, Some(tls.acceptor(Port::Clients)), bound);
+        let routes = Routes::new(service).prepare();
+        tokio::spawn(config.server().serve_with_incoming(routes, incoming));
+        endpoint
+    }
+
+    #[tokio::test]
+    async fn a_server_of_the_authority_at_the_right_address_is_refused_without_the_role() {
+        let authority = Authority::new();
+        let own = authority.process("fulcrum-service");
+        let dialer = Dialer::of(Some(&own));
+        let peer = serving(&authority.process("fulcrum-service")).await;
+        dialer.now(&peer).await.unwrap();
+        let stranger = serving(&authority.process("somebody-else")).await;
+        let refused = dialer.now(&stranger).await.map(drop).unwrap_err();
+        assert!(refused.contains("tls.service_name"), "{refused}");
+    }
+}

@@ -93,6 +93,10 @@ fn of_alert_from_caller(alert: AlertDescription) -> Refusal {
             "refused_by_caller",
             "it takes our certificate for that of another server: which names does the certificate in tls.cert have?",
         ),
+        AlertDescription::AccessDenied => refusal(
+            "refused_by_caller",
+            "our certificate does not carry what it has for tls.service_name: the same everywhere is needed",
+        ),
         _ => refusal("refused_by_caller", "it does not want to speak with us"),
     }
 }
@@ -135,6 +139,10 @@ fn of_servers_certificate(error: &CertificateError) -> &'static str {
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
             "the server's certificate is for other names: connect to one of them, or set the name to ask for \
              (tls.server_name, --tls-server-name)"
+        }
+        CertificateError::ApplicationVerificationFailure => {
+            "the server's certificate is by the authority, but does not carry tls.service_name: no process of the cluster is there \
+             (the address is wrong, or tls.service_name is not the same everywhere)"
         }
         _ => "the server's certificate cannot be trusted",
     }

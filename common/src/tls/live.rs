@@ -6,11 +6,13 @@
 
 use super::config::{TlsConfig, check_server_name};
 use super::material::{Contents, Material, wall};
-use super::refusals::{Pace, Refusals};
+use super::refusals::Refusals;
 use super::role::RoleName;
 use super::serve::{Acceptor, Port};
 use crate::config::{ConfigError, Validate, invalid};
+use crate::few_lines::Pace;
 use crate::metrics::Metrics;
+use crate::secret_files::warn_if_open;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ServerConfig};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
@@ -44,9 +46,13 @@ impl Tls {
             return Ok(None);
         }
         let contents = read(config)?;
-        let material = Material::of(config, &contents)?;
+        if let Some(key) = &config.key {
+            warn_if_open("tls.key", key);
+        }
+        let role = RoleName::new(&config.service_name).map_err(|reason| invalid("tls.service_name", reason))?;
+        let material = Material::of(config, &role, &contents)?;
         let tls = Arc::new(Self {
-            role: RoleName::new(&config.service_name).map_err(|reason| invalid("tls.service_name", reason))?,
+            role,
             config: config.clone(),
             material: RwLock::new(Arc::new(material)),
             warned: Mutex::default(),
@@ -187,7 +193,7 @@ async fn keep_up(tls: Weak<Tls>, fingerprint: u128) {
 fn look(tls: &Tls, found: &mut Found, contents: Result<Contents, ConfigError>) {
     let (fingerprint, made) = match &contents {
         Ok(contents) if contents.fingerprint() == found.in_force => return found.takes(found.in_force),
-        Ok(contents) => (contents.fingerprint(), Material::of(&tls.config, contents)),
+        Ok(contents) => (contents.fingerprint(), Material::of(&tls.config, &tls.role, contents)),
         Err(error) => (xxh3_128(error.to_string().as_bytes()), Err(error.clone())),
     };
     match made {

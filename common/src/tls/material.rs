@@ -5,12 +5,12 @@
 
 use super::config::{ClientCertificates, TlsConfig};
 use super::explain::own_certificate;
-use super::role::{RoleName, ServicesOnly};
+use super::role::{RoleName, ServersWithRole, ServicesOnly};
 use super::serve::Port;
 use super::{pem, validity};
 use crate::config::{ConfigError, invalid};
 use crate::{Clock, SystemClock};
-use rustls::client::Resumption;
+use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
@@ -96,7 +96,7 @@ pub(super) fn client(contents: &Contents) -> Result<Arc<ClientConfig>, ConfigErr
             return Err(invalid("tls.cert", own_certificate(&error)));
         }
     }
-    client_config(roots, identity.as_ref())
+    client_config(roots, identity.as_ref(), None)
 }
 
 /// What a service needs.
@@ -111,14 +111,13 @@ pub(super) struct Material {
 
 impl Material {
     /// Of what the files say; refuses what others would refuse.
-    pub(super) fn of(config: &TlsConfig, contents: &Contents) -> Result<Self, ConfigError> {
+    pub(super) fn of(config: &TlsConfig, role: &RoleName, contents: &Contents) -> Result<Self, ConfigError> {
         let roots = authorities(contents)?;
         let Some((cert, key)) = &contents.identity else {
             return Err(invalid("tls.cert", "a service needs a certificate"));
         };
         let identity = Identity::of(cert, key)?;
-        let role = RoleName::new(&config.service_name).map_err(|reason| invalid("tls.service_name", reason))?;
-        check(&roots, &identity, &role)?;
+        check(&roots, &identity, role)?;
         let by_authority =
             || WebPkiClientVerifier::builder_with_provider(roots.clone(), provider()).clear_root_hint_subjects();
         let impossible = |error: rustls::server::VerifierBuilderError| invalid("tls.ca", error.to_string());
@@ -133,14 +132,14 @@ impl Material {
         };
         let services: Arc<dyn ClientCertVerifier> = match config.direct_clients {
             true => required,
-            false => Arc::new(ServicesOnly::new(required, role)),
+            false => Arc::new(ServicesOnly::new(required, role.clone())),
         };
         Ok(Self {
             clients: server_config(&identity, clients, HTTP_2)?,
             services: server_config(&identity, Some(services), HTTP_2)?,
             metrics: server_config(&identity, None, HTTP_1)?,
             not_after: identity.chain.first().and_then(|own| validity::not_after(&roots, own)),
-            client: client_config(roots, Some(&identity))?,
+            client: client_config(roots, Some(&identity), Some(role))?,
         })
     }
 
@@ -218,11 +217,26 @@ fn server_config(
     Ok(Arc::new(config))
 }
 
-fn client_config(roots: Arc<RootCertStore>, identity: Option<&Identity>) -> Result<Arc<ClientConfig>, ConfigError> {
+/// `role`: what servers must carry beside their name.
+fn client_config(
+    roots: Arc<RootCertStore>,
+    identity: Option<&Identity>,
+    role: Option<&RoleName>,
+) -> Result<Arc<ClientConfig>, ConfigError> {
     let builder = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&VERSIONS)
-        .map_err(|error| invalid("tls", error.to_string()))?
-        .with_root_certificates(roots);
+        .map_err(|error| invalid("tls", error.to_string()))?;
+    let builder = match role {
+        Some(role) => {
+            let by_authority = WebPkiServerVerifier::builder_with_provider(roots, provider()).build();
+            let by_authority = by_authority.map_err(|error| invalid("tls.ca", error.to_string()))?;
+            let with_role = ServersWithRole::new(by_authority, role.clone());
+            builder
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(with_role))
+        }
+        None => builder.with_root_certificates(roots),
+    };
     let mut config = match identity {
         Some(identity) => {
             let (chain, key) = identity.pair();

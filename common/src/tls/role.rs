@@ -1,12 +1,13 @@
 //! Who is on the other side, by its certificate: one of the cluster's own processes, a client, or nobody in particular.
 //!
 //! A certificate of the authority is not enough to act as a part of the cluster: clients have those, too. It must carry the role as a DNS
-//! name. The role has no dots, so that no wildcard (`*.example.com`) can stand for it.
+//! name. The role has no dots, so that no wildcard (`*.example.com`) can stand for it. It is asked of both sides: of who dials what is for the
+//! cluster's own processes, and of whom one of them dials.
 
-use super::refusals::Pace;
 use super::serve::ConnectionInfo;
-use rustls::client::danger::HandshakeSignatureValid;
-use rustls::client::verify_server_name;
+use crate::few_lines::Pace;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
@@ -134,6 +135,60 @@ impl ClientCertVerifier for ServicesOnly {
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
         let verified = self.by_authority.verify_client_cert(certificate, behind, now)?;
+        match self.role.is_in(certificate) {
+            true => Ok(verified),
+            false => Err(CertificateError::ApplicationVerificationFailure.into()),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.by_authority.verify_tls12_signature(message, certificate, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.by_authority.verify_tls13_signature(message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.by_authority.supported_verify_schemes()
+    }
+}
+
+/// Takes servers of the authority, by their name or address as ever, that carry the role, too: a process of the cluster dials no others.
+#[derive(Debug)]
+pub(super) struct ServersWithRole {
+    by_authority: Arc<WebPkiServerVerifier>,
+    role: RoleName,
+}
+
+impl ServersWithRole {
+    pub(super) fn new(by_authority: Arc<WebPkiServerVerifier>, role: RoleName) -> Self {
+        Self { by_authority, role }
+    }
+}
+
+impl ServerCertVerifier for ServersWithRole {
+    fn verify_server_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        behind: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let verified = self
+            .by_authority
+            .verify_server_cert(certificate, behind, name, ocsp, now)?;
         match self.role.is_in(certificate) {
             true => Ok(verified),
             false => Err(CertificateError::ApplicationVerificationFailure.into()),

@@ -6,6 +6,7 @@
 use super::explain::{self, CROWDED_OUT, TOO_SLOW};
 use super::live::Tls;
 use super::role::PeerRole;
+use crate::door::{Bound, Place};
 use crate::sockets;
 use futures::Stream;
 use std::collections::VecDeque;
@@ -17,6 +18,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -56,12 +58,12 @@ impl Acceptor {
     }
 
     /// Greets a caller; none if it was refused, which is told in the log.
-    pub async fn greet(&self, stream: TcpStream, peer: SocketAddr) -> Option<Connection> {
+    pub(crate) async fn greet(&self, stream: TcpStream, peer: SocketAddr, place: Option<Place>) -> Option<Connection> {
         let acceptor = TlsAcceptor::from(self.tls.server(self.port));
         match tokio::time::timeout(GREETING_WITHIN, acceptor.accept(stream).into_fallible()).await {
             Ok(Ok(stream)) => {
                 let caller = self.tls.role().caller(stream.get_ref().1.peer_certificates());
-                Some(Connection::Encrypted(Box::new(stream), caller))
+                Some(Connection::Encrypted(Box::new(stream), caller, place))
             }
             Ok(Err((error, stream))) => {
                 self.tls.refusals.refused(peer, explain::refused(&error), &error);
@@ -91,10 +93,10 @@ async fn farewell(mut stream: TcpStream) -> io::Result<()> {
 
 /// A connection to a service.
 pub enum Connection {
-    /// As it came.
-    Plain(TcpStream),
+    /// As it came. With its place, where there are so many.
+    Plain(TcpStream, Option<OwnedSemaphorePermit>),
     /// Whoever is at its other end has shown what it must.
-    Encrypted(Box<TlsStream<TcpStream>>, PeerRole),
+    Encrypted(Box<TlsStream<TcpStream>>, PeerRole, Option<OwnedSemaphorePermit>),
 }
 
 /// A greeting that is under way.
@@ -106,16 +108,23 @@ struct Greeting {
 struct Accepting {
     listener: TcpListener,
     acceptor: Option<Acceptor>,
+    bound: Bound,
     greetings: JoinSet<Option<Connection>>,
     /// The same, the oldest first; among them some that are over.
     order: VecDeque<Greeting>,
 }
 
-/// Connections as they come, without Nagle's algorithm; encrypted with an acceptor. Ends with the greetings under way when it is dropped.
-pub fn connections(listener: TcpListener, acceptor: Option<Acceptor>) -> impl Stream<Item = io::Result<Connection>> {
+/// Connections as they come, so many at once, without Nagle's algorithm; encrypted with an acceptor. Ends with the greetings under way when it
+/// is dropped.
+pub fn connections(
+    listener: TcpListener,
+    acceptor: Option<Acceptor>,
+    bound: Bound,
+) -> impl Stream<Item = io::Result<Connection>> {
     let accepting = Accepting {
         listener,
         acceptor,
+        bound,
         greetings: JoinSet::new(),
         order: VecDeque::new(),
     };
@@ -131,10 +140,11 @@ impl Accepting {
             tokio::select! {
                 accepted = self.listener.accept() => match accepted {
                     Ok((stream, peer)) => {
+                        let Some(place) = self.bound.place(peer) else { continue };
                         sockets::without_delay(&stream);
                         match self.acceptor.clone() {
-                            None => return Connection::Plain(stream),
-                            Some(acceptor) => self.greet(acceptor, stream, peer),
+                            None => return Connection::Plain(stream, Some(place)),
+                            Some(acceptor) => self.greet(acceptor, stream, peer, place),
                         }
                     }
                     Err(error) => {
@@ -149,9 +159,10 @@ impl Accepting {
         }
     }
 
-    fn greet(&mut self, acceptor: Acceptor, stream: TcpStream, peer: SocketAddr) {
+    fn greet(&mut self, acceptor: Acceptor, stream: TcpStream, peer: SocketAddr, place: Place) {
         self.make_room(&acceptor);
-        let task = self.greetings.spawn(async move { acceptor.greet(stream, peer).await });
+        let greeting = async move { acceptor.greet(stream, peer, Some(place)).await };
+        let task = self.greetings.spawn(greeting);
         self.order.push_back(Greeting { peer, task });
     }
 
@@ -186,8 +197,8 @@ impl Connected for Connection {
 
     fn connect_info(&self) -> ConnectionInfo {
         let (stream, role) = match self {
-            Connection::Plain(stream) => (stream, PeerRole::Unencrypted),
-            Connection::Encrypted(stream, role) => (stream.get_ref().0, *role),
+            Connection::Plain(stream, _) => (stream, PeerRole::Unencrypted),
+            Connection::Encrypted(stream, role, _) => (stream.get_ref().0, *role),
         };
         ConnectionInfo {
             peer: stream.peer_addr().ok(),
@@ -199,8 +210,8 @@ impl Connected for Connection {
 impl AsyncRead for Connection {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Connection::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
-            Connection::Encrypted(stream, _) => Pin::new(stream).poll_read(cx, buffer),
+            Connection::Plain(stream, _) => Pin::new(stream).poll_read(cx, buffer),
+            Connection::Encrypted(stream, ..) => Pin::new(stream).poll_read(cx, buffer),
         }
     }
 }
@@ -208,8 +219,8 @@ impl AsyncRead for Connection {
 impl AsyncWrite for Connection {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Connection::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Connection::Encrypted(stream, _) => Pin::new(stream).poll_write(cx, bytes),
+            Connection::Plain(stream, _) => Pin::new(stream).poll_write(cx, bytes),
+            Connection::Encrypted(stream, ..) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 
@@ -219,29 +230,29 @@ impl AsyncWrite for Connection {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Connection::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
-            Connection::Encrypted(stream, _) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Connection::Plain(stream, _) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Connection::Encrypted(stream, ..) => Pin::new(stream).poll_write_vectored(cx, slices),
         }
     }
 
     fn is_write_vectored(&self) -> bool {
         match self {
-            Connection::Plain(stream) => stream.is_write_vectored(),
-            Connection::Encrypted(stream, _) => stream.is_write_vectored(),
+            Connection::Plain(stream, _) => stream.is_write_vectored(),
+            Connection::Encrypted(stream, ..) => stream.is_write_vectored(),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Connection::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Connection::Encrypted(stream, _) => Pin::new(stream).poll_flush(cx),
+            Connection::Plain(stream, _) => Pin::new(stream).poll_flush(cx),
+            Connection::Encrypted(stream, ..) => Pin::new(stream).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Connection::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Connection::Encrypted(stream, _) => Pin::new(stream).poll_shutdown(cx),
+            Connection::Plain(stream, _) => Pin::new(stream).poll_shutdown(cx),
+            Connection::Encrypted(stream, ..) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }
