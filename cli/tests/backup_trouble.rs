@@ -70,7 +70,7 @@ fn runtime() -> tokio::runtime::Runtime {
 }
 
 fn pass(time: Duration) {
-    runtime().block_on(tokio::time::sleep(time));
+    runtime().block_on(async { tokio::time::sleep(time).await });
 }
 
 /// Whether a process has said what is to be done at that signal.
