@@ -11,8 +11,9 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use support::{Dev, FULCRUM, begin, text};
+use tokio::time::Instant;
 
 /// Generous: a loaded machine is no bug.
 const WITHIN: Duration = Duration::from_secs(30);
@@ -61,12 +62,31 @@ fn partial(backup: &Path) -> PathBuf {
     backup.with_extension("partial")
 }
 
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+}
+
+fn pass(time: Duration) {
+    runtime().block_on(async { tokio::time::sleep(time).await });
+}
+
+/// Whether a process has said what is to be done at that signal.
+fn catches(child: &Child, signal: Signal) -> bool {
+    let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    let caught = u64::from_str_radix(caught.expect("Linux tells").trim(), 16).unwrap();
+    caught & (1 << (signal.as_raw() - 1)) != 0
+}
+
 /// Waits until it is so.
 fn until(what: &str, within: Duration, mut so: impl FnMut() -> bool) {
     let end = Instant::now() + within;
     while !so() {
         assert!(Instant::now() < end, "{what}: not in {within:?}");
-        std::thread::sleep(LOOK_EVERY);
+        pass(LOOK_EVERY);
     }
 }
 
@@ -184,7 +204,8 @@ fn before_it_is_cut(dev: &Dev, backup: &Path) {
     dev.signal(Signal::STOP);
     let child = begin(&dev.router, &["backup", "create", &shown(backup)]);
     until("it is begun", WITHIN, || partial(backup).exists());
-    std::thread::sleep(Duration::from_millis(300));
+    // Its question lies at the router, which does not look.
+    pass(Duration::from_millis(300));
     let stopped = signalled(child, Signal::INT);
     dev.signal(Signal::CONT);
     told(&stopped, 130, &["interrupted"]);
@@ -239,7 +260,7 @@ fn a_restore_that_is_stopped_is_gone_on_with() {
     // Nothing was begun yet.
     dev.signal(Signal::STOP);
     let child = begin(&dev.router, &["backup", "restore", &backup, "--as", "orders=third"]);
-    std::thread::sleep(Duration::from_millis(500));
+    until("it listens", WITHIN, || catches(&child, Signal::TERM));
     let stopped = signalled(child, Signal::TERM);
     dev.signal(Signal::CONT);
     told(&stopped, 130, &["interrupted", "nothing was written"]);
@@ -247,11 +268,7 @@ fn a_restore_that_is_stopped_is_gone_on_with() {
 
 /// Waits until a keyspace has a key.
 fn first_key(dev: &Dev, keyspace: &str) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async {
+    runtime().block_on(async {
         let client = Client::connect(Config::new(dev.router.clone())).await.unwrap();
         let end = Instant::now() + WITHIN;
         loop {

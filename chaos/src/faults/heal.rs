@@ -4,9 +4,10 @@
 //! left: what it would find were the last run's faults.
 
 use super::LOOK_EVERY;
-use crate::backend::{Ability, Backend, Condition, Member, Signal};
+use crate::backend::{Ability, Backend, Condition, Link, Member, Signal};
 use crate::load::{nanos, now};
 use anyhow::{Context, Result, bail};
+use fulcrum_types::NodeId;
 use std::time::Duration;
 
 const HEALED_WITHIN: Duration = Duration::from_secs(10);
@@ -20,78 +21,123 @@ pub async fn all(backend: &mut dyn Backend) -> Result<()> {
 }
 
 async fn all_within(backend: &mut dyn Backend, within: Duration) -> Result<()> {
-    for link in backend.cuts().await.context("see which links are cut")? {
-        backend.mend(link).await.with_context(|| format!("mend {link}"))?;
+    let found = Found::look(backend).await?;
+    if found.is_nothing() {
+        return Ok(());
     }
-    for node in backend.filled().await.context("see which disks are full")? {
-        backend
-            .unfill(node)
-            .await
-            .with_context(|| format!("give node-{} room", node.0))?;
-    }
-    for member in backend.members() {
-        if let Member::Node(node) = member
-            && backend.abilities().contains(&Ability::Failpoints)
-            && !backend.failpoints(node).await?.is_empty()
-        {
-            backend.set_failpoints(node, "").await?;
-        }
-        match backend.condition(member).await? {
-            Condition::Stopped => backend.signal(member, Signal::Continue).await,
-            Condition::Gone => backend.start(member).await,
-            Condition::Running => Ok(()),
-        }
-        .with_context(|| format!("bring {member} back"))?;
-    }
+    found.end(backend).await?;
     let until = now() + nanos(within);
     loop {
-        let left = left(backend).await?;
-        if left.is_empty() {
+        let left = Found::look(backend).await?;
+        if left.is_nothing() {
             return Ok(());
         }
         if now() > until {
-            bail!("the cluster is not healed: {}", left.join(", "));
+            bail!("the cluster is not healed: {}", left.told().join(", "));
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
 }
 
 /// The faults that are there.
-async fn left(backend: &mut dyn Backend) -> Result<Vec<String>> {
-    let mut left: Vec<String> = backend
-        .cuts()
-        .await?
-        .iter()
-        .map(|link| format!("{link} is cut"))
-        .collect();
-    left.extend(
-        backend
-            .filled()
-            .await?
-            .iter()
-            .map(|node| format!("the disk of node-{} is full", node.0)),
-    );
-    for member in backend.members() {
-        match backend.condition(member).await? {
-            Condition::Running => {}
-            other => left.push(format!("{member} is {other:?}")),
+#[derive(Default)]
+struct Found {
+    cuts: Vec<Link>,
+    filled: Vec<NodeId>,
+    members: Vec<Hurt>,
+}
+
+/// A member with which something is wrong.
+struct Hurt {
+    member: Member,
+    /// Of a node.
+    failpoints: String,
+    condition: Condition,
+}
+
+impl Found {
+    async fn look(backend: &mut dyn Backend) -> Result<Self> {
+        let mut found = Self {
+            cuts: backend.cuts().await.context("see which links are cut")?,
+            filled: backend.filled().await.context("see which disks are full")?,
+            members: Vec::new(),
+        };
+        for member in backend.members() {
+            let condition = backend.condition(member).await?;
+            let failpoints = match member {
+                Member::Node(node) if backend.abilities().contains(&Ability::Failpoints) => {
+                    backend.failpoints(node).await?
+                }
+                _ => String::new(),
+            };
+            if condition != Condition::Running || !failpoints.is_empty() {
+                found.members.push(Hurt {
+                    member,
+                    failpoints,
+                    condition,
+                });
+            }
         }
-        if let Member::Node(node) = member
-            && backend.abilities().contains(&Ability::Failpoints)
-        {
-            let said = backend.failpoints(node).await?;
-            left.extend(said.lines().map(|line| format!("{member} has a failpoint: {line}")));
-        }
+        Ok(found)
     }
-    Ok(left)
+
+    fn is_nothing(&self) -> bool {
+        self.cuts.is_empty() && self.filled.is_empty() && self.members.is_empty()
+    }
+
+    async fn end(&self, backend: &mut dyn Backend) -> Result<()> {
+        for link in &self.cuts {
+            backend.mend(*link).await.with_context(|| format!("mend {link}"))?;
+        }
+        for node in &self.filled {
+            backend
+                .unfill(*node)
+                .await
+                .with_context(|| format!("give node-{} room", node.0))?;
+        }
+        for Hurt {
+            member,
+            failpoints,
+            condition,
+        } in &self.members
+        {
+            if let (Member::Node(node), false) = (*member, failpoints.is_empty()) {
+                backend.set_failpoints(node, "").await?;
+            }
+            match condition {
+                Condition::Stopped => backend.signal(*member, Signal::Continue).await,
+                Condition::Gone => backend.start(*member).await,
+                Condition::Running => Ok(()),
+            }
+            .with_context(|| format!("bring {member} back"))?;
+        }
+        Ok(())
+    }
+
+    fn told(&self) -> Vec<String> {
+        let cuts = self.cuts.iter().map(|link| format!("{link} is cut"));
+        let filled = self
+            .filled
+            .iter()
+            .map(|node| format!("the disk of node-{} is full", node.0));
+        let mut told: Vec<String> = cuts.chain(filled).collect();
+        for one in &self.members {
+            let member = one.member;
+            if one.condition != Condition::Running {
+                told.push(format!("{member} is {:?}", one.condition));
+            }
+            let lines = one.failpoints.lines();
+            told.extend(lines.map(|line| format!("{member} has a failpoint: {line}")));
+        }
+        told
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::{Link, Passage};
+    use crate::backend::Passage;
     use async_trait::async_trait;
-    use fulcrum_types::NodeId;
     use std::collections::{BTreeMap, BTreeSet};
     use std::path::Path;
 
@@ -104,6 +150,7 @@ mod tests {
         failpoints: BTreeMap<NodeId, String>,
         stubborn: bool,
         done: Vec<String>,
+        looks: u32,
     }
 
     const ONE: NodeId = NodeId(1);
@@ -194,6 +241,7 @@ mod tests {
             Ok(self.failpoints.get(&node).cloned().unwrap_or_default())
         }
         async fn cuts(&mut self) -> Result<Vec<Link>> {
+            self.looks += 1;
             Ok(self.cut.iter().copied().collect())
         }
         async fn filled(&mut self) -> Result<Vec<NodeId>> {
@@ -210,7 +258,7 @@ mod tests {
     #[tokio::test]
     async fn every_fault_ends_and_a_second_time_nothing_is_done() {
         let mut cluster = hurt();
-        assert_eq!(left(&mut cluster).await.unwrap().len(), 5);
+        assert_eq!(Found::look(&mut cluster).await.unwrap().told().len(), 5);
         all(&mut cluster).await.unwrap();
         assert_eq!(
             std::mem::take(&mut cluster.done),
@@ -222,8 +270,10 @@ mod tests {
                 "Continue node-1"
             ]
         );
+        let before = cluster.looks;
         all(&mut cluster).await.unwrap();
         assert!(cluster.done.is_empty(), "{:?}", cluster.done);
+        assert_eq!(cluster.looks, before + 1, "one look is enough where nothing is wrong");
     }
 
     #[tokio::test]

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 pub enum BackupCommand {
     /// Write all keys of one moment into a new directory: every transaction is in it as a whole, or not at all
     ///
-    /// The directory is DIR.partial until all is in it. Stopped by Ctrl-C or SIGTERM, or for want of room, it is removed, and nothing stays held or
+    /// The directory is DIRECTORY.partial until all is in it. Stopped by Ctrl-C or SIGTERM, or for want of room, it is removed, and nothing stays held or
     /// pinned in the cluster. After SIGKILL it stays, shows by its name that it is no backup, and is to be removed.
     Create(BackupCreateArgs),
     /// Check a backup, without a cluster

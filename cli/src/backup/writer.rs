@@ -69,7 +69,7 @@ impl Target {
         let partial = partial_of(&whole, name);
         for taken in [&whole, &partial] {
             // Also a link that leads nowhere.
-            if taken.is_symlink() || taken.try_exists()? {
+            if taken.is_symlink() || taken.try_exists().map_err(of(taken))? {
                 let reason = format!(
                     "{} is there already: name another directory, or remove it",
                     taken.display()

@@ -2,7 +2,8 @@
 //!
 //! What is judged (`judge_cuts`): a cut has all of a transaction or nothing, all that was told as committed before it was begun, and nothing
 //! that was begun after it was made; the bank's books are right in it; and where no write goes without a transaction it is one more read of
-//! everything at one moment, which must fit into the serial order of all others.
+//! everything at one moment, which must fit into the serial order of all others. In some runs another backup is begun at the same time, and its
+//! steps fall in between in any order, as if it had been lost by whoever made it.
 
 use super::Step;
 use super::questions::Owner;
@@ -28,6 +29,12 @@ const STEP_WITHIN: Time = 1_200 * MS;
 const TRIES: u32 = 5;
 /// Few keys are here: pages are to be several all the same.
 const PAGE_BYTES: u32 = 12;
+/// Of so many runs with backups one has rivals of them.
+const RIVALS: u64 = 4;
+/// Names of rivals' cuts begin here.
+const RIVAL: u64 = 1_000_000;
+/// Who waits for no answer: attempts count from 1.
+const NOBODY: u64 = 0;
 /// Whose the cuts are, among clients.
 const BACKUP: ClientId = ClientId(9_000);
 
@@ -37,6 +44,9 @@ pub struct Backups {
     /// Names the last question: answers to others come too late.
     attempt: u64,
     last_cut: u64,
+    has_rivals: bool,
+    /// A cut that is still to be let go of.
+    rival: Option<CutId>,
     under_way: Option<UnderWay>,
     /// Those that were read to their end.
     pub read: Vec<ReadCut>,
@@ -82,6 +92,8 @@ impl Backups {
             rng: Rng::new(plan.seed ^ 0x00ba_c4b5),
             attempt: 0,
             last_cut: 0,
+            has_rivals: plan.seed.is_multiple_of(RIVALS),
+            rival: None,
             under_way: None,
             read: Vec::new(),
         }
@@ -114,6 +126,7 @@ impl World {
         backups.last_cut += 1;
         let hold = Duration::from_millis(backups.rng.one_of(&[30, 100, 400, 1_500]));
         let id = CutId(backups.last_cut);
+        self.rival_of(id, hold, &groups);
         let (cutting, asks) = Cutting::new(id, hold, groups);
         let cutting = self.planted.plant_in_cut(cutting);
         self.record.event(self.now, &[70, id.0], || {
@@ -125,11 +138,36 @@ impl World {
         self.ask_for_backup(asks);
     }
 
+    /// Lets go of the last rival, and begins another one by chance. What the network does decides whose step is first, and where.
+    fn rival_of(&mut self, id: CutId, hold: Duration, groups: &[Participant]) {
+        let backups = &mut self.transactions.backups;
+        let mut steps: Vec<CutStep> = backups.rival.take().map(|id| CutStep::End { id }).into_iter().collect();
+        if backups.has_rivals && backups.rng.below(2) == 0 {
+            let id = CutId(RIVAL + id.0);
+            steps.extend([CutStep::Hold { id, hold }, CutStep::Release { id }]);
+            backups.rival = Some(id);
+            self.record.reached("cut with a rival");
+        }
+        for step in steps {
+            let ask = |at: &Participant| (*at, CutOperation::Step(step));
+            self.ask_as(NOBODY, groups.iter().map(ask).collect());
+        }
+    }
+
     fn ask_for_backup(&mut self, asks: Asks) {
-        let attempt = self.transactions.backups.attempt;
+        self.ask_as(self.transactions.backups.attempt, asks);
+    }
+
+    fn ask_as(&mut self, attempt: u64, asks: Asks) {
         for (at, cut) in asks {
             self.ask_group(Owner::Backup(attempt), at, Operation::Cut(cut), STEP_WITHIN);
         }
+    }
+
+    fn let_go(&mut self, cut: Cut) {
+        let end = CutOperation::Step(CutStep::End { id: cut.id });
+        self.ask_for_backup(cut.points.into_keys().map(|at| (at, end.clone())).collect());
+        self.end_backup();
     }
 
     pub(super) fn backup_hears(&mut self, attempt: u64, at: Participant, result: Result<Answered, Refusal>) {
@@ -212,7 +250,7 @@ impl World {
                 self.record
                     .event(self.now, &[73], || format!("the cut is given up: {refusal}"));
                 self.record.reached("cut that was given up");
-                return self.end_backup();
+                return self.let_go(reading.cut);
             }
             (Err(_), _) => {
                 reading.tries += 1;
@@ -237,7 +275,7 @@ impl World {
                     self.record
                         .event(self.now, &[74], || format!("the cut is of no use: {why}"));
                     self.record.reached("cut that could not tell");
-                    return self.end_backup();
+                    return self.let_go(reading.cut);
                 }
             };
             let named = rows.into_iter().map(|(key, value)| {
@@ -266,9 +304,7 @@ impl World {
         self.record.reached("cut that was read");
         let Reading { cut, made, found, .. } = *reading;
         self.transactions.backups.read.push(ReadCut { began, made, found });
-        let end = CutOperation::Step(CutStep::End { id: cut.id });
-        self.ask_for_backup(cut.points.into_keys().map(|at| (at, end.clone())).collect());
-        self.end_backup();
+        self.let_go(cut);
     }
 
     fn ask_of_cut(&mut self, began: Time, mut reading: Box<Reading>, ask: (Participant, CutOperation)) {
