@@ -555,7 +555,7 @@ mod tests {
                 ..v1::Cut::default()
             }),
         });
-        request.extensions_mut().insert(Caller::anyone());
+        request.extensions_mut().insert(fulcrum_common::auth::Caller::anyone());
         service.end(request).await.unwrap();
         tokio::time::sleep(Duration::from_millis(20)).await;
         let map = service.store.load_map().await.unwrap();
