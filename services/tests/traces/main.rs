@@ -11,10 +11,14 @@ use fulcrum_common::trace::{self, Kind};
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use support::{PATIENCE, World, until};
+use tokio::sync::Mutex;
 use tokio_stream::StreamExt;
 
 const ROUTER: &str = "fulcrum-router";
 const NODE: &str = "fulcrum-shard-node";
+
+/// Each test has the machine's disk and processors to itself: both bring more than a cluster beside another one has time for.
+static ALONE: Mutex<()> = Mutex::const_new(());
 
 thread_local! {
     /// In which span the test is.
@@ -59,6 +63,7 @@ async fn cluster(traces: (String, &'static str)) -> Option<World> {
 
 #[tokio::test]
 async fn a_request_leaves_one_trace_and_others_leave_none() {
+    let _alone = ALONE.lock().await;
     let (collector, endpoint, _between) = Collector::start().await;
     let Some(world) = cluster((endpoint.clone(), "0")).await else {
         return;
@@ -502,6 +507,7 @@ async fn a_command(world: &World, collector: &Collector, endpoint: &str) -> u128
 /// Every request is followed, nobody takes the spans, and more of them come than may wait.
 #[tokio::test]
 async fn a_collector_that_is_gone_is_no_trouble_for_requests() {
+    let _alone = ALONE.lock().await;
     let Some(world) = cluster(("http://127.0.0.1:9".into(), "1")).await else {
         return;
     };
