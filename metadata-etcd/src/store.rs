@@ -215,25 +215,14 @@ impl EtcdMetadata {
 
     /// Whether `from` is the revision of etcd's last compaction. Of a watch from before it etcd itself says that it is too
     /// late. Of that revision itself etcd keeps the puts, but up to 3.5.17 no deletes, and says nothing; so a watch from
-    /// there counts as too late. And of a revision that it has not come to etcd tells nothing until it has: the caller has
-    /// seen the one before, so this is another etcd, restored from a snapshot, and all must be listed anew.
+    /// there counts as too late.
     async fn is_compaction(&self, key: &[u8], from: Revision) -> Result<bool, MetadataError> {
         let at = as_etcd(from);
-        if at <= 1 {
-            return Ok(false);
-        }
-        match self.kept(key, at - 1).await? {
-            Kept::Yes => Ok(false),
-            Kept::Compacted => Ok(self.kept(key, at).await? != Kept::Compacted),
-            Kept::NotYet => Err(MetadataError::Unavailable(format!(
-                "etcd has not come to revision {}, which it had before: was it restored from a snapshot?",
-                at - 1
-            ))),
-        }
+        Ok(at > 1 && self.is_compacted(key, at - 1).await? && !self.is_compacted(key, at).await?)
     }
 
-    /// Whether a read as of a revision is answered.
-    async fn kept(&self, key: &[u8], revision: i64) -> Result<Kept, MetadataError> {
+    /// Whether a read as of a revision is refused: the revision is before that of the last compaction.
+    async fn is_compacted(&self, key: &[u8], revision: i64) -> Result<bool, MetadataError> {
         let look = |client: Client| {
             let options = GetOptions::new()
                 .with_prefix()
@@ -243,17 +232,9 @@ impl EtcdMetadata {
             async move { client.kv_client().get(key, Some(options)).await }
         };
         match self.members.ask(look).await {
-            Answer::Failed(Error::GRpcStatus(status)) if status.message() == watch::COMPACTED => Ok(Kept::Compacted),
-            Answer::Failed(Error::GRpcStatus(status)) if status.message() == watch::FUTURE => Ok(Kept::NotYet),
-            answer => answer.of_read().map(|_| Kept::Yes),
+            Answer::Failed(Error::GRpcStatus(status)) if status.message() == watch::COMPACTED => Ok(true),
+            Answer::Failed(Error::GRpcStatus(status)) if status.message() == watch::FUTURE => Ok(false),
+            answer => answer.of_read().map(|_| false),
         }
     }
-}
-
-/// What etcd has of a revision.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kept {
-    Yes,
-    Compacted,
-    NotYet,
 }

@@ -19,10 +19,20 @@ pub(crate) fn root() -> &'static Path {
 }
 
 /// `cargo`, the one that started us, in the workspace's root.
+///
+/// What cargo tells us of our own package is not passed on: the build script of `ring` watches these variables, so that it and nearly all that we have would be
+/// built again whenever a build by this command follows one without it.
 pub(crate) fn cargo(arguments: &[&str]) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root()).args(arguments);
+    for (name, _) in std::env::vars_os().filter(|(name, _)| is_of_our_package(&name.to_string_lossy())) {
+        command.env_remove(name);
+    }
     command
+}
+
+fn is_of_our_package(name: &str) -> bool {
+    name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")
 }
 
 /// Who is built together. Which features a dependency gets is up to all packages of a build: with fewer of them most of what lies in `target` would be
@@ -97,5 +107,23 @@ impl Metadata {
         self.packages
             .iter()
             .filter(|package| self.workspace_members.contains(&package.id))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// This test is run by cargo, which has told it of its package: else it would prove nothing.
+    #[test]
+    fn a_cargo_that_is_called_hears_nothing_of_our_package() {
+        let ours = || std::env::vars_os().filter(|(name, _)| is_of_our_package(&name.to_string_lossy()));
+        let command = cargo(&["build"]);
+        let removed: Vec<_> = command
+            .get_envs()
+            .filter_map(|(name, value)| value.is_none().then_some(name))
+            .collect();
+        assert!(ours().any(|(name, _)| name == "CARGO_MANIFEST_DIR"));
+        assert!(ours().all(|(name, _)| removed.contains(&name.as_os_str())));
     }
 }

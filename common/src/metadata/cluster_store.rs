@@ -448,6 +448,12 @@ impl Watcher {
             Ok(changes) => changes,
             Err(error) => return Ok(error.to_string()),
         };
+        // A store that was put back meanwhile has not come to that revision, and would tell nothing until it has.
+        match self.store.metadata.list(&map_key).await {
+            Ok(now) if now.revision < listing.revision => return Ok("the store has gone back".to_owned()),
+            Ok(_) => {}
+            Err(error) => return Ok(error.to_string()),
+        }
         loop {
             let change = tokio::select! {
                 () = self.sender.closed() => return Err(Hushed),

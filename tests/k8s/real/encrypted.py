@@ -1,10 +1,10 @@
 """The steps on a release with encryption and tokens: who is let in, who is not, and what Prometheus, an upgrade and a new certificate make of it.
 
 Certificates are those of `fulcrum cert dev`, in secrets; they and the tokens lie in a folder beside the kubeconfig, so that single steps find them again.
-Prometheus is a real one on this machine, which reaches pods as the machines do. It finds them by the API server, and goes by the chart's own ServiceMonitor, written down
-as its operator would.
+Prometheus is a real one on this machine, which reaches pods as the machines do. It goes by the chart's own ServiceMonitor, written down as its operator would. Debian's is built
+without the discovery of Kubernetes: a file tells it of all endpoints, with the labels that discovery would give them.
 
-Left out: cert-manager, the operator itself.
+Left out: cert-manager, the operator itself, discovery while pods come and go.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ import helm_python as helm
 import yaml
 
 from ground import KEYSPACE, NAMESPACE, NORMAL, RELEASE
-from ground import Load, begin, check, hook, kubectl, merge, pods, run, step, until
+from ground import Load, begin, check, get, hook, kubectl, merge, pods, run, step, until
 
 ROLE = "fulcrum-service"
 ADDRESSES = [f"172.31.9.1{number}" for number in (1, 2, 3)]
@@ -148,6 +148,26 @@ def audit(test):
     return f"{len(lines)} lines in the files of pods, {len(begun)} tokens made, each with its end"
 
 
+def label(name):
+    """As discovery calls a Service's label."""
+    return "__meta_kubernetes_service_label_" + "".join(sign if sign.isalnum() else "_" for sign in name)
+
+
+def discovered():
+    """Every port of every endpoint in the namespace."""
+    services = {one["metadata"]["name"]: one["metadata"].get("labels", {}) for one in get("services")["items"]}
+    found = []
+    for one in get("endpoints")["items"]:
+        name = one["metadata"]["name"]
+        labels = {label(key): value for key, value in services.get(name, {}).items()}
+        labels |= {"__meta_kubernetes_namespace": NAMESPACE, "__meta_kubernetes_service_name": name}
+        for subset in one.get("subsets") or []:
+            for port in subset.get("ports") or []:
+                targets = [f"{address['ip']}:{port['port']}" for address in subset.get("addresses") or []]
+                found.append({"targets": targets, "labels": labels | {"__meta_kubernetes_endpoint_port_name": port.get("name", "")}})
+    return found
+
+
 def scraping(test):
     """The chart's ServiceMonitor as a job of Prometheus."""
     values = json.loads(json.dumps(test.values))
@@ -158,9 +178,6 @@ def scraping(test):
     monitor = next(one for one in objects if one["kind"] == "ServiceMonitor")["spec"]
     [endpoint] = monitor["endpoints"]
 
-    def label(name):
-        return "__meta_kubernetes_service_label_" + "".join(sign if sign.isalnum() else "_" for sign in name)
-
     relabel = [{"source_labels": [label(name)], "regex": value, "action": "keep"} for name, value in monitor["selector"]["matchLabels"].items()]
     relabel += [{"source_labels": ["__meta_kubernetes_endpoint_port_name"], "regex": endpoint["port"], "action": "keep"}]
     relabel += [{"source_labels": [label(monitor["jobLabel"])], "target_label": "job"}]
@@ -170,7 +187,7 @@ def scraping(test):
         "job_name": "fulcrum",
         "scrape_interval": endpoint["interval"],
         "scrape_timeout": endpoint["interval"],
-        "kubernetes_sd_configs": [{"role": "endpoints", "kubeconfig_file": os.environ["KUBECONFIG"], "namespaces": {"names": [NAMESPACE]}}],
+        "file_sd_configs": [{"files": ["endpoints.json"]}],
         "relabel_configs": relabel,
     }
     if endpoint.get("scheme") == "https":
@@ -188,6 +205,7 @@ def prometheus(test):
     shutil.rmtree(at, ignore_errors=True)
     at.mkdir()
     (at / "prometheus.yml").write_text(yaml.safe_dump(scraping(test)))
+    (at / "endpoints.json").write_text(json.dumps(discovered()))
 
     def ask(path, **query):
         with urllib.request.urlopen(f"http://{PROMETHEUS}{path}?{urllib.parse.urlencode(query)}", timeout=10) as answer:
@@ -197,7 +215,8 @@ def prometheus(test):
         words = [test.prometheus, "--config.file=prometheus.yml", "--storage.tsdb.path=data", f"--web.listen-address={PROMETHEUS}"]
         process = subprocess.Popen(words, cwd=at, stdout=log, stderr=log)
     try:
-        until(f"Prometheus answers, see {at}/log", 60, lambda: answers(ask))
+        until(f"Prometheus answers, see {at}/log", 60, lambda: answers(ask) or process.poll() is not None)
+        check(process.poll() is None, f"Prometheus has ended: {(at / 'log').read_text()[-2000:]}")
         yield ask
     finally:
         process.terminate()

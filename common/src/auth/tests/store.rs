@@ -16,6 +16,8 @@ use std::sync::{PoisonError, RwLock};
 struct Restorable {
     inner: Arc<RwLock<EmbeddedMetadata>>,
     restored: Arc<tokio::sync::watch::Sender<()>>,
+    /// Comes in the place of the store when the next watch begins.
+    at_next_watch: Arc<RwLock<Option<EmbeddedMetadata>>>,
 }
 
 impl Restorable {
@@ -23,6 +25,7 @@ impl Restorable {
         Self {
             inner: Arc::new(RwLock::new(inner)),
             restored: Arc::default(),
+            at_next_watch: Arc::default(),
         }
     }
 
@@ -48,6 +51,9 @@ impl Metadata for Restorable {
         self.now().txn(compare, ops).await
     }
     async fn watch(&self, prefix: &str, from: Revision) -> Result<WatchStream, MetadataError> {
+        if let Some(snapshot) = self.at_next_watch.write().unwrap().take() {
+            *self.inner.write().unwrap() = snapshot;
+        }
         let mut restored = self.restored.subscribe();
         let changes = self.now().watch(prefix, from).await?;
         let end = async move {
@@ -153,6 +159,17 @@ async fn a_token_that_a_restored_store_does_not_hold_is_good_for_nothing() {
     let snapshot = memory();
     open(snapshot.clone()).await;
     metadata.restore(snapshot);
+    world.until(false).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_is_restored_between_listing_and_watching_is_listed_again() {
+    let world = World::new(true);
+    let (metadata, _store) = world.followed().await;
+    let snapshot = memory();
+    open(snapshot.clone()).await;
+    *metadata.at_next_watch.write().unwrap() = Some(snapshot);
+    metadata.restore(metadata.now());
     world.until(false).await;
 }
 
