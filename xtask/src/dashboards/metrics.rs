@@ -8,12 +8,14 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 
 /// Where metrics are registered, and what their names begin with where the source gives only the rest.
-const SOURCES: [(&str, &str); 6] = [
+const SOURCES: [(&str, &str); 8] = [
     ("router/src/metrics.rs", "fulcrum_router_"),
     ("coordinator/src/metrics.rs", "fulcrum_coordinator_"),
     ("shard-node/src/metrics/mod.rs", "fulcrum_shard_node_"),
     ("shard-node/src/metrics/placement.rs", "fulcrum_placement_"),
     ("common/src/auth/refused.rs", "fulcrum_auth_"),
+    ("common/src/auth/guard.rs", "fulcrum_auth_"),
+    ("common/src/door/bound.rs", "fulcrum_"),
     ("common/src/tls/refusals.rs", "fulcrum_tls_"),
 ];
 const PREFIX: &str = "fulcrum_";
