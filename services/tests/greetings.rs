@@ -26,6 +26,7 @@ use tonic::transport::Endpoint;
 const NODE: &str = env!("CARGO_BIN_EXE_fulcrum-shard-node");
 const HERE: &str = "127.0.0.1";
 const ROLE: &str = "fulcrum-service";
+const INTRUDER: &str = "intruder";
 
 /// A node that serves its port; it waits for an etcd that is nowhere.
 struct World {
@@ -195,7 +196,9 @@ async fn nothing_older_and_nothing_plain_is_spoken() {
 
 #[tokio::test]
 async fn clients_come_in_where_that_is_allowed_and_metrics_are_encrypted_where_that_is() {
-    let world = World::new();
+    let mut world = World::new();
+    // The last is what the intruder takes for the role, and wants of whom it dials.
+    world.own = world.authority.sign("node", &[ROLE, HERE, INTRUDER], Holds::Now);
     let client = world.authority.sign("client", &["somebody"], Holds::Now);
     let settings = [
         ("FULCRUM__TLS__DIRECT_CLIENTS", "true"),
@@ -274,12 +277,12 @@ async fn another_certificate_is_in_force_without_a_restart() {
 /// A client that is let in finds the client API, and nothing else.
 async fn is_kept_from_what_is_internal(world: &World, node: &Node) {
     // Its own idea of the role gives it none here.
-    let client = world.authority.sign("intruder", &["intruder"], Holds::Now);
+    let client = world.authority.sign(INTRUDER, &[INTRUDER], Holds::Now);
     let config = TlsConfig {
         cert: Some(client.certificate),
         key: Some(client.key),
         ca: Some(world.authority.file()),
-        service_name: "intruder".to_owned(),
+        service_name: INTRUDER.to_owned(),
         ..TlsConfig::default()
     };
     let tls = Tls::open(&config, &Metrics::new()).unwrap();

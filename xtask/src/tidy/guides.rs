@@ -17,7 +17,10 @@ const PROTOS: &str = "common/proto/fulcrum/v1/";
 
 /// Words of Python, JavaScript, the shell and of their libraries, and names that guides give.
 const FOREIGN: &str = "\
-    ID KEY ROUTER SESSION insert some \
+    CERTS FULCRUM_CERTS FULCRUM_ROOT_TOKEN FULCRUM_SECURED_ROUTER ID KEY ROUTER SECURED SESSION TOKEN UNAUTHENTICATED \
+    access_token_call_credentials authorization combineChannelCredentials composite_channel_credentials \
+    createFromMetadataGenerator createSsl insert join pem readFileSync rejects secure_channel set some \
+    ssl_channel_credentials strip trim \
     _ add admin Any arrays as assert attempt attempts before call cancel Channel Check client close code condition \
     consistency CopyFrom createInsecure credentials deadline decode deepEqual defaults details encode end endsWith entries \
     enums env envelope environ equal error exit fail files find forEach found from from_call fromEntries fulcrum \
