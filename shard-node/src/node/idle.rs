@@ -28,7 +28,7 @@ const A_TICK: usize = 16;
 /// Whether a group has its turn in a tick of a node with so many groups.
 pub(super) fn has_turn(tick: u64, group: GroupId, groups: usize) -> bool {
     let turns = groups.div_ceil(A_TICK).max(1) as u64;
-    tick.wrapping_add(group.0) % turns == 0
+    tick.wrapping_add(group.0).is_multiple_of(turns)
 }
 
 /// When a primary looks again whether something is due.
