@@ -220,19 +220,11 @@ pub const ALL: &[Scenario] = &[
         )
     },
     Scenario {
-        bars: Bars {
-            pause: Some(ms(200)),
-            no_failure: true,
-            ..NONE
-        },
+        bars: PLANNED,
         ..scenario("drain", "SIGTERM of a primary, which hands over", &[], NONE, drain)
     },
     Scenario {
-        bars: Bars {
-            pause: Some(ms(200)),
-            no_failure: true,
-            ..NONE
-        },
+        bars: PLANNED,
         ..scenario(
             "rolling-restart",
             "SIGTERM and start of one node after the other",
@@ -307,11 +299,7 @@ pub const ALL: &[Scenario] = &[
         )
     },
     Scenario {
-        bars: Bars {
-            pause: Some(ms(200)),
-            no_failure: true,
-            ..NONE
-        },
+        bars: PLANNED,
         ..scenario(
             "rollout",
             "all nodes are replaced in turn, then all routers, as by an upgrade",
@@ -322,6 +310,12 @@ pub const ALL: &[Scenario] = &[
     },
 ];
 
+/// Of what is done on purpose and in good order.
+const PLANNED: Bars = Bars {
+    pause: Some(ms(200)),
+    no_failure: true,
+    ..NONE
+};
 const CUT: &[Ability] = &[Ability::Cut];
 const FAILPOINTS: &[Ability] = &[Ability::Failpoints];
 const UNHEARD: &[Ability] = &[Ability::Cut, Ability::Unheard];

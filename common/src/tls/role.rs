@@ -94,6 +94,14 @@ impl RoleName {
         ParsedCertificate::try_from(certificate).is_ok_and(|parsed| verify_server_name(&parsed, &self.0).is_ok())
     }
 
+    /// What was found of a certificate by other rules, if it carries the role, too.
+    fn asked_of<T>(&self, certificate: &CertificateDer<'_>, found: T) -> Result<T, Error> {
+        match self.is_in(certificate) {
+            true => Ok(found),
+            false => Err(CertificateError::ApplicationVerificationFailure.into()),
+        }
+    }
+
     /// Who showed these, if the authority has signed them.
     pub(super) fn caller(&self, shown: Option<&[CertificateDer<'_>]>) -> PeerRole {
         match shown.and_then(<[_]>::first) {
@@ -135,10 +143,7 @@ impl ClientCertVerifier for ServicesOnly {
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
         let verified = self.by_authority.verify_client_cert(certificate, behind, now)?;
-        match self.role.is_in(certificate) {
-            true => Ok(verified),
-            false => Err(CertificateError::ApplicationVerificationFailure.into()),
-        }
+        self.role.asked_of(certificate, verified)
     }
 
     fn verify_tls12_signature(
@@ -189,10 +194,7 @@ impl ServerCertVerifier for ServersWithRole {
         let verified = self
             .by_authority
             .verify_server_cert(certificate, behind, name, ocsp, now)?;
-        match self.role.is_in(certificate) {
-            true => Ok(verified),
-            false => Err(CertificateError::ApplicationVerificationFailure.into()),
-        }
+        self.role.asked_of(certificate, verified)
     }
 
     fn verify_tls12_signature(
